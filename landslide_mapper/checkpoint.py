@@ -1,0 +1,338 @@
+"""Weights on disk: safetensors with JSON metadata, backbone starts, and where models are found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from landslide_mapper.config import ModelConfig, from_dict, to_dict
+from landslide_mapper.errors import LsmapError, note
+
+if TYPE_CHECKING:
+    import torch
+
+    from landslide_mapper.nn.mrife import MRIFE
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "lsmap"
+SUFFIX = ".safetensors"
+
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""uint8 images (N, B, H, W), H and W multiples of 8 → landslide probability float32 (N, H, W)."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says about itself.
+
+    Attributes:
+        name: how the model is called in outputs.
+        model: the network.
+        bands: bands of the scene, counted from 1, that the network was trained on.
+        radiometry: rule by which scenes become uint8, ``equalize``, ``percentile`` or ``none``.
+        tile_size: side of the training tiles in pixels.
+        gsd: pixel size of the training data in metres, None where unknown.
+        threshold: probability from which a pixel counts as landslide.
+        metrics: figures on the validation split at the threshold 0.5 and at `threshold`.
+        data: what it was trained on, with licences where known.
+        epoch: epochs behind these weights.
+        created: date, ISO 8601.
+        lsmap_version: version that wrote the file.
+        arch: kind of network.
+    """
+
+    name: str
+    model: ModelConfig
+    bands: tuple[int, ...]
+    radiometry: str
+    tile_size: int
+    gsd: float | None
+    threshold: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
+    epoch: int = 0
+    created: str = ""
+    lsmap_version: str = ""
+    arch: str = "mrife"
+
+    @property
+    def band_count(self) -> int:
+        """Bands of the input."""
+        return self.model.band_count
+
+    @property
+    def backbone(self) -> str:
+        """Name of the encoders' ResNet."""
+        return self.model.backbone
+
+    def to_metadata(self) -> dict[str, str]:
+        """The header of the safetensors file."""
+        values = dataclasses.asdict(self) | {
+            "model": to_dict(self.model),
+            "metrics": dict(self.metrics),
+        }
+        return {METADATA_KEY: json.dumps({"schema_version": SCHEMA_VERSION, **values})}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str] | None, source: str) -> ModelInfo:
+        """Read the header.
+
+        Raises:
+            LsmapError: not a model of lsmap, or one of a schema that this version cannot read.
+        """
+        if not metadata or METADATA_KEY not in metadata:
+            raise LsmapError(f"{source} is not an lsmap model: its header has no lsmap entry")
+        values = json.loads(metadata[METADATA_KEY])
+        version = values.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            raise LsmapError(
+                f"{source} has model schema {version}, this lsmap reads {SCHEMA_VERSION}: "
+                "update lsmap or train again"
+            )
+        values["model"] = from_dict(ModelConfig, values["model"], source)
+        values["bands"] = tuple(values["bands"])
+        return cls(**values)
+
+
+def read_info(path: Path | str) -> ModelInfo:
+    """Read what a model file says about itself, without its weights.
+
+    Raises:
+        LsmapError: missing, not safetensors, or not a model of lsmap.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise LsmapError(f"model {path} does not exist")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+    except (SafetensorError, OSError) as error:
+        raise LsmapError(f"{path} is not a safetensors file: {error}") from error
+    return ModelInfo.from_metadata(metadata, str(path))
+
+
+def save_model(model: MRIFE, info: ModelInfo, path: Path, half: bool = False) -> None:
+    """Write what prediction needs: segmentation and teacher encoders, fusion, decoder.
+
+    The student is left out: the teacher stands for it (section III-D of the paper).
+
+    Args:
+        model: the network.
+        info: written into the header.
+        path: target; appears whole or not at all.
+        half: store float16 (half the size, probabilities change by about 1e-3).
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("student."):
+            shrink = half and tensor.dtype == torch.float32
+            tensors[name] = (tensor.half() if shrink else tensor).cpu().contiguous()
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(tensors, partial, metadata=info.to_metadata())
+    os.replace(partial, path)
+
+
+def load_model(path: Path | str, device: str | torch.device = "cpu") -> tuple[MRIFE, ModelInfo]:
+    """Load a network for prediction, in float32, in evaluation mode, without its student.
+
+    Raises:
+        LsmapError: not a model of lsmap, or its weights do not fit its header.
+    """
+    from safetensors.torch import load_file
+
+    from landslide_mapper.nn.mrife import MRIFE
+
+    info = read_info(path)
+    model = MRIFE(info.model)
+    del model.student
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise LsmapError(f"{path}: the weights do not fit the header: {error}") from error
+    return model.to(device).eval(), info
+
+
+def load_predictor(path: Path | str, device: str = "auto") -> tuple[Predictor, ModelInfo]:
+    """Load a model as a function from images to probabilities.
+
+    On CUDA the network runs in bf16, on the CPU in float32 (bf16 is far slower there).
+
+    Raises:
+        LsmapError: see `load_model` and `choose_device`.
+    """
+    import torch
+
+    target = choose_device(device)
+    model, info = load_model(path, target)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def predict(images: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(target, non_blocking=True)
+        with torch.autocast(target.type, torch.bfloat16, enabled=target.type == "cuda"):
+            logits = model(batch)
+        return torch.sigmoid(logits.float()).cpu().numpy()  # type: ignore[no-any-return]
+
+    return predict, info
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
+
+    Raises:
+        LsmapError: an unknown name, or CUDA where there is none.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise LsmapError(f"device {name!r} is not known: give auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise LsmapError(f"device {name!r} cannot be used: give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LsmapError(
+            f"device {name!r} was asked for, but torch sees no CUDA GPU: give --device cpu"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise LsmapError(
+            f"device {name!r} does not exist: there are {torch.cuda.device_count()} GPUs"
+        )
+    return device
+
+
+def find_model(explicit: str | None, runs: Path = Path("runs")) -> tuple[Path, str]:
+    """Find the model: the given one, else the newest run's best, else the bundled one.
+
+    Args:
+        explicit: a model file, or the folder of a run.
+        runs: folder of the runs.
+
+    Returns:
+        The file and why it was taken: ``given``, ``newest run`` or ``bundled``.
+
+    Raises:
+        LsmapError: the given one does not exist, or there is none at all.
+    """
+    if explicit is not None:
+        path = Path(explicit)
+        path = path / "best.safetensors" if path.is_dir() else path
+        if not path.is_file():
+            raise LsmapError(f"model {path} does not exist")
+        return path, "given"
+    trained = sorted(runs.glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    if trained:
+        return trained[-1], "newest run"
+    return bundled_model(), "bundled"
+
+
+def bundled_model() -> Path:
+    """The model that comes with lsmap: inside the installed package, or in a checkout's models/.
+
+    Raises:
+        LsmapError: there is none.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "models", package.parent / "models"):
+        found = sorted(folder.glob(f"*{SUFFIX}"))
+        if found:
+            return found[0]
+    raise LsmapError("no model is bundled with this installation: give --model FILE")
+
+
+def start_backbones(model: MRIFE, weights: str) -> str:
+    """Give the three encoders their start.
+
+    Args:
+        model: the network, freshly made.
+        weights: ``imagenet`` (torchvision's, downloaded once), ``none`` (random), or a
+            safetensors file with torchvision's names; stages missing there start at random.
+
+    Returns:
+        One line that says what was loaded, for the log and the model's header.
+
+    Raises:
+        LsmapError: no network and no cached download, no such file, or nothing in it that fits.
+    """
+    if weights == "none":
+        model.start_teacher()
+        return "random start"
+    backbone = model.config.backbone
+    state = _imagenet(backbone) if weights == "imagenet" else _read_backbone(Path(weights))
+    said = (
+        f"{backbone} from {'torchvision ImageNet' if weights == 'imagenet' else Path(weights).name}"
+    )
+    return said + _load_backbone(model, state, weights)
+
+
+def _load_backbone(model: MRIFE, state: dict[str, torch.Tensor], source: str) -> str:
+    from landslide_mapper.nn.encoder import inflate_stem
+
+    own = model.student.backbone.state_dict()
+    said = ""
+    if "conv1.weight" in state and model.config.band_count != 3:
+        state = state | {
+            "conv1.weight": inflate_stem(state["conv1.weight"], model.config.band_count)
+        }
+        said = f", stem inflated from 3 to {model.config.band_count} bands"
+    fitting = {name: value for name, value in state.items() if name in own}
+    if not fitting:
+        raise LsmapError(f"weights {source}: no tensor has a name of {model.config.backbone}")
+    wrong = [name for name, value in fitting.items() if value.shape != own[name].shape]
+    if wrong:
+        raise LsmapError(
+            f"weights {source}: {wrong[0]} is {tuple(fitting[wrong[0]].shape)}, "
+            f"{model.config.backbone} wants {tuple(own[wrong[0]].shape)}: is --backbone right?"
+        )
+    missing = sorted(
+        {name.split(".")[0] for name in own if name not in fitting and "num_batches" not in name}
+    )
+    if missing:
+        note(f"weights {source}: {', '.join(missing)} not in the file, started at random")
+        said += f", random {', '.join(missing)}"
+    for encoder in (model.segmentation, model.student):
+        encoder.backbone.load_state_dict(fitting, strict=False)
+    model.start_teacher()
+    return said
+
+
+def _imagenet(backbone: str) -> dict[str, torch.Tensor]:
+    from urllib.error import URLError
+
+    from torchvision.models import get_model_weights
+
+    try:
+        state: Any = get_model_weights(backbone)["IMAGENET1K_V1"].get_state_dict(
+            progress=False, check_hash=True
+        )
+    except (URLError, OSError, RuntimeError) as error:
+        raise LsmapError(
+            f"ImageNet weights of {backbone} could not be downloaded ({error}): give "
+            "--weights FILE.safetensors with torchvision's names, or --weights none"
+        ) from error
+    return dict(state)
+
+
+def _read_backbone(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise LsmapError(f"weights {path} do not exist: give imagenet, none or a safetensors file")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise LsmapError(f"weights {path} are not a safetensors file: {error}") from error

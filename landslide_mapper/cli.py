@@ -1,0 +1,196 @@
+"""The ``lsmap`` commands: parse, call one function, print. No logic.
+
+Heavy imports stay inside the commands, so that ``lsmap --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from landslide_mapper import __version__
+from landslide_mapper.config import BACKBONES, FUSIONS, MASK_BLOCKS, SCHEDULES
+from landslide_mapper.errors import LsmapError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _remember_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().meta["verbose"] = True
+
+
+class LsmapCommand(click.Command):
+    """A command with ``-v``, which every command of lsmap has."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["-v", "--verbose"],
+                is_flag=True,
+                expose_value=False,
+                callback=_remember_verbose,
+                help="Show the full traceback of an error.",
+            )
+        )
+
+
+class LsmapGroup(click.Group):
+    """Turns `LsmapError` into one line and an exit code; ``-v`` shows the traceback as well."""
+
+    command_class = LsmapCommand
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors of lsmap end the process with their exit code."""
+        try:
+            return super().invoke(ctx)
+        except LsmapError as error:
+            if ctx.meta.get("verbose"):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=LsmapGroup, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="lsmap")
+def main() -> None:
+    """Map landslides in large georeferenced images.
+
+    \b
+    lsmap prepare scene.tif labels.shp      tiles for training, in ./dataset
+    lsmap train                             a model, in ./runs
+    lsmap detect region.tif -o slides.gpkg  landslide polygons, ready for QGIS
+    """
+
+
+def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
+    """An option of `train` that stays unset unless given, so that it can override ``--config``."""
+    return click.option(*names, type=kind, default=None, help=f"{text}  [default: {default}]")
+
+
+@main.command("train")
+@click.argument("datasets", nargs=-1, type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    "run",
+    type=click.Path(path_type=Path),
+    help="Folder of the run.  [default: runs/mrife-<backbone>-<number>]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Read the settings of an earlier run's config.json; options given here override it.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run of -o (else the last one) after its last finished epoch.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write events for TensorBoard as well.")
+@_setting("--epochs", kind=int, text="Passes over the training tiles.", default=100)
+@_setting("--batch-size", kind=int, text="Tiles per step and process, even.", default=4)
+@_setting("--lr", kind=float, text="Learning rate of SGD.", default=0.007)
+@_setting("--momentum", kind=float, text="Momentum of SGD.", default=0.9)
+@_setting("--weight-decay", kind=float, text="Weight decay of SGD.", default=0.0005)
+@_setting(
+    "--schedule",
+    kind=click.Choice(SCHEDULES),
+    text="Learning rate over the run.",
+    default="constant",
+)
+@_setting("--workers", kind=int, text="Processes that read tiles.", default=4)
+@_setting("--device", kind=str, text="auto, cpu, cuda or cuda:N.", default="auto")
+@_setting("--seed", kind=int, text="Seed of all random numbers.", default=0)
+@_setting(
+    "--compile/--no-compile",
+    "compile",
+    kind=bool,
+    text="Compile the network.",
+    default="no-compile",
+)
+@_setting(
+    "--weights",
+    kind=str,
+    text="Start of the backbones: imagenet, none or a safetensors file.",
+    default="imagenet",
+)
+@_setting(
+    "--backbone", kind=click.Choice(BACKBONES), text="ResNet of the encoders.", default="resnet101"
+)
+@_setting("--last-layer", kind=int, text="Stage the backbone ends with, 3 or 4.", default=4)
+@_setting("--aspp-channels", kind=int, text="Width of the features.", default=256)
+@_setting(
+    "--fusion", kind=click.Choice(FUSIONS), text="How the two branches are joined.", default="add"
+)
+@_setting("--block-size", kind=int, text="Side of a masked block in pixels, 8 or 16.", default=8)
+@_setting(
+    "--mask-blocks",
+    kind=click.Choice(MASK_BLOCKS),
+    text="Blocks that stand for landslide.",
+    default="edge",
+)
+@_setting("--mask-ratio", kind=float, text="Share of those blocks that is masked.", default=0.5)
+@_setting("--ema", kind=float, text="Momentum of the teacher.", default=0.996)
+@_setting("--temperature", kind=float, text="Temperature of the contrast.", default=0.1)
+@_setting("--alpha", kind=float, text="Weight of the reconstruction.", default=1.0)
+@_setting("--beta", kind=float, text="Weight of the contrast.", default=0.1)
+@_setting("--gamma", kind=float, text="Weight of the cross-entropy.", default=1.0)
+@_setting("--dropout", kind=float, text="Dropout in the decoder.", default=0.1)
+def train_command(
+    datasets: tuple[str, ...],
+    run: Path | None,
+    config_file: Path | None,
+    resume: bool,
+    tensorboard: bool,
+    **settings: Any,
+) -> None:
+    """Train MRIFE on the tiles of DATASET (default: ./dataset).
+
+    The defaults are the paper's settings. Several datasets are trained on together.
+
+    \b
+    Examples:
+      lsmap train
+      lsmap train dataset --backbone resnet18 --epochs 20 --device cpu
+      lsmap train --resume
+      torchrun --nproc-per-node=2 -m landslide_mapper train dataset
+    """
+    from landslide_mapper.runs import plan_run
+    from landslide_mapper.train import train
+
+    run, config = plan_run(run, config_file, resume, datasets, settings)
+    report = train(config, run, resume, tensorboard)
+    if report.leads:
+        click.echo(report.summary())
+        click.echo(f"Next: lsmap detect REGION.tif -o slides.gpkg --model {report.run}")
+
+
+@main.command()
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+def info(path: str, as_json: bool) -> None:
+    """Say what is in PATH: a scene, a label layer, a dataset, a run or a model.
+
+    \b
+    Examples:
+      lsmap info scene.tif
+      lsmap info labels.shp
+      lsmap info dataset
+      lsmap info runs/mrife-resnet18-1 --json
+    """
+    import json
+
+    from landslide_mapper.info import describe
+
+    report = describe(path)
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+
+
+if __name__ == "__main__":
+    main()

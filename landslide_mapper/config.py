@@ -1,0 +1,213 @@
+"""Frozen configuration of the network and of training, with the paper's settings as defaults.
+
+A configuration is written to and read from JSON; an unknown key or a value of the wrong kind
+is an error, because a misspelt setting that is silently ignored spoils an experiment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from landslide_mapper.errors import LsmapError
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+FUSIONS = ("add", "concat")
+MASK_BLOCKS = ("edge", "interior", "all")
+BLOCK_SIZES = (8, 16)
+SCHEDULES = ("constant", "poly")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network MRIFE; every field that the paper gives has the paper's value.
+
+    Attributes:
+        backbone: torchvision ResNet of the three encoders.
+        last_layer: residual stage at which the backbone ends, 3 or 4 (4 is the paper's).
+        band_count: bands of the input image.
+        aspp_channels: width of the features, C in the paper.
+        aspp_rates: dilations of the 3×3 convolutions in ASPP.
+        fusion: ``add`` (the paper's) or ``concat`` followed by a 1×1 convolution.
+        dropout: probability of a dropped channel in the decoder.
+        block_size: side of a masked block in pixels.
+        mask_blocks: which blocks stand for landslide: ``edge``, ``interior`` or ``all``.
+        mask_ratio: share of those blocks that is masked.
+        ema: λ of eq. 1, the teacher's momentum.
+        temperature: τ of eq. 5 (the paper gives no value).
+        alpha, beta, gamma: weights of reconstruction, contrast and cross-entropy in eq. 8.
+    """
+
+    backbone: str = "resnet101"
+    last_layer: int = 4
+    band_count: int = 3
+    aspp_channels: int = 256
+    aspp_rates: tuple[int, ...] = (12, 24, 36)
+    fusion: str = "add"
+    dropout: float = 0.1
+    block_size: int = 8
+    mask_blocks: str = "edge"
+    mask_ratio: float = 0.5
+    ema: float = 0.996
+    temperature: float = 0.1
+    alpha: float = 1.0
+    beta: float = 0.1
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject values outside their range.
+
+        Raises:
+            LsmapError: names the field, its value and the allowed ones.
+        """
+        _one_of("backbone", self.backbone, BACKBONES)
+        _one_of("last_layer", self.last_layer, (3, 4))
+        _one_of("fusion", self.fusion, FUSIONS)
+        _one_of("mask_blocks", self.mask_blocks, MASK_BLOCKS)
+        _one_of("block_size", self.block_size, BLOCK_SIZES)
+        _between("band_count", self.band_count, 1, 1024)
+        _between("aspp_channels", self.aspp_channels, 16, 4096)
+        _between("dropout", self.dropout, 0.0, 0.95)
+        _between("mask_ratio", self.mask_ratio, 0.0, 1.0)
+        _between("ema", self.ema, 0.0, 1.0)
+        _between("temperature", self.temperature, 1e-3, 100.0)
+        for name in ("alpha", "beta", "gamma"):
+            _between(name, getattr(self, name), 0.0, float("inf"))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; the defaults are Table II of the paper.
+
+    Attributes:
+        datasets: dataset folders of ``lsmap prepare``; more than one is trained on together.
+        weights: start of the backbones: ``imagenet``, ``none`` or a safetensors file.
+        batch_size: tiles per step and process; even, because landslides come in pairs.
+        lr: learning rate of SGD at the first step.
+        schedule: ``constant`` (the paper's) or ``poly``, lr·(1 − step/steps)^0.9.
+        workers: processes that read tiles.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        compile: compile the network with torch.compile.
+        model: the network.
+    """
+
+    datasets: tuple[str, ...] = ("dataset",)
+    weights: str = "imagenet"
+    epochs: int = 100
+    batch_size: int = 4
+    lr: float = 0.007
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "constant"
+    workers: int = 4
+    seed: int = 0
+    device: str = "auto"
+    compile: bool = False
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        """Reject values outside their range.
+
+        Raises:
+            LsmapError: names the field, its value and the allowed ones.
+        """
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _between("epochs", self.epochs, 1, 1_000_000)
+        _between("batch_size", self.batch_size, 2, 65536)
+        _between("lr", self.lr, 1e-9, 1e3)
+        _between("momentum", self.momentum, 0.0, 1.0)
+        _between("weight_decay", self.weight_decay, 0.0, 10.0)
+        _between("workers", self.workers, 0, 1024)
+        if self.batch_size % 2:
+            raise LsmapError(
+                f"batch_size is {self.batch_size}: give an even number, landslides come in pairs"
+            )
+
+
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        choices = ", ".join(str(choice) for choice in allowed)
+        raise LsmapError(f"{name} is {value!r}: choose one of {choices}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise LsmapError(f"{name} is {value}: it must lie between {low} and {high}")
+
+
+Config = TypeVar("Config", ModelConfig, TrainConfig)
+
+
+def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[no-any-return]
+
+
+def from_dict(cls: type[Config], values: dict[str, Any], source: str = "configuration") -> Config:
+    """Build a configuration from JSON values.
+
+    Raises:
+        LsmapError: an unknown key, a value of the wrong kind or outside its range.
+    """
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        known = ", ".join(sorted(hints))
+        raise LsmapError(f"{source}: unknown setting {', '.join(unknown)}; known are {known}")
+    return cls(
+        **{name: _convert(name, hints[name], value, source) for name, value in values.items()}
+    )
+
+
+def _convert(name: str, hint: Any, value: Any, source: str) -> Any:
+    if hint is ModelConfig:
+        if not isinstance(value, dict):
+            raise LsmapError(f"{source}: {name} must be an object of settings")
+        return from_dict(ModelConfig, value, f"{source}, {name}")
+    if hint in (tuple[int, ...], tuple[str, ...]):
+        if not isinstance(value, list | tuple):
+            raise LsmapError(f"{source}: {name} must be a list")
+        kind = int if hint == tuple[int, ...] else str
+        return tuple(_convert(name, kind, item, source) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise LsmapError(f"{source}: {name} is {value!r}, expected {hint.__name__}")
+    return value
+
+
+def read_train_config(path: Path) -> TrainConfig:
+    """Read a ``config.json`` as ``lsmap train`` writes it.
+
+    Raises:
+        LsmapError: the file is missing, is no JSON object or has a setting that is not known.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LsmapError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise LsmapError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(values, dict):
+        raise LsmapError(f"{path} must hold a JSON object of settings")
+    return from_dict(TrainConfig, values, str(path))
+
+
+def override(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
+    """The configuration with some settings changed; names of `ModelConfig` reach the network.
+
+    Args:
+        config: where to start from.
+        settings: by name; None leaves a setting as it is.
+
+    Raises:
+        LsmapError: a value outside its range.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    network = {field.name for field in dataclasses.fields(ModelConfig)}
+    model = {name: value for name, value in given.items() if name in network}
+    training = {name: value for name, value in given.items() if name not in network}
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model), **training)

@@ -1,0 +1,1 @@
+"""Tiles on disk: manifest, spatial split, torch data set, batches."""

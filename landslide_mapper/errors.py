@@ -1,0 +1,27 @@
+"""Errors and notes as a person at the terminal sees them: one line, what and where and what to do."""
+
+from __future__ import annotations
+
+import click
+
+
+class LsmapError(Exception):
+    """Bad usage or bad input. The message is one line; the command exits with code 2."""
+
+    exit_code = 2
+
+
+class LsmapFailure(LsmapError):
+    """Good input, but the work could not be done (disk full, source vanished). Exit code 1."""
+
+    exit_code = 1
+
+
+def note(message: str) -> None:
+    """Print one line on stderr about something that was decided or left out."""
+    click.echo(f"Note: {message}", err=True)
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr about something that may spoil the result."""
+    click.echo(f"Warning: {message}", err=True)

@@ -1,0 +1,1 @@
+"""Georeferenced input and output, without torch: scenes, labels, grids, rasters, polygons."""

@@ -1,0 +1,81 @@
+"""The record of a training run: ``log.csv`` and ``curves.png``."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from landslide_mapper.errors import LsmapFailure
+
+Row = Mapping[str, float]
+
+
+def write_log(rows: Sequence[Row], path: Path) -> None:
+    """Write one line per epoch; the file is replaced whole, so it never holds an epoch twice."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
+    os.replace(partial, path)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Read ``log.csv``.
+
+    Raises:
+        LsmapFailure: the file is missing or is no such log.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise LsmapFailure(f"cannot read the training log {path}: {error}") from error
+
+
+def _short(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def plot_curves(rows: Sequence[Row], path: Path) -> None:
+    """Draw the loss terms and the validation metrics over the epochs."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row["epoch"] for row in rows]
+    figure, (losses, metrics) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for name, label in (
+        ("loss", "total (eq. 8)"),
+        ("reconstruction", "reconstruction"),
+        ("contrast", "contrast"),
+        ("cross_entropy", "cross-entropy"),
+    ):
+        losses.plot(epochs, [row[name] for row in rows], marker=".", label=label)
+    losses.set(xlabel="epoch", ylabel="loss", title="training", yscale="log")
+    for name, label in (
+        ("landslide_iou", "landslide IoU"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("f1", "F1"),
+    ):
+        metrics.plot(epochs, [row[name] for row in rows], marker=".", label=label)
+    best = max(rows, key=lambda row: row["landslide_iou"])
+    metrics.axvline(
+        best["epoch"], color="grey", linestyle=":", label=f"best, epoch {best['epoch']:.0f}"
+    )
+    metrics.set(xlabel="epoch", title="validation, p ≥ 0.5", ylim=(0, 1))
+    for axes in (losses, metrics):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, dpi=120, format="png")
+    plt.close(figure)
+    os.replace(partial, path)

@@ -1,0 +1,81 @@
+"""Training in one process, or in several that ``torchrun`` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from landslide_mapper.checkpoint import choose_device
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that train together."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one writes and prints."""
+        return self.rank == 0
+
+    @property
+    def quiet(self) -> bool | None:
+        """For tqdm: no bar except in the leading process, and there only on a terminal."""
+        return None if self.leads else True
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over the processes, on the CPU."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values.cpu()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Average gradients over the processes, and batch statistics too where CUDA can."""
+        if self.world == 1:
+            return model
+        if self.device.type == "cuda":
+            return DistributedDataParallel(model, device_ids=[self.device])
+        return DistributedDataParallel(model)
+
+    def synchronise_batch_norm(self, model: nn.Module) -> None:
+        """Turn the batch norms of the model's parts into synchronised ones (CUDA only)."""
+        if self.world > 1 and self.device.type == "cuda":
+            for name, part in list(model.named_children()):
+                setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
+
+
+@contextmanager
+def join_processes(device_name: str) -> Iterator[Process]:
+    """Join the processes that ``torchrun`` started; alone without it.
+
+    Raises:
+        LsmapError: the device does not exist.
+    """
+    device = choose_device(device_name)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Process(0, 1, device)
+        return
+    if device.type == "cuda":
+        device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Process(dist.get_rank(), world, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,114 @@
+"""The folder of a training run: settings, saved state, and how a run is named and found again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from landslide_mapper.config import TrainConfig, override, read_train_config, to_dict
+from landslide_mapper.errors import LsmapError
+
+RUNS = Path("runs")
+STATE = "last.pt"
+BEST = "best.safetensors"
+CONFIG = "config.json"
+LOG = "log.csv"
+CURVES = "curves.png"
+
+CHANGEABLE = {"epochs", "workers", "device"}
+"""Settings that a resumed run may change: they do not change what an epoch computes."""
+
+
+def plan_run(
+    run: Path | None,
+    config_file: Path | None,
+    resume: bool,
+    datasets: tuple[str, ...],
+    settings: dict[str, Any],
+) -> tuple[Path, TrainConfig]:
+    """Find a run's folder and settings from what was typed.
+
+    Args:
+        run: folder of the run, or None for a new one (resuming: the last one).
+        config_file: settings to start from, or None for the defaults.
+        resume: go on with a run, with that run's own settings.
+        datasets: dataset folders, or none for the configured ones.
+        settings: changes by name; None leaves a setting as it is.
+
+    Raises:
+        LsmapError: bad settings, no run to resume, or a resumed run with other settings.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if datasets:
+        given["datasets"] = datasets
+    if not resume:
+        config = read_train_config(config_file) if config_file else TrainConfig()
+        config = override(config, given)
+        return run or _new_run(config), config
+    other = sorted(set(given) - CHANGEABLE) + (["config"] if config_file else [])
+    if other:
+        raise LsmapError(
+            f"a resumed run keeps its settings: leave {', '.join(other)} out "
+            f"(only {', '.join(sorted(CHANGEABLE))} may change)"
+        )
+    run = run or _last_run()
+    return run, override(read_train_config(run / CONFIG), given)
+
+
+def _new_run(config: TrainConfig) -> Path:
+    number = 1
+    while (path := RUNS / f"mrife-{config.model.backbone}-{number}").exists():
+        number += 1
+    return path
+
+
+def _last_run() -> Path:
+    states = sorted(RUNS.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime_ns)
+    if not states:
+        raise LsmapError(f"no run under {RUNS} has a {STATE} to resume from: name one with -o RUN")
+    return states[-1].parent
+
+
+def start_run(run: Path, config: TrainConfig) -> None:
+    """Make the folder of a new run and write its settings.
+
+    Raises:
+        LsmapError: the folder holds a run already, or cannot be written.
+    """
+    if (run / STATE).exists() or (run / BEST).exists():
+        raise LsmapError(f"{run} holds a run already: give another -o, or --resume to go on")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / CONFIG).write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LsmapError(f"cannot write into {run}: {error.strerror}") from error
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values; the file appears whole or not at all."""
+    import torch
+
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_state(path: Path, device: Any) -> dict[str, Any]:
+    """Read what `save_state` wrote; nothing in the file is executed.
+
+    Raises:
+        LsmapError: there is no such state, or it is damaged.
+    """
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise LsmapError(f"{path.parent} has no {path.name} to resume from")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise LsmapError(f"{path} is damaged, the run cannot be resumed: {error}") from error
+    return state

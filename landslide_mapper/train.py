@@ -1,0 +1,347 @@
+"""``lsmap train``: MRIFE on the tiles of a dataset, one flat loop.
+
+All random numbers follow from the seed and the epoch, and the state is saved at the end of every
+epoch, so a run that was killed and resumed ends with the same bits as one that was not (on a CPU
+with the same number of threads).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from landslide_mapper import __version__
+from landslide_mapper.checkpoint import ModelInfo, save_model, start_backbones
+from landslide_mapper.config import TrainConfig
+from landslide_mapper.data.batches import PairBatches
+from landslide_mapper.data.dataset import TileDataset
+from landslide_mapper.data.manifest import Dataset, Tile, load_dataset
+from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.history import plot_curves, write_log
+from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram
+from landslide_mapper.nn.mrife import MRIFE, Losses
+from landslide_mapper.parallel import Process, join_processes
+from landslide_mapper.runs import BEST, CURVES, LOG, STATE, load_state, save_state, start_run
+
+Batches = DataLoader[tuple[Tensor, Tensor]]
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """How a run ended: its folder, its epochs and the log's line of the best of them."""
+
+    run: Path
+    epochs: int
+    best: Row
+    leads: bool
+
+    def summary(self) -> str:
+        """What a person wants to read at the end."""
+        best = self.best
+        return (
+            f"Trained {self.epochs} epochs; best is epoch {best['epoch']:.0f}: validation "
+            f"landslide IoU {best['landslide_iou']:.4f}, precision {best['precision']:.4f}, "
+            f"recall {best['recall']:.4f}, F1 {best['f1']:.4f} at 0.5; landslide IoU "
+            f"{best['landslide_iou_at_threshold']:.4f} at {best['threshold']:.2f}.\n"
+            f"{self.run / BEST}  {self.run / LOG}  {self.run / CURVES}"
+        )
+
+
+def train(
+    config: TrainConfig, run: Path, resume: bool = False, tensorboard: bool = False
+) -> TrainReport:
+    """Train MRIFE.
+
+    Leaves in the folder of the run: ``config.json``, ``log.csv``, ``curves.png``, the weights of
+    the epoch with the highest validation landslide IoU in ``best.safetensors``, and the full
+    state after the last epoch in ``last.pt``.
+
+    Args:
+        config: the settings; on resuming, those of the run.
+        run: folder of the run; it must not hold a run yet, unless `resume`.
+        resume: go on after the last finished epoch.
+        tensorboard: write events for TensorBoard into the folder as well.
+
+    Raises:
+        LsmapError: unusable dataset or settings, or a run that exists (or, resuming, does not).
+        LsmapFailure: the loss is no longer finite, or a tile cannot be read.
+    """
+    with join_processes(config.device) as process:
+        datasets = load_datasets(config)
+        config = _with_band_count(config, datasets[0])
+        torch.manual_seed(config.seed)
+        model = MRIFE(config.model)
+        rows: list[Row] = []
+        if resume:
+            state = load_state(run / STATE, process.device)
+            rows, start = state["rows"], state["start"]
+        else:
+            state, start = None, start_backbones(model, config.weights)
+            if process.leads:
+                start_run(run, config)
+        events = _tensorboard(run) if tensorboard and process.leads else None
+        model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        process.synchronise_batch_norm(model)
+        if config.compile:
+            for part in (model.segmentation, model.student, model.teacher, model.decoder):
+                part.compile()
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            config.lr,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            fused=process.device.type == "cuda",
+        )
+        if state is not None:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        parallel = process.wrap(model)
+        batches, training, validation = make_loaders(config, datasets, process)
+
+        for epoch in range(len(rows), config.epochs):
+            began = time.perf_counter()
+            batches.epoch = epoch
+            seed = _epoch_seed(config.seed, epoch, process.rank)
+            torch.manual_seed(seed)
+            generator = torch.Generator(process.device).manual_seed(seed)
+            model.train()
+            sums = torch.zeros(len(Losses._fields), device=process.device, dtype=torch.float64)
+            title = f"epoch {epoch + 1}/{config.epochs}"
+            bar = tqdm(training, title, unit="batch", disable=process.quiet, leave=False)
+            for step, (images, labels) in enumerate(bar):
+                rate = learning_rate(config, epoch + step / len(batches))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                images, labels = to_device(images, labels, process.device)
+                with autocast(process.device):
+                    losses: Losses = parallel(images, labels, generator)
+                optimizer.zero_grad(set_to_none=True)
+                losses.total.backward()
+                optimizer.step()
+                model.update_teacher()
+                sums += torch.stack([term.detach() for term in losses]).double()
+                if step % 10 == 0:
+                    bar.set_postfix(_postfix(sums / (step + 1), rows))
+            means = process.total(sums / len(batches)) / process.world
+            if not torch.isfinite(means).all():
+                raise LsmapFailure(
+                    f"the loss is no longer finite in epoch {epoch + 1}: "
+                    "lower --lr, or the weight of the contrast, --beta"
+                )
+            samples = len(batches) * config.batch_size * process.world
+            row: Row = {
+                "epoch": epoch + 1,
+                "lr": rate,
+                **dict(zip(("loss", *Losses._fields[1:]), means.tolist(), strict=True)),
+                "samples_per_s": samples / (time.perf_counter() - began),
+                **validation_figures(validate(model, validation, process)),
+            }
+            row["seconds"] = time.perf_counter() - began
+            improved = row["landslide_iou"] > max((r["landslide_iou"] for r in rows), default=-1.0)
+            rows.append(row)
+            if process.leads:
+                if improved:
+                    save_model(model, describe(config, datasets, run, row, start), run / BEST)
+                write_log(rows, run / LOG)
+                plot_curves(rows, run / CURVES)
+                # The state goes last: once it is there, all else of this epoch is there as well.
+                save_state(
+                    run / STATE,
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "rows": rows,
+                        "start": start,
+                    },
+                )
+                if events is not None:
+                    for name, value in row.items():
+                        events.add_scalar(name, value, epoch + 1)
+                tqdm.write(_epoch_line(row, improved))
+        process.wait()
+        if events is not None:
+            events.close()
+        best = max(rows, key=lambda row: row["landslide_iou"])
+        return TrainReport(run, len(rows), best, process.leads)
+
+
+def load_datasets(config: TrainConfig) -> list[Dataset]:
+    """Open the datasets and see that they can be trained on together.
+
+    Raises:
+        LsmapError: they differ in tile size, bands or radiometry, or do not fit the network.
+    """
+    datasets = [load_dataset(path) for path in config.datasets]
+    first = datasets[0]
+    for name in ("tile_size", "bands", "radiometry_rule"):
+        for other in datasets[1:]:
+            if getattr(other, name) != getattr(first, name):
+                raise LsmapError(
+                    f"{other.root} has {name} {getattr(other, name)}, {first.root} has "
+                    f"{getattr(first, name)}: prepare both with the same settings"
+                )
+    multiple = max(config.model.block_size, 8)
+    if first.tile_size % multiple:
+        raise LsmapError(
+            f"{first.root} has tiles of {first.tile_size} pixels, the network needs a multiple of "
+            f"{multiple}: prepare with --tile-size 512"
+        )
+    return datasets
+
+
+def _with_band_count(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """The network takes as many bands as the dataset has."""
+    from dataclasses import replace
+
+    return replace(config, model=replace(config.model, band_count=dataset.band_count))
+
+
+def make_loaders(
+    config: TrainConfig, datasets: list[Dataset], process: Process
+) -> tuple[PairBatches, Batches, Batches]:
+    """Sampler and loader of the training tiles, and loader of the validation tiles.
+
+    Raises:
+        LsmapError: too few tiles, or no validation tile with landslide.
+    """
+    training = [tile for dataset in datasets for tile in dataset.split("train")]
+    validation = [tile for dataset in datasets for tile in dataset.split("val")]
+    if not any(tile.landslide_px for tile in validation):
+        raise LsmapError(
+            "the validation split has no tile with landslide, so the best epoch cannot be told: "
+            "prepare more scenes, smaller tiles, or another --seed"
+        )
+    workers = min(config.workers, os.cpu_count() or 1)
+    options: dict[str, Any] = {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": process.device.type == "cuda",
+    }
+    batches = PairBatches(
+        [tile.landslide_px > 0 for tile in training],
+        config.batch_size,
+        config.seed,
+        process.rank,
+        process.world,
+    )
+    mine = range(process.rank, len(validation), process.world)
+    in_order = [
+        [(0, position) for position in mine[start : start + config.batch_size]]
+        for start in range(0, len(mine), config.batch_size)
+    ]
+    augmented = TileDataset(training, config.seed, augment=True)
+    return (
+        batches,
+        DataLoader(augmented, batch_sampler=batches, **options),
+        DataLoader(TileDataset(validation), batch_sampler=in_order, **options),
+    )
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    state = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def learning_rate(config: TrainConfig, epoch: float) -> float:
+    """Learning rate after `epoch` epochs: constant, or polynomial (power 0.9) down to 0."""
+    if config.schedule == "constant":
+        return config.lr
+    return float(config.lr * (1 - epoch / config.epochs) ** 0.9)
+
+
+def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Move a batch without waiting for it, images in the layout that convolutions like."""
+    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return images, labels.to(device, non_blocking=True)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 on CUDA, float32 on the CPU, where bf16 is slower by orders of magnitude."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@torch.inference_mode()
+def validate(model: MRIFE, loader: Batches, process: Process) -> Tensor:
+    """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes."""
+    model.eval()
+    histogram = torch.zeros(2, BINS, dtype=torch.int64, device=process.device)
+    for images, labels in tqdm(
+        loader, "validation", unit="batch", disable=process.quiet, leave=False
+    ):
+        images, labels = to_device(images, labels, process.device)
+        with autocast(process.device):
+            logits = model(images)
+        histogram += probability_histogram(torch.sigmoid(logits.float()), labels)
+    return process.total(histogram)
+
+
+def validation_figures(histogram: Tensor) -> Row:
+    """Metrics at 0.5, the threshold with the highest landslide IoU, and that IoU."""
+    threshold = best_threshold(histogram)
+    return {
+        **confusion_at(histogram, 0.5).to_dict(),
+        "threshold": threshold,
+        "landslide_iou_at_threshold": confusion_at(histogram, threshold).landslide_iou,
+    }
+
+
+def describe(
+    config: TrainConfig, datasets: list[Dataset], run: Path, row: Row, start: str
+) -> ModelInfo:
+    """What the model file will say about itself."""
+    first = datasets[0]
+    sizes = [dataset.gsd for dataset in datasets if dataset.gsd is not None]
+    names = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "landslide_iou_at_threshold")
+    return ModelInfo(
+        name=run.name,
+        model=config.model,
+        bands=tuple(first.bands),
+        radiometry=first.radiometry_rule,
+        tile_size=first.tile_size,
+        gsd=sum(sizes) / len(sizes) if sizes else None,
+        threshold=row["threshold"],
+        metrics={name: round(row[name], 6) for name in names},
+        data=f"{', '.join(dataset.root.name for dataset in datasets)}; {start}",
+        epoch=int(row["epoch"]),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        lsmap_version=__version__,
+    )
+
+
+def _postfix(means: Tensor, rows: list[Row]) -> dict[str, str]:
+    names = ("loss", "recon", "contrast", "ce")
+    shown = {name: f"{value:.3f}" for name, value in zip(names, means.tolist(), strict=True)}
+    if rows:
+        shown["val IoU"] = f"{rows[-1]['landslide_iou']:.3f}"
+    return shown
+
+
+def _epoch_line(row: Row, improved: bool) -> str:
+    return (
+        f"epoch {row['epoch']:.0f}: loss {row['loss']:.4f} (reconstruction "
+        f"{row['reconstruction']:.4f}, contrast {row['contrast']:.4f}, cross-entropy "
+        f"{row['cross_entropy']:.4f}), validation landslide IoU {row['landslide_iou']:.4f}"
+        f"{' (best so far)' if improved else ''}, {row['seconds']:.0f} s"
+    )
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise LsmapError(
+            "TensorBoard is not installed: pip install 'lsmap[tensorboard]', "
+            "or leave --tensorboard out"
+        ) from error
+    return SummaryWriter(str(run))
