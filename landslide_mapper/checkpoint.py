@@ -175,14 +175,14 @@ def load_predictor(path: Path | str, device: str = "auto") -> tuple[Predictor, M
 
     target = choose_device(device)
     model, info = load_model(path, target)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def predict(images: np.ndarray) -> np.ndarray:
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(target, non_blocking=True)
         with torch.autocast(target.type, torch.bfloat16, enabled=target.type == "cuda"):
             logits = model(batch)
-        return torch.sigmoid(logits.float()).cpu().numpy()  # type: ignore[no-any-return]
+        return torch.sigmoid(logits.float()).cpu().numpy()
 
     return predict, info
 

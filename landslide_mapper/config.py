@@ -143,7 +143,7 @@ Config = TypeVar("Config", ModelConfig, TrainConfig)
 
 def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
     """The configuration as plain JSON values (tuples become lists)."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(cls: type[Config], values: dict[str, Any], source: str = "configuration") -> Config:

@@ -25,7 +25,7 @@ from landslide_mapper.checkpoint import ModelInfo, save_model, start_backbones
 from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
-from landslide_mapper.data.manifest import Dataset, Tile, load_dataset
+from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.history import plot_curves, write_log
 from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram

@@ -46,7 +46,7 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
         except rasterio.errors.RasterioIOError as error:
             raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
         if self.augment:
-            symmetry = np.random.default_rng((self.seed, epoch, position)).integers(8)
+            symmetry = int(np.random.default_rng((self.seed, epoch, position)).integers(8))
             image, mask = apply_symmetry(image, symmetry), apply_symmetry(mask, symmetry)
         return torch.from_numpy(image.copy()), torch.from_numpy(mask.copy())
 

@@ -44,18 +44,17 @@ def dilated_resnet(
     names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
     names = names[: 4 + last_layer]
     trunk = nn.Sequential(OrderedDict((part, getattr(network, part)) for part in names))
-    last_block = trunk[-1][-1]
-    last_conv = last_block.conv2 if isinstance(last_block, BasicBlock) else last_block.conv3
-    return trunk, last_conv.out_channels
+    widths = [part.out_channels for part in trunk.modules() if isinstance(part, nn.Conv2d)]
+    return trunk, max(widths)
 
 
 def _dilate_stage(stage: nn.Sequential, dilation: int) -> None:
     for index, block in enumerate(stage):
-        block.stride = 1
-        if block.downsample is not None:
-            block.downsample[0].stride = (1, 1)
-        for position, conv in enumerate(c for c in block.children() if isinstance(c, nn.Conv2d)):
+        convolutions = [part for part in block.children() if isinstance(part, nn.Conv2d)]
+        everything = [part for part in block.modules() if isinstance(part, nn.Conv2d)]
+        for conv in everything:
             conv.stride = (1, 1)
+        for position, conv in enumerate(convolutions):
             if conv.kernel_size == (3, 3):
                 # Only what precedes the removed stride keeps the finer dilation: in the first
                 # block that is the strided convolution itself (conv1 of BasicBlock, conv2 of
@@ -111,7 +110,7 @@ class ASPP(nn.Module):
         """(N, inputs, h, w) → (N, channels, h, w)."""
         pooled = self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
         branches = [self.local(x), *(branch(x) for branch in self.dilated), pooled]
-        return self.project(torch.cat(branches, dim=1))  # type: ignore[no-any-return]
+        return self.project(torch.cat(branches, dim=1))
 
 
 class SqueezeExcitation(nn.Module):
@@ -146,4 +145,4 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Extract features; H and W must be multiples of 8."""
-        return self.attention(self.aspp(self.backbone(x)))  # type: ignore[no-any-return]
+        return self.attention(self.aspp(self.backbone(x)))

@@ -71,7 +71,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, h, w) → logits (N, 8h, 8w)."""
-        return self.layers(features)[:, 0]  # type: ignore[no-any-return]
+        return self.layers(features)[:, 0]
 
 
 class Fusion(nn.Module):
@@ -85,7 +85,7 @@ class Fusion(nn.Module):
         """Two (N, C, h, w) → (N, C, h, w)."""
         if self.weigh is None:
             return segmentation + enhancement
-        return self.weigh(torch.cat([segmentation, enhancement], dim=1))  # type: ignore[no-any-return]
+        return self.weigh(torch.cat([segmentation, enhancement], dim=1))
 
 
 class MRIFE(nn.Module):
@@ -119,8 +119,8 @@ class MRIFE(nn.Module):
         Parameters only: the teacher's batch statistics come from its own passes over unmasked
         images, which is what it sees when the network predicts.
         """
-        teacher = list(self.teacher.parameters())
-        student = list(self.student.parameters())
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self.student.parameters())
         torch._foreach_lerp_(teacher, student, 1 - self.config.ema)
 
     def forward(
@@ -148,7 +148,7 @@ class MRIFE(nn.Module):
     def predict_logits(self, normalised: Tensor) -> Tensor:
         """Logits (N, H, W) of normalised images: segmentation plus teacher."""
         features = self.fusion(self.segmentation(normalised), self.teacher(normalised))
-        return self.decoder(features)  # type: ignore[no-any-return]
+        return self.decoder(features)
 
     def training_losses(
         self, normalised: Tensor, labels: Tensor, generator: torch.Generator | None

@@ -1,0 +1,172 @@
+"""Model files, backbone starts, and which model is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from landslide_mapper import checkpoint
+from landslide_mapper.checkpoint import (
+    ModelInfo,
+    choose_device,
+    find_model,
+    load_predictor,
+    read_info,
+    save_model,
+    start_backbones,
+)
+from landslide_mapper.config import ModelConfig
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.nn.encoder import dilated_resnet
+from landslide_mapper.nn.mrife import MRIFE
+
+SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
+INFO = ModelInfo("test", SMALL, (1, 2, 3), "equalize", 64, 0.5, 0.4, {"f1": 0.5}, "none")
+
+
+def model() -> MRIFE:
+    torch.manual_seed(0)
+    network = MRIFE(SMALL)
+    with torch.no_grad():  # a teacher that has gone its own way
+        for parameter in network.teacher.parameters():
+            parameter.mul_(1.1)
+    return network
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_saved_model_predicts_as_before(tmp_path: Path, half: bool) -> None:
+    network = model().eval()
+    path = tmp_path / "model.safetensors"
+    save_model(network, INFO, path, half)
+    predict, info = load_predictor(path, "cpu")
+    assert info == INFO
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = torch.sigmoid(network(torch.from_numpy(images))).numpy()
+    found = predict(images)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < (5e-3 if half else 1e-5)
+    assert not any(name.startswith("student.") for name in load_file(path))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_read_info_needs_no_weights(tmp_path: Path) -> None:
+    save_model(model(), INFO, tmp_path / "m.safetensors")
+    assert read_info(tmp_path / "m.safetensors") == INFO
+
+
+def test_files_that_are_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(LsmapError, match="does not exist"):
+        read_info(path)
+    path.write_bytes(b"II*\0 this is a TIFF")
+    with pytest.raises(LsmapError, match="not a safetensors file"):
+        read_info(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(LsmapError, match="not an lsmap model"):
+        read_info(path)
+    header = INFO.to_metadata()
+    save_file(
+        {"a": torch.zeros(1)},
+        path,
+        {k: v.replace('"schema_version": 1', '"schema_version": 99') for k, v in header.items()},
+    )
+    with pytest.raises(LsmapError, match="schema 99"):
+        read_info(path)
+    save_file({"a": torch.zeros(1)}, path, header)
+    with pytest.raises(LsmapError, match="do not fit"):
+        load_predictor(path)
+
+
+def backbone_file(path: Path, without: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
+    torch.manual_seed(4)
+    state = dilated_resnet("resnet18")[0].state_dict()
+    state = {name: value for name, value in state.items() if name.split(".")[0] not in without}
+    save_file(state, path)
+    return state
+
+
+def test_all_three_encoders_start_from_the_given_weights(tmp_path: Path) -> None:
+    state = backbone_file(tmp_path / "w.safetensors")
+    network = MRIFE(SMALL)
+    start_backbones(network, str(tmp_path / "w.safetensors"))
+    for encoder in (network.segmentation, network.student, network.teacher):
+        own = encoder.backbone.state_dict()
+        assert all(torch.equal(own[name], state[name]) for name in own)
+    own_aspp = [e.aspp.project[0].weight for e in (network.segmentation, network.student)]
+    assert not torch.equal(*own_aspp)
+    assert torch.equal(
+        network.student.aspp.project[0].weight, network.teacher.aspp.project[0].weight
+    )
+
+
+def test_missing_stages_are_said_and_bands_inflated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = backbone_file(tmp_path / "w.safetensors", without=("layer4",))
+    network = MRIFE(dataclasses.replace(SMALL, last_layer=4, band_count=4))
+    said = start_backbones(network, str(tmp_path / "w.safetensors"))
+    assert "layer4" in capsys.readouterr().err
+    assert "inflated from 3 to 4" in said
+    weight = network.teacher.backbone.conv1.weight
+    assert torch.allclose(weight[:, :3], state["conv1.weight"] * 3 / 4)
+
+
+def test_weights_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = MRIFE(SMALL)
+    with pytest.raises(LsmapError, match="imagenet, none or a safetensors file"):
+        start_backbones(network, str(tmp_path / "none"))
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(LsmapError, match="not a safetensors file"):
+        start_backbones(network, str(tmp_path / "text"))
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(LsmapError, match="no tensor has a name"):
+        start_backbones(network, str(tmp_path / "x.safetensors"))
+    wide = dilated_resnet("resnet50")[0].state_dict()
+    save_file(wide, tmp_path / "wide.safetensors")
+    with pytest.raises(LsmapError, match="--backbone"):
+        start_backbones(network, str(tmp_path / "wide.safetensors"))
+
+    def offline(*_args: object, **_options: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(LsmapError, match="--weights none"):
+        start_backbones(network, "imagenet")
+
+
+def test_devices() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "mps"):
+        with pytest.raises(LsmapError, match="cuda:N"):
+            choose_device(name)
+    if not torch.cuda.is_available():
+        with pytest.raises(LsmapError, match="--device cpu"):
+            choose_device("cuda")
+
+
+def test_the_model_is_the_given_one_then_the_newest_run_then_the_bundled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    bundled = tmp_path / "bundled.safetensors"
+    monkeypatch.setattr(checkpoint, "bundled_model", lambda: bundled)
+    assert find_model(None, runs) == (bundled, "bundled")
+    for age, name in enumerate(("new", "old")):
+        (runs / name).mkdir(parents=True)
+        best = runs / name / "best.safetensors"
+        best.touch()
+        os.utime(best, (1000 - age, 1000 - age))
+    assert find_model(None, runs) == (runs / "new" / "best.safetensors", "newest run")
+    assert find_model(str(runs / "old"), runs) == (runs / "old" / "best.safetensors", "given")
+    with pytest.raises(LsmapError, match="does not exist"):
+        find_model(str(tmp_path / "nothing"), runs)

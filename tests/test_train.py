@@ -1,0 +1,256 @@
+"""Training on real tiles: what a run leaves behind, resuming, two processes, learning at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from landslide_mapper.checkpoint import load_predictor
+from landslide_mapper.cli import main
+from landslide_mapper.config import ModelConfig, TrainConfig, from_dict
+from landslide_mapper.data.dataset import TileDataset
+from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.history import read_log
+from landslide_mapper.nn.metrics import confusion_at, probability_histogram
+from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.train import learning_rate
+
+LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
+QUICK = [*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu", "--batch-size", "8"]
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """Run a command in this process; its output."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def dataset(
+    tmp_path_factory: pytest.TempPathFactory, train_scenes: list[Path], train_labels: Path
+) -> Path:
+    """Tiles of 128 pixels from two real scenes, few enough for a CPU."""
+    folder = tmp_path_factory.mktemp("train") / "dataset"
+    run("prepare", *train_scenes, train_labels, "-o", folder, "--tile-size", 128, "--workers", 1)
+    return folder
+
+
+def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    output = run("train", dataset, "-o", folder, *QUICK, "--epochs", 2, "--tensorboard")
+    assert "Next: lsmap detect" in output
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "log.csv", "curves.png", "best.safetensors", "last.pt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not [name for name in names if name.endswith(".partial")]
+
+    rows = read_log(folder / "log.csv")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    assert rows[0]["reconstruction"] > 0
+    assert rows[0]["contrast"] > 0
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+    predict, info = load_predictor(folder / "best.safetensors", "cpu")
+    best = max(rows, key=lambda row: row["landslide_iou"])
+    assert info.epoch == best["epoch"]
+    assert info.metrics["landslide_iou"] == pytest.approx(best["landslide_iou"], abs=1e-5)
+    assert info.radiometry == "equalize"
+    assert info.bands == (1, 2, 3)
+    assert info.gsd == pytest.approx(0.5, rel=0.01)
+
+    # The metric in the log is the saved model's, counted here with numpy alone.
+    tp = fp = fn = 0
+    for tile in load_dataset(dataset).split("val"):
+        image, mask = TileDataset([tile])[0, 0]
+        found, labels = predict(image[None].numpy())[0] >= 0.5, mask.numpy()
+        tp += int((found & (labels == 1)).sum())
+        fp += int((found & (labels == 0)).sum())
+        fn += int((~found & (labels == 1)).sum())
+    assert tp / max(tp + fp + fn, 1) == pytest.approx(best["landslide_iou"], abs=2e-3)
+
+
+def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
+    run("train", dataset, "-o", tmp_path / "a", *QUICK, "--epochs", 1, "--seed", 5)
+    config = tmp_path / "a" / "config.json"
+    run("train", "-o", tmp_path / "b", "--config", config)
+    first, second = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in "ab")
+    assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
+    values = json.loads(config.read_text())
+    assert from_dict(TrainConfig, values).seed == 5
+    assert values["model"]["backbone"] == "resnet18"
+
+
+def wait_for(condition: object, process: subprocess.Popen[bytes], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = [*QUICK, "--epochs", "3", "--schedule", "poly"]
+    command = [sys.executable, "-m", "landslide_mapper", "train", str(dataset), *options, "-o"]
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(broken)], stderr=subprocess.DEVNULL)
+    wait_for((broken / "last.pt").exists, process)
+    time.sleep(0.3)  # into the second epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    epochs_done = len(torch.load(broken / "last.pt", weights_only=True)["rows"])
+    assert 1 <= epochs_done < 3
+    resume = [sys.executable, "-m", "landslide_mapper", "train", "--resume", "-o", str(broken)]
+    subprocess.run(resume, check=True, capture_output=True)
+
+    first, second = (torch.load(path / "last.pt", weights_only=True) for path in (whole, broken))
+    assert first["model"].keys() == second["model"].keys()
+    for key, value in first["model"].items():
+        assert torch.equal(value, second["model"][key]), key
+    for key, value in first["optimizer"]["state"].items():
+        assert torch.equal(
+            value["momentum_buffer"], second["optimizer"]["state"][key]["momentum_buffer"]
+        )
+    timed = ("seconds", "samples_per_s")
+    logs = [
+        [{k: v for k, v in row.items() if k not in timed} for row in read_log(path / "log.csv")]
+        for path in (whole, broken)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_two_processes_stay_one_model(dataset: Path, tmp_path: Path) -> None:
+    """torchrun with gloo: both processes end with the same weights, all validation pixels count."""
+    folder = tmp_path / "run"
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from torch.optim import SGD\n"
+        "step = SGD.step\n"
+        "def remember(self, *a, **k):\n"
+        "    sums = [float(p.double().sum()) for g in self.param_groups for p in g['params']]\n"
+        "    out = os.path.join(sys.argv[1], f\"rank{os.environ['RANK']}.txt\")\n"
+        "    with open(out, 'a') as file: file.write(repr(sums) + '\\n')\n"
+        "    return step(self, *a, **k)\n"
+        "SGD.step = remember\n"
+        "from landslide_mapper.cli import main\n"
+        "main(sys.argv[2:])\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [
+            *[sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"],
+            *["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"],
+            *[str(script), str(tmp_path), "train", str(dataset), "-o", str(folder)],
+            *[*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu"],
+            *["--batch-size", "4", "--epochs", "1"],
+        ],
+        check=True,
+        capture_output=True,
+        env=environment,
+    )
+    steps = [(tmp_path / f"rank{rank}.txt").read_text().splitlines() for rank in (0, 1)]
+    assert len(steps[0]) > 1
+    assert steps[0] == steps[1]
+    assert steps[0][0] != steps[0][-1]
+    rows = read_log(folder / "log.csv")
+    assert len(rows) == 1
+    predict, _ = load_predictor(folder / "best.safetensors", "cpu")
+    histogram = torch.zeros(2, 256, dtype=torch.int64)
+    for tile in load_dataset(dataset).split("val"):
+        image, mask = TileDataset([tile])[0, 0]
+        probability = torch.from_numpy(predict(image[None].numpy())[0])
+        histogram += probability_histogram(probability, mask)
+    expected = confusion_at(histogram, 0.5).accuracy
+    assert rows[0]["accuracy"] == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.slow
+def test_the_network_can_learn_four_real_tiles(dataset: Path) -> None:
+    tiles = sorted(load_dataset(dataset).tiles, key=lambda tile: abs(tile.landslide_fraction - 0.4))
+    data = [TileDataset(tiles[:4])[0, n] for n in range(4)]
+    images = torch.stack([image for image, _ in data])
+    labels = torch.stack([mask for _, mask in data])
+    torch.manual_seed(0)
+    small = ModelConfig(
+        backbone="resnet18", last_layer=3, aspp_channels=64, ema=0.9, dropout=0.0, mask_ratio=0.2
+    )
+    model = MRIFE(small).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, 0.02, 0.9)
+    generator = torch.Generator().manual_seed(0)
+    iou = 0.0
+    for step in range(1, 401):
+        optimizer.zero_grad()
+        model(images, labels, generator).total.backward()
+        optimizer.step()
+        model.update_teacher()
+        if step % 50 == 0:
+            model.eval()
+            with torch.inference_mode():
+                probabilities = torch.sigmoid(model(images))
+            iou = confusion_at(probability_histogram(probabilities, labels), 0.5).landslide_iou
+            model.train()
+            if iou > 0.9:
+                break
+    assert iou > 0.9
+
+
+def test_learning_rates() -> None:
+    poly = TrainConfig(epochs=10, lr=1.0, schedule="poly")
+    assert learning_rate(poly, 0) == 1
+    assert learning_rate(poly, 5) == pytest.approx(0.5**0.9)
+    assert learning_rate(TrainConfig(lr=0.3), 7) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["nowhere"], "lsmap prepare"),
+        (["--resume", "-o", "nowhere"], "nowhere"),
+        (["--resume"], "no run under"),
+        (["--config", "nowhere.json"], "cannot read the configuration"),
+        (["--batch-size", "3"], "even"),
+        (["--resume", "--lr", "1"], "keeps its settings"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = run("train", *arguments, code=2)
+    assert part in output
+    assert len(output.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_run_is_kept(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"precious")
+    output = run("train", dataset, "-o", tmp_path, *QUICK, "--epochs", 1, code=2)
+    assert "--resume" in output
+    assert (tmp_path / "last.pt").read_bytes() == b"precious"
+    output = run("train", "--resume", "-o", tmp_path, code=2)
+    assert "cannot read the configuration" in output
+
+
+def test_new_runs_are_numbered(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mrife-resnet18-1").mkdir(parents=True)
+    run("train", dataset.resolve(), *QUICK, "--epochs", 1)
+    assert (tmp_path / "runs" / "mrife-resnet18-2" / "best.safetensors").is_file()
+    run("train", "--resume", "--epochs", 2)
+    assert len(read_log(tmp_path / "runs" / "mrife-resnet18-2" / "log.csv")) == 2
