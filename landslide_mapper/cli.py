@@ -297,6 +297,80 @@ def train_command(
         click.echo(f"Next: lsmap detect REGION.tif -o slides.gpkg --model {report.run}")
 
 
+@main.command("detect")
+@click.argument("scenes", nargs=-1, required=True, metavar="REGION...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("landslides.gpkg"),
+    show_default=True,
+    help="Polygons: .gpkg, .shp, .geojson (always WGS 84), .fgb or .parquet.",
+)
+@click.option("--model", help="Model file or run.  [default: newest in ./runs, else the bundled]")
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    help="Also write a COG: 0, 1 landslide, 255 not seen. A folder for several REGIONs.",
+)
+@click.option(
+    "--probability",
+    type=click.Path(path_type=Path),
+    help="Also write a COG: percent, 255 not seen. A folder for several REGIONs.",
+)
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path),
+    help="Also write a picture (.png) with the outlines. A folder for several REGIONs.",
+)
+@click.option("--threshold", type=float, help="Landslide from here on.  [default: the model's]")
+@click.option("--overlap", type=int, help="Pixels windows share.  [default: a quarter window]")
+@click.option(
+    "--min-area",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Leave out landslides smaller than this, m² (also in the mask).",
+)
+@click.option(
+    "--fill-holes",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Fill holes smaller than this, m² (also in the mask).",
+)
+@click.option(
+    "--simplify",
+    type=float,
+    help="Metres an outline may move; 0 follows the pixel edges.  [default: half a pixel]",
+)
+@click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times slower.")
+@click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: the model's]")
+@click.option("--batch-size", type=int, help="Windows at once.  [default: 1 on CPU, 16 on CUDA]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def detect_command(**options: Any) -> None:
+    """Map the landslides of REGION and write them as polygons.
+
+    REGION is anything GDAL opens (GeoTIFF, COG, VRT, URL) and may be larger than memory; several
+    go into one layer, in the CRS of the first. Each polygon has its geodesic area and
+    lengths in metres, the mean and highest probability, and an empty field for your review.
+
+    \b
+    Examples:
+      lsmap detect region.tif -o slides.gpkg
+      lsmap detect region.tif -o slides.gpkg --mask mask.tif --probability percent.tif
+      lsmap detect sheets/*.tif -o slides.gpkg --min-area 500 --fill-holes 200 --overlay pictures
+      lsmap detect region.tif --model runs/mrife-resnet18-1 --threshold 0.6 --tta
+    """
+    from landslide_mapper.detect import detect
+    from landslide_mapper.detect_plan import DetectConfig
+
+    report = detect(DetectConfig(**options))
+    click.echo(report.summary())
+    click.echo(f"Next: open it in QGIS: {report.qgis_command()}")
+
+
 @main.command()
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")

@@ -1,0 +1,97 @@
+"""Outlines of tiles on the ground, in one CRS, and tiles that show what another split shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyproj
+import shapely
+from pyproj.exceptions import ProjError
+
+from landslide_mapper.data.split import Block, conflicts
+from landslide_mapper.data.tiles import Plan, Source
+from landslide_mapper.errors import note
+from landslide_mapper.geo.labels import same_crs
+
+
+def settle(plans: list[Plan], sources: Sequence[Source]) -> tuple[list[Plan], int]:
+    """Drop windows of scenes that lie over each other, so that no ground is in two splits."""
+    crs, together = common_crs([source.crs for source in sources])
+    if not together:
+        note("The scenes have CRS with no way between them: overlaps are not looked for.")
+    if crs is None or len(sources) < 2 or len({plan.split for plan in plans}) < 2:
+        return plans, 0
+    shapes = footprints(plans, sources, crs)
+    tolerance = shapely.area(shapes) / np.array([plan.span**2 for plan in plans])
+    dropped = conflicts(shapes, [p.split for p in plans], [p.source for p in plans], tolerance)
+    return [plan for i, plan in enumerate(plans) if i not in dropped], len(dropped)
+
+
+def same_ground(blocks: Sequence[Block], sources: Sequence[Source]) -> list[int]:
+    """A group number for each block; blocks of several scenes that show the same place (images of
+    different dates, say) are in one group, so that the draw gives them one split."""
+    groups = list(range(len(blocks)))
+    crs, _ = common_crs([source.crs for source in sources])
+    if crs is None or len(sources) < 2:
+        return groups
+    squares = [(b.top, b.left, b.bottom - b.top, b.right - b.left) for b in blocks]
+    shapes = outlines(squares, [b.source for b in blocks], sources, crs)
+    area = shapely.area(shapes)
+    one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    later = one < other
+    one, other = one[later], other[later]
+    shared = shapely.area(shapely.intersection(shapes[one], shapes[other]))
+    # More than half of both: a block has at most one such partner in another scene, so groups
+    # cannot grow sideways over the whole map. What overlaps less is settled window by window.
+    same = shared > 0.5 * np.maximum(area[one], area[other])
+    for a, b in zip(one[same], other[same], strict=True):
+        low, high = sorted((groups[a], groups[b]))
+        groups = [low if group == high else group for group in groups]
+    return groups
+
+
+def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None, bool]:
+    """The CRS of footprints: the scenes' own when it is one, else EPSG:4326.
+
+    None when there is none at all, or (second value false) when there is no way between them.
+    """
+    distinct = list(dict.fromkeys(all_crs))
+    if all(same_crs(crs, distinct[0]) for crs in distinct):
+        return distinct[0], True
+    if None in distinct:
+        return None, False
+    world = pyproj.CRS.from_epsg(4326)
+    try:
+        for crs in distinct:
+            pyproj.Transformer.from_crs(crs, world, always_xy=True)
+    except ProjError:
+        return None, False
+    return world, True
+
+
+def footprints(plans: Sequence[Plan], sources: Sequence[Source], crs: pyproj.CRS) -> np.ndarray:
+    """Outlines of the plans' squares in `crs`, as polygons."""
+    squares = [(plan.row, plan.col, plan.span, plan.span) for plan in plans]
+    return outlines(squares, [plan.source for plan in plans], sources, crs)
+
+
+def outlines(
+    windows: Sequence[tuple[int, int, int, int]],
+    owners: Sequence[int],
+    sources: Sequence[Source],
+    crs: pyproj.CRS,
+) -> np.ndarray:
+    """Polygons in `crs` of pixel windows (row, col, height, width) of the sources `owners`."""
+    rings = np.empty((len(windows), 4, 2))
+    for i, (window, owner) in enumerate(zip(windows, owners, strict=True)):
+        row, col, height, width = window
+        ends = ((col, row), (col + width, row), (col + width, row + height), (col, row + height))
+        rings[i] = [sources[owner].transform * end for end in ends]
+    for i, source in enumerate(sources):
+        if source.crs is None or same_crs(source.crs, crs):
+            continue
+        mine = np.asarray(owners) == i
+        move = pyproj.Transformer.from_crs(source.crs, crs, always_xy=True)
+        rings[mine] = np.stack(move.transform(rings[mine, :, 0], rings[mine, :, 1]), axis=-1)
+    return np.asarray(shapely.polygons(rings))

@@ -1,0 +1,379 @@
+"""Which tiles to make: sources, their blocks, the split, windows and crops."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from landslide_mapper.data import pairs as folders
+from landslide_mapper.data.footprints import same_ground, settle
+from landslide_mapper.data.options import PrepareConfig
+from landslide_mapper.data.split import (
+    Block,
+    block_factor,
+    blocks_of,
+    draw,
+    read_split_file,
+)
+from landslide_mapper.data.tiles import Plan, PolygonLayer, Run, SceneSource, Source, Territory
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo import grid
+from landslide_mapper.geo.labels import (
+    LANDSLIDE,
+    Labels,
+    crs_name,
+    in_scene_crs,
+    read_labels,
+)
+from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.scene import Scene, open_scene
+
+FILL = 0.8  # a centred crop shows at least a fifth of surroundings
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tiles that hold landslide (`positives`), those that may serve as negatives, and facts."""
+
+    sources: tuple[Source, ...]
+    positives: tuple[Plan, ...]
+    negatives: tuple[Plan, ...]
+    gsd: tuple[float | None, ...]  # metres per source pixel, by source
+    facts: dict[str, Any]
+
+
+def scene_layout(config: PrepareConfig, run: Run) -> Layout:
+    """The layout for scenes with label polygons."""
+    assert config.labels is not None
+    scenes = [open_scene(path, config.bands) for path in config.scenes]
+    _same_bands(scenes)
+    labels, ignored, aoi = _read_all(config)
+    facts: dict[str, Any] = {"labels": _label_facts(labels, ignored, aoi)}
+    names = unique_names([Path(scene.path).stem for scene in scenes])
+    split_of = None
+    if config.split_file:
+        split_of = read_split_file(config.split_file, [scene.name for scene in scenes])
+    sources = _scene_sources(config, scenes, names, labels, ignored, aoi, facts, run)
+    if config.split_file is None:
+        blocks, splits, side = _draw_blocks(config, sources, run, facts)
+    else:
+        side = max(max(s.height, s.width) for s in scenes)
+        blocks = [Block(i, 0, s.height, 0, s.width) for i, s in enumerate(scenes)]
+        assert split_of is not None
+        splits = split_of
+        facts["split"] = {"method": "file", "file": str(config.split_file)}
+    windows = _windows(config, sources, blocks, splits)
+    crops: list[Plan] = []
+    if config.sampling == "centered":
+        sources = _with_territory(sources, blocks, splits, side)
+        crops = _crops(config.tile_size, sources)
+    plans, facts["dropped_overlapping"] = settle([*crops, *windows], sources)
+    slides = {p.tile_id for p in plans if _touches(sources[p.source], p)}
+    is_crop = {p.tile_id for p in crops}
+    wanted = is_crop if crops else slides
+    return Layout(
+        sources=tuple(sources),
+        positives=tuple(p for p in plans if p.tile_id in wanted),
+        negatives=tuple(p for p in plans if p.tile_id not in slides | is_crop),
+        gsd=tuple(_mean(scene.gsd) for scene in scenes),
+        facts=facts,
+    )
+
+
+def _same_bands(scenes: Sequence[Scene]) -> None:
+    for scene in scenes[1:]:
+        if len(scene.bands) != len(scenes[0].bands):
+            raise LsmapError(
+                f"{scene.path}: {len(scene.bands)} band(s) would be read here but "
+                f"{len(scenes[0].bands)} from {scenes[0].name}; choose the same with --bands."
+            )
+
+
+def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | None]:
+    assert config.labels is not None
+    labels = read_labels(config.labels, config.layer, config.where, config.labels_crs)
+    ignored = None
+    if config.ignore_where:
+        ignored = read_labels(config.labels, config.layer, config.ignore_where, config.labels_crs)
+        labels = labels.without(ignored.fids)
+    aoi = read_labels(config.aoi) if config.aoi else None
+    if aoi is not None and not len(aoi.polygons):
+        raise LsmapError(f"{aoi.path}: there is no polygon in it that could be the AOI.")
+    if aoi is not None and aoi.crs is None and labels.crs is not None:
+        raise LsmapError(
+            f"{aoi.path}: the AOI has no CRS; set it with: ogr2ogr -a_srs EPSG:... OUTPUT INPUT"
+        )
+    if not len(labels.polygons):
+        raise LsmapError(f"{labels.path}: no landslide polygon is left ({_left_out(labels)}).")
+    return labels, ignored, aoi
+
+
+def _left_out(labels: Labels) -> str:
+    counts = labels.counts
+    return (
+        f"{counts.features} features read, {counts.null_or_empty} null or empty, "
+        f"{counts.not_polygon} not polygons, {counts.degenerate} without area"
+    )
+
+
+def _label_facts(labels: Labels, ignored: Labels | None, aoi: Labels | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "path": labels.path,
+        "layer": labels.layer,
+        "crs": None if labels.crs is None else crs_name(labels.crs),
+        "landslides": len(labels.polygons),
+        **labels.counts.to_dict(),
+    }
+    if ignored is not None:
+        facts["ignore"] = {"polygons": len(ignored.polygons), **ignored.counts.to_dict()}
+    if aoi is not None:
+        facts["aoi"] = {"path": aoi.path, "polygons": len(aoi.polygons)}
+    return facts
+
+
+def _scene_sources(
+    config: PrepareConfig,
+    scenes: Sequence[Scene],
+    names: Sequence[str],
+    labels: Labels,
+    ignored: Labels | None,
+    aoi: Labels | None,
+    facts: dict[str, Any],
+    run: Run,
+) -> list[SceneSource]:
+    inside = np.zeros(len(labels.polygons), dtype=bool)
+    placed, lost = [], 0
+    for scene in scenes:
+        polygons, untransformed = in_scene_crs(labels, scene)
+        lost = max(lost, untransformed)
+        frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+        hits = shapely.intersects(polygons, frame)
+        if not untransformed:
+            inside |= hits
+        placed.append((polygons, hits))
+    if not any(hits.any() for _, hits in placed):
+        raise LsmapError(_no_overlap(scenes[0], placed[0][0], labels))
+    facts["labels"] |= {"outside": int((~inside).sum()) if not lost else None, "lost": lost}
+    rules = run(lambda scene: fit(scene, config.stretch), list(scenes), "radiometry")
+    empty = PolygonLayer.of(np.zeros(0, dtype=object))
+    return [
+        SceneSource(
+            name=name,
+            scene=scene,
+            radiometry=rule,
+            landslides=PolygonLayer.of(polygons[hits]),
+            ignored=empty if ignored is None else PolygonLayer.of(in_scene_crs(ignored, scene)[0]),
+            aoi=None if aoi is None else PolygonLayer.of(in_scene_crs(aoi, scene)[0]),
+        )
+        for name, scene, (polygons, hits), rule in zip(names, scenes, placed, rules, strict=True)
+    ]
+
+
+def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
+    corners = np.array(scene.corners(0, 0, scene.height, scene.width))
+    box = (*corners.min(axis=0), *corners.max(axis=0))
+    return (
+        f"{labels.path}: no landslide polygon lies in a scene. {scene.name} spans "
+        f"{_span(box)}, the polygons {_span(shapely.total_bounds(polygons))} in the same CRS "
+        f"({crs_name(scene.crs)}); check the CRS of both (labels: {crs_name(labels.crs)}, "
+        "see --labels-crs)."
+    )
+
+
+def _span(box: Iterable[float]) -> str:
+    west, south, east, north = (f"{value:.7g}" for value in box)
+    return f"x {west} to {east}, y {south} to {north}"
+
+
+def _draw_blocks(
+    config: PrepareConfig, sources: Sequence[SceneSource], run: Run, facts: dict[str, Any]
+) -> tuple[list[Block], list[str], int]:
+    """Blocks of all scenes with their splits, and the blocks' side in pixels."""
+    tile = config.tile_size
+    cells = [
+        Plan("", i, row, col, tile, "train")
+        for i, source in enumerate(sources)
+        for row in grid.axis_starts(source.scene.height, tile, tile)
+        for col in grid.axis_starts(source.scene.width, tile, tile)
+    ]
+    cells = [cell for cell in cells if _touches(sources[cell.source], cell)]
+
+    def count(cell: Plan) -> int:
+        mask = sources[cell.source].mask(cell.row, cell.col, tile, tile)
+        return int((mask == LANDSLIDE).sum())
+
+    px = [(cell, n) for cell, n in zip(cells, run(count, cells, "labels"), strict=True) if n]
+    factor = block_factor([(c.source, c.row // tile, c.col // tile) for c, _ in px])
+    side = factor * tile
+    weight: Counter[tuple[int, int, int]] = Counter()
+    for cell, n in px:
+        weight[cell.source, cell.row // side * side, cell.col // side * side] += n
+    blocks = [
+        block
+        for i, source in enumerate(sources)
+        for block in blocks_of(i, source.scene.height, source.scene.width, side)
+    ]
+    groups = same_ground(blocks, sources)
+    by_group = dict.fromkeys(groups, 0)
+    for group, block in zip(groups, blocks, strict=True):
+        by_group[group] += weight[block.source, block.top, block.left]
+    drawn = dict(zip(by_group, draw(list(by_group.values()), config.seed), strict=True))
+    splits = [drawn[group] for group in groups]
+    facts["split"] = {
+        "method": "blocks",
+        "block_px": side,
+        "blocks": len(blocks),
+        "blocks_with_landslide": len(weight),
+    }
+    return blocks, splits, side
+
+
+def _touches(source: SceneSource, plan: Plan) -> bool:
+    return len(source.landslides.near(source.scene, plan.row, plan.col, plan.span)) > 0
+
+
+def _windows(
+    config: PrepareConfig,
+    sources: Sequence[SceneSource],
+    blocks: Sequence[Block],
+    splits: Sequence[str],
+) -> list[Plan]:
+    tile, stride = config.tile_size, config.stride or config.tile_size
+    plans = []
+    for block, split in zip(blocks, splits, strict=True):
+        source = sources[block.source]
+        scene = source.scene
+        for row in grid.block_starts(block.top, block.bottom, scene.height, tile, stride):
+            for col in grid.block_starts(block.left, block.right, scene.width, tile, stride):
+                name = f"{source.name}_r{row:05d}_c{col:05d}"
+                plans.append(Plan(name, block.source, row, col, tile, split))
+    return plans
+
+
+def _with_territory(
+    sources: Sequence[SceneSource], blocks: Sequence[Block], splits: Sequence[str], side: int
+) -> list[SceneSource]:
+    own: dict[int, list[int]] = {}
+    for index, block in enumerate(blocks):
+        own.setdefault(block.source, []).append(index)
+    return [
+        replace(
+            source,
+            territory=Territory.of([blocks[k] for k in own[i]], [splits[k] for k in own[i]], side),
+        )
+        for i, source in enumerate(sources)
+    ]
+
+
+def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
+    """One crop around the middle of each landslide; large ones are shrunk to `FILL` of the tile.
+
+    At the scene's edge a crop is moved inward as far as the scene reaches, not padded.
+    """
+    plans = []
+    for i, source in enumerate(sources):
+        scene, territory = source.scene, source.territory
+        assert territory is not None
+        for number, polygon in enumerate(source.landslides.polygons):
+            frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+            seen = shapely.intersection(polygon, frame)
+            points = shapely.get_coordinates(seen)
+            if not len(points):
+                continue
+            cols, rows = ~scene.transform * (points[:, 0], points[:, 1])
+            row, col = (rows.min() + rows.max()) / 2, (cols.min() + cols.max()) / 2
+            span = max(tile, int(np.ceil(max(np.ptp(rows), np.ptp(cols)) / FILL)))
+            plans.append(
+                Plan(
+                    tile_id=f"{source.name}_s{number:05d}",
+                    source=i,
+                    row=_inward(row, span, scene.height),
+                    col=_inward(col, span, scene.width),
+                    span=span,
+                    split=territory.split_at(row, col),
+                )
+            )
+    return plans
+
+
+def _inward(centre: float, span: int, size: int) -> int:
+    start = round(centre - span / 2)
+    return min(max(start, 0), size - span) if span <= size else -((span - size) // 2)
+
+
+def pair_layout(config: PrepareConfig, run: Run) -> Layout:
+    """The layout for folders of images and masks."""
+    found = [
+        pair
+        for images, masks in config.pairs
+        for pair in folders.find_pairs(images, masks, config.missing_mask == "background")
+    ]
+    scans = list(run(lambda pair: folders.scan(pair, config.bands), found, "masks"))
+    _same_bands([s.scene for s in scans])
+    rule = folders.mask_rule(scans)
+    px = [folders.landslide_px(s, rule) for s in scans]
+    if not any(px):
+        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it.")
+    names = unique_names([s.pair.image.stem for s in scans])
+    facts: dict[str, Any] = {"labels": {"masks": [str(masks) for _, masks in config.pairs]}}
+    if config.split_file:
+        splits = read_split_file(config.split_file, [s.pair.image.name for s in scans])
+        facts["split"] = {"method": "file", "file": str(config.split_file)}
+    else:
+        splits = draw(px, config.seed)
+        facts["split"] = {"method": "images"}
+    sources = [
+        folders.PairSource(name, s.pair, s.scene, rule, config.stretch)
+        for name, s in zip(names, scans, strict=True)
+    ]
+    plans = [
+        plan
+        for i, (source, split) in enumerate(zip(sources, splits, strict=True))
+        for plan in _pair_plans(config, i, source, split)
+    ]
+    plans, facts["dropped_overlapping"] = settle(plans, sources)
+    return Layout(
+        sources=tuple(sources),
+        positives=tuple(p for p in plans if px[p.source]),
+        negatives=tuple(p for p in plans if not px[p.source]),
+        gsd=tuple(_mean(s.scene.gsd) or config.gsd for s in scans),
+        facts=facts,
+    )
+
+
+def _pair_plans(
+    config: PrepareConfig, index: int, source: folders.PairSource, split: str
+) -> list[Plan]:
+    tile, height, width = config.tile_size, source.scene.height, source.scene.width
+    if config.pairs_fit == "crop" and max(height, width) > tile:
+        stride = config.stride or tile
+        return [
+            Plan(f"{source.name}_r{row:05d}_c{col:05d}", index, row, col, tile, split)
+            for row in grid.axis_starts(height, tile, stride)
+            for col in grid.axis_starts(width, tile, stride)
+        ]
+    span = max(height, width, tile)  # larger images shrink to fit, smaller ones get a margin
+    return [Plan(source.name, index, -((span - height) // 2), -((span - width) // 2), span, split)]
+
+
+def unique_names(stems: Sequence[str]) -> list[str]:
+    """File-name-safe, distinct names for sources."""
+    seen: Counter[str] = Counter()
+    names = []
+    for stem in stems:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._") or "scene"
+        seen[name.casefold()] += 1
+        again = seen[name.casefold()]
+        names.append(name if again == 1 else f"{name}~{again}")
+    return names
+
+
+def _mean(size: tuple[float, float] | None) -> float | None:
+    return None if size is None else (size[0] + size[1]) / 2

@@ -1,0 +1,132 @@
+"""A tile data set on disk: what is in it, as plain values. No torch, no pixels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from landslide_mapper.errors import LsmapError
+
+SCHEMA_VERSION = 1
+MANIFEST = "dataset.json"
+TILES = "tiles.gpkg"
+FIELDS = ("tile_id", "split", "landslide_fraction", "landslide_px", "valid_px", "source")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile: image and mask files, and how much landslide is in it (share of valid pixels)."""
+
+    tile_id: str
+    split: str
+    landslide_fraction: float
+    landslide_px: int
+    valid_px: int
+    source: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder made by `lsmap prepare`; `info` is its dataset.json."""
+
+    root: Path
+    info: dict[str, Any]
+    tiles: tuple[Tile, ...]
+
+    @property
+    def tile_size(self) -> int:
+        """Side of the tiles in pixels."""
+        return int(self.info["tile_size"])
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Band numbers (1-based) of the scenes that the tiles hold, in order."""
+        return tuple(int(band) for band in self.info["bands"])
+
+    @property
+    def band_count(self) -> int:
+        """Number of bands in every tile."""
+        return int(self.info["band_count"])
+
+    @property
+    def radiometry_rule(self) -> str:
+        """The stretch: equalize, percentile or none."""
+        return str(self.info["radiometry"]["rule"])
+
+    @property
+    def gsd(self) -> float | None:
+        """Median pixel size in metres, None when unknown."""
+        value = self.info["gsd"]
+        return None if value is None else float(value)
+
+    def split(self, name: str) -> tuple[Tile, ...]:
+        """The tiles of "train", "val" or "test"."""
+        return tuple(tile for tile in self.tiles if tile.split == name)
+
+
+def load_dataset(path: str | Path) -> Dataset:
+    """Open a data set folder.
+
+    Raises `LsmapError` when it is not one, has another schema version, or lacks files.
+    """
+    root = Path(path)
+    info = _read_info(root)
+    if info.get("schema_version") != SCHEMA_VERSION:
+        raise LsmapError(
+            f"{root}: made by another version of lsmap (schema {info.get('schema_version')}, "
+            f"this one reads {SCHEMA_VERSION}); run lsmap prepare again."
+        )
+    try:
+        _, _, _, columns = pyogrio.raw.read(root / TILES, columns=list(FIELDS), read_geometry=False)
+        meta = pyogrio.read_info(root / TILES)
+    except (DataSourceError, DataLayerError) as error:
+        raise LsmapError(f"{root}: {TILES} is missing or damaged; run lsmap prepare again.") from (
+            error
+        )
+    named = dict(zip((f for f in meta["fields"] if f in FIELDS), columns, strict=True))
+    rows = zip(*(named[field] for field in FIELDS), strict=True)
+    tiles = tuple(_tile(root, row) for row in rows)
+    lacking = [t for t in tiles if not (t.image.is_file() and t.mask.is_file())]
+    if lacking:
+        raise LsmapError(
+            f"{root}: {len(lacking)} of {len(tiles)} tiles have no image or mask file "
+            f"(first: {lacking[0].tile_id}); run lsmap prepare again."
+        )
+    return Dataset(root, info, tiles)
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LsmapError(
+            f"{root}: there is no data set here; make one with: lsmap prepare SCENE... LABELS"
+        ) from error
+    except ValueError as error:
+        raise LsmapError(f"{root / MANIFEST}: damaged ({error}); run lsmap prepare again.") from (
+            error
+        )
+    if not isinstance(info, dict):
+        raise LsmapError(f"{root / MANIFEST}: damaged; run lsmap prepare again.")
+    return info
+
+
+def _tile(root: Path, row: tuple[Any, ...]) -> Tile:
+    tile_id, split, fraction, landslide_px, valid_px, source = row
+    return Tile(
+        tile_id=str(tile_id),
+        split=str(split),
+        landslide_fraction=float(fraction),
+        landslide_px=int(landslide_px),
+        valid_px=int(valid_px),
+        source=str(source),
+        image=root / "images" / f"{tile_id}.tif",
+        mask=root / "masks" / f"{tile_id}.tif",
+    )

@@ -1,0 +1,82 @@
+"""What `lsmap prepare` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from landslide_mapper.errors import LsmapError
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Options of `lsmap prepare`; either `scenes` with `labels`, or `pairs` of folders.
+
+    `negatives` is the number of tiles without landslide per tile with; None keeps all of them.
+    `gsd` (metres) stands in where images do not know their pixel size. Raises `LsmapError` for
+    values that cannot be used or do not go together.
+    """
+
+    output: Path = Path("dataset")
+    scenes: tuple[str, ...] = ()
+    labels: str | None = None
+    pairs: tuple[tuple[Path, Path], ...] = ()
+    layer: str | None = None
+    where: str | None = None
+    ignore_where: str | None = None
+    aoi: str | None = None
+    labels_crs: str | None = None
+    bands: tuple[int, ...] | None = None
+    tile_size: int = 512
+    stride: int | None = None
+    sampling: str = "grid"
+    negatives: float | None = 0.33
+    stretch: str = "equalize"
+    split_file: Path | None = None
+    pairs_fit: str = "scale"
+    missing_mask: str = "error"
+    gsd: float | None = None
+    seed: int = 0
+    workers: int | None = None
+    overwrite: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.pairs and (self.scenes or self.labels):
+            raise LsmapError("Give either SCENE... LABELS or --pairs IMAGES MASKS, not both.")
+        if not self.pairs and not (self.scenes and self.labels):
+            raise LsmapError(
+                "Give at least one SCENE and, last, the LABELS: "
+                "lsmap prepare scene.tif labels.shp (or --pairs IMAGES MASKS)."
+            )
+        if self.tile_size < 64 or self.tile_size % 8:
+            raise LsmapError(f"--tile-size {self.tile_size}: use a multiple of 8, at least 64.")
+        if self.stride is not None and not 0 < self.stride <= self.tile_size:
+            raise LsmapError(f"--stride {self.stride}: use 1 to the tile size ({self.tile_size}).")
+        if self.negatives is not None and self.negatives < 0:
+            raise LsmapError(f"--negatives {self.negatives}: use 0 or more, or 'all'.")
+        if self.gsd is not None and self.gsd <= 0:
+            raise LsmapError(f"--gsd {self.gsd}: use a pixel size in metres above 0.")
+        if self.bands is not None and min(self.bands, default=0) < 1:
+            raise LsmapError("--bands: band numbers start at 1, e.g. --bands 1,2,3.")
+        self._refuse_foreign_options()
+
+    def _refuse_foreign_options(self) -> None:
+        polygons_only = {
+            "--layer": self.layer,
+            "--where": self.where,
+            "--ignore-where": self.ignore_where,
+            "--aoi": self.aoi,
+            "--labels-crs": self.labels_crs,
+            "--sampling centered": self.sampling == "centered",
+        }
+        folders_only = {
+            "--pairs-fit crop": self.pairs_fit != "scale",
+            "--missing-mask background": self.missing_mask != "error",
+            "--gsd": self.gsd,
+        }
+        for option, given in (polygons_only if self.pairs else folders_only).items():
+            if given:
+                other = "SCENE... LABELS" if self.pairs else "--pairs"
+                raise LsmapError(f"{option} goes with {other} only.")

@@ -1,0 +1,268 @@
+"""Folders of images and masks, as public data sets ship them, paired by file name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import affine
+import numpy as np
+import pyproj
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from landslide_mapper.data.tiles import Plan, Rendered
+from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
+from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.scene import Scene, SceneReader, open_scene
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".h5", ".hdf5", ".hdf"}
+LOSSY = {".jpg", ".jpeg"}
+HDF5 = {".h5", ".hdf5", ".hdf"}
+WORDS = r"(?:images?|img|masks?|labels?|lbl|gt|seg)"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask (None: no landslide in it)."""
+
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is known of a pair before its tiles are made: the image, and how often each value
+    0..255 is in the mask."""
+
+    pair: Pair
+    scene: Scene
+    histogram: np.ndarray
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How a folder's mask values are read: from `threshold` up is landslide, 255 perhaps ignore."""
+
+    threshold: int
+    ignore_255: bool
+
+
+def find_pairs(images: Path, masks: Path, missing_background: bool) -> list[Pair]:
+    """Pair two folders by file stem; "image_1" and "mask_1" go together too.
+
+    Raises `LsmapError` when a folder is empty, a stem is there twice, or images have no mask
+    and `missing_background` is false.
+    """
+    image_of, mask_of = _stems(images), _stems(masks)
+    if images.resolve() == masks.resolve():
+        raise LsmapError(f"{images}: images and masks must lie in two folders.")
+    if not set(image_of) & set(mask_of):
+        image_of, mask_of = _bare(image_of, images), _bare(mask_of, masks)
+    lacking = sorted(stem for stem in image_of if stem not in mask_of)
+    if len(lacking) == len(image_of):
+        raise LsmapError(
+            f"{images} and {masks}: no image has a mask of the same name "
+            f"(first image: {next(iter(image_of.values())).name}, "
+            f"first mask: {next(iter(mask_of.values())).name})."
+        )
+    if lacking and not missing_background:
+        shown = ", ".join(image_of[stem].name for stem in lacking[:3])
+        shown += ", ..." if len(lacking) > 3 else ""
+        raise LsmapError(
+            f"{masks}: {len(lacking)} image(s) have no mask ({shown}); "
+            "to take them as images without landslide add: --missing-mask background"
+        )
+    unused = len(set(mask_of) - set(image_of))
+    if unused:
+        note(f"{masks}: {unused} mask(s) have no image and are left out.")
+    return [Pair(path, mask_of.get(stem)) for stem, path in image_of.items()]
+
+
+def _stems(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise LsmapError(f"{folder}: there is no such folder (--pairs takes IMAGES and MASKS).")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not files:
+        raise LsmapError(f"{folder}: there are no images in it ({', '.join(sorted(SUFFIXES))}).")
+    return _unique(((f.stem.casefold(), f) for f in files), folder)
+
+
+def _bare(files: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """Stems without a leading or trailing word such as "mask" or "image"."""
+    pattern = re.compile(rf"^{WORDS}[_\- ]?(?=.)|[_\- ]{WORDS}$")
+    return _unique(((pattern.sub("", stem, count=1), f) for stem, f in files.items()), folder)
+
+
+def _unique(items: Iterator[tuple[str, Path]], folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for stem, file in items:
+        if stem in found:
+            raise LsmapError(f"{folder}: {found[stem].name} and {file.name} have the same name.")
+        found[stem] = file
+    return found
+
+
+@contextmanager
+def local_raster(path: Path) -> Iterator[str]:
+    """A path that GDAL reads as bands, rows, columns.
+
+    HDF5 arrays of machine-learning data sets have the bands last; they are turned round in memory.
+    """
+    if path.suffix.lower() not in HDF5:
+        yield str(path)
+        return
+    array = _read_hdf5(path)
+    bands, height, width = array.shape
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", width=width, height=height, count=bands, dtype=array.dtype
+        ) as raster:
+            raster.write(array)
+        yield memory.name
+
+
+def _read_hdf5(path: Path) -> np.ndarray:
+    try:
+        with rasterio.open(path) as top:
+            inside = list(top.subdatasets) or [str(path)]
+        if len(inside) > 1:
+            named = [name for name in inside if name.rsplit("/", 1)[-1] in ("img", "image", "mask")]
+            inside = named or inside
+        with rasterio.open(inside[0]) as raster:
+            array = raster.read()
+    except RasterioError as error:
+        raise LsmapError(f"{path}: GDAL cannot read this as HDF5 ({error}).") from error
+    # Bands are the short axis: (rows, columns, bands) reads as "rows" bands of columns × bands.
+    if array.shape[0] > 1 and array.shape[2] < min(array.shape[:2]):
+        array = array.transpose(2, 0, 1)
+    return array.astype(np.uint8) if array.dtype == bool else array
+
+
+def scan(pair: Pair, bands: Sequence[int] | None) -> Scan:
+    """Open both files; raises `LsmapError` when their sizes differ."""
+    with local_raster(pair.image) as path:
+        found = open_scene(path, bands)
+    scene = Scene(**{**vars(found), "path": str(pair.image)})
+    values = _raw_mask(pair, scene)
+    return Scan(pair, scene, np.bincount(values.ravel(), minlength=256))
+
+
+def _raw_mask(pair: Pair, scene: Scene) -> np.ndarray:
+    """The mask's values as uint8 (H, W); several bands (a picture of a mask) give their maximum."""
+    if pair.mask is None:
+        return np.zeros((scene.height, scene.width), dtype=np.uint8)
+    with local_raster(pair.mask) as path:
+        opened = open_mask(path, pair.mask)
+    if opened.shape != (scene.height, scene.width):
+        raise LsmapError(
+            f"{pair.mask}: the mask has {opened.shape[1]}×{opened.shape[0]} pixels and its image "
+            f"{pair.image.name} has {scene.width}×{scene.height}."
+        )
+    return opened
+
+
+def open_mask(path: str, shown: Path) -> np.ndarray:
+    """Mask values as uint8 (H, W). A nodata value in the file is read as what it is: a value,
+    because masks often declare their background so."""
+    try:
+        with rasterio.open(path) as raster:
+            keep = [
+                i
+                for i, c in zip(raster.indexes, raster.colorinterp, strict=True)
+                if c.name != "alpha"
+            ][:3]
+            values = raster.read(keep).max(axis=0)
+    except RasterioError as error:
+        raise LsmapError(f"{shown}: GDAL cannot read this mask ({error}).") from error
+    if values.dtype != np.uint8:
+        whole = np.nan_to_num(values)
+        values = np.where((whole > 0) & (whole < 1), 1, np.clip(whole, 0, 255)).astype(np.uint8)
+    return values
+
+
+def mask_rule(scans: Sequence[Scan]) -> MaskRule:
+    """One rule for the whole folder, from the values found in all its masks.
+
+    0 and 255 only: 255 is landslide. 0, 1 and 255 only: 255 is "ignore". Otherwise every value
+    but 0 is landslide, and in JPEG masks (whose edges are smeared) every value from 128.
+    """
+    masks = [s.pair.mask for s in scans if s.pair.mask is not None]
+    if any(mask.suffix.lower() in LOSSY for mask in masks):
+        note("JPEG masks: values from 128 up are taken as landslide.")
+        return MaskRule(128, ignore_255=False)
+    values = {int(v) for v in np.flatnonzero(np.sum([s.histogram for s in scans], axis=0))}
+    if values - {0} == {LANDSLIDE, IGNORE}:
+        note("The masks hold 0, 1 and 255: 255 is taken as 'ignore'.")
+        return MaskRule(1, ignore_255=True)
+    if len(values - {0}) > 1:
+        some = ", ".join(str(v) for v in sorted(values)[:6])
+        note(f"The masks hold the values {some}, ...: all but 0 are taken as landslide.")
+    return MaskRule(1, ignore_255=False)
+
+
+def landslide_px(scanned: Scan, rule: MaskRule) -> int:
+    """Landslide pixels of a pair, at the image's own size."""
+    stop = IGNORE if rule.ignore_255 else 256
+    return int(scanned.histogram[rule.threshold : stop].sum())
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """One image with its mask, as a source of tiles. The radiometry is fitted to the image."""
+
+    name: str
+    pair: Pair
+    scene: Scene
+    rule: MaskRule
+    stretch: str
+
+    @property
+    def crs(self) -> pyproj.CRS | None:
+        """The image's CRS, usually None."""
+        return self.scene.crs
+
+    @property
+    def transform(self) -> affine.Affine:
+        """The image's pixel to map transform."""
+        return self.scene.transform
+
+    def render(self, plan: Plan, tile: int) -> Rendered:
+        """The pixels of a planned tile. A shrunk mask pixel is landslide when half of it is."""
+        with local_raster(self.pair.image) as path:
+            scene = Scene(**{**vars(self.scene), "path": path})
+            with SceneReader(scene) as reader:
+                data, valid = reader.read(plan.row, plan.col, plan.span, plan.span, (tile, tile))
+            image = fit(scene, self.stretch).apply(data, valid)
+        mask = self._mask(plan, tile)
+        labelled = int((mask == LANDSLIDE).sum())
+        mask[~valid] = IGNORE
+        return Rendered(image, mask, labelled)
+
+    def _mask(self, plan: Plan, tile: int) -> np.ndarray:
+        values = _raw_mask(self.pair, self.scene)
+        ignored = values == IGNORE if self.rule.ignore_255 else np.zeros(values.shape, dtype=bool)
+        slides = (values >= self.rule.threshold) & ~ignored
+        rows = area_weights(plan.row, plan.span, tile, self.scene.height)
+        cols = area_weights(plan.col, plan.span, tile, self.scene.width).T
+        # A hair under one half: the sums are rounded, and exact halves must not depend on that.
+        mask = (rows @ slides.astype(np.float64) @ cols >= 0.5 - 1e-9).astype(np.uint8)
+        if self.rule.ignore_255:
+            mask[rows @ ignored.astype(np.float64) @ cols >= 0.5 - 1e-9] = IGNORE
+        return mask
+
+
+def area_weights(start: int, span: int, out: int, size: int) -> np.ndarray:
+    """Matrix (out, size): the share of each output cell that each source pixel covers.
+
+    Output cells divide `span` source pixels from `start` on, which may lie outside 0..size.
+    """
+    edges = start + np.arange(out + 1) * (span / out)
+    pixels = np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.clip(overlap, 0, None) * (out / span)

@@ -1,0 +1,164 @@
+"""What was prepared, in figures and as the lines that the command prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+
+from landslide_mapper.data.split import SPLITS
+from landslide_mapper.data.tiles import SceneSource, TileRecord
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """A finished data set: where it is and its dataset.json."""
+
+    root: Path
+    info: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The report, ready to print; the last line is the next command."""
+        info = self.info
+        width = max(len(str(counts["tiles"])) for counts in info["counts"].values()) + 2
+        head = (
+            f"{'split':<7}{'tiles':>{max(width, 7)}}{'with landslide':>16}{'landslide share':>17}"
+        )
+        out = [
+            f"{self.root}: {sum(c['tiles'] for c in info['counts'].values())} tiles of "
+            f"{info['tile_size']}×{info['tile_size']} pixels, {info['band_count']} band(s)",
+            "",
+            head,
+        ]
+        for split in SPLITS:
+            counts = info["counts"][split]
+            share = counts["landslide_px"] / counts["valid_px"] if counts["valid_px"] else 0.0
+            out.append(
+                f"{split:<7}{counts['tiles']:>{max(width, 7)}}{counts['positive_tiles']:>16}"
+                f"{share:>16.2%} "
+            )
+        out += ["", *_area_lines(info), *_left_out_lines(info)]
+        empty = [split for split in SPLITS if not info["counts"][split]["tiles"]]
+        if empty:
+            out.append(
+                f"No tiles in {' and '.join(empty)}: too few blocks hold landslides; add scenes, "
+                "make tiles smaller (--tile-size) or give a --split-file."
+            )
+        target = "" if str(self.root) == "dataset" else f" {self.root}"
+        return [*out, "", f"Next: lsmap train{target}"]
+
+
+def _area_lines(info: dict[str, Any]) -> list[str]:
+    area = info["landslide_area"]
+    if area is None:
+        return []
+    unit, factor = ("km²", 1e6) if area["unit"] == "m²" else ("pixels", 1.0)
+    own, tiles = area["polygons"] / factor, area["tiles"] / factor
+    line = f"Landslide area in the scenes: polygons {own:.6g} {unit}"
+    if not area["comparable"]:
+        return [f"{line}; tiles overlap, so theirs is not compared."]
+    share = tiles / own if own else 0.0
+    out = [f"{line}, tiles {tiles:.6g} {unit} ({share:.2%})."]
+    if area["hidden"]:
+        out.append(f"  {area['hidden'] / factor:.3g} {unit} of it lies under nodata.")
+    return out
+
+
+def _left_out_lines(info: dict[str, Any]) -> list[str]:
+    labels, out = info["labels"], []
+    if "features" in labels:
+        words = {
+            "repaired": "repaired",
+            "null_or_empty": "null or empty, left out",
+            "not_polygon": "not polygons, left out",
+            "degenerate": "without area, left out",
+            "outside": "outside every scene",
+            "lost": "lost in reprojection",
+        }
+        parts = [f"{labels[key]} {text}" for key, text in words.items() if labels.get(key)]
+        parts = parts or ["none repaired or left out"]
+        out.append(f"Labels: {labels['features']} features read: {', '.join(parts)}.")
+        if "ignore" in labels:
+            out.append(f"Ignored ground: {labels['ignore']['polygons']} polygons (--ignore-where).")
+    windows = {
+        "empty": "without valid pixels, skipped",
+        "overlapping": "dropped because another split's scene shows the same ground",
+        "unused_negatives": "without landslide, not drawn (--negatives)",
+    }
+    parts = [
+        f"{info['dropped'][key]} {text}" for key, text in windows.items() if info["dropped"][key]
+    ]
+    if parts:
+        out.append(f"Windows: {'; '.join(parts)}.")
+    return out
+
+
+def landslide_area(
+    sources: Sequence[Any], records: Sequence[TileRecord], tile: int, comparable: bool
+) -> dict[str, Any] | None:
+    """Landslide area of the polygons inside the scenes and of the tiles (m², geodesic; pixels
+    where there is no CRS). None for sources without polygons."""
+    if not all(isinstance(source, SceneSource) for source in sources):
+        return None
+    metric = all(source.scene.gsd is not None for source in sources)
+    polygons = sum(_polygon_area(source, metric) for source in sources)
+    tiles = hidden = 0.0
+    for record in records:
+        pixel = _pixel_area(sources[record.plan.source], record, tile, metric)
+        tiles += record.landslide_px * pixel * record.written
+        hidden += (record.labelled_px - record.landslide_px) * pixel
+    return {
+        "unit": "m²" if metric else "px",
+        "polygons": polygons,
+        "tiles": tiles,
+        "hidden": hidden,
+        "comparable": comparable,
+    }
+
+
+def _pixel_area(source: SceneSource, record: TileRecord, tile: int, metric: bool) -> float:
+    plan = record.plan
+    scale = (plan.span / tile) ** 2
+    middle = plan.span / 2
+    size = source.scene.pixel_size(plan.row + middle, plan.col + middle) if metric else (1.0, 1.0)
+    size = size or source.scene.gsd or (1.0, 1.0)
+    return scale * size[0] * size[1]
+
+
+def _polygon_area(source: SceneSource, metric: bool) -> float:
+    """Area of the union of a scene's landslides, clipped to the scene."""
+    scene = source.scene
+    frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+    union = shapely.union_all(shapely.intersection(source.landslides.polygons, frame))
+    if not metric:
+        return float(shapely.area(union) / abs(scene.transform.determinant))
+    return geodesic_area(union, scene.crs)
+
+
+def geodesic_area(shape: shapely.Geometry, crs: pyproj.CRS | None) -> float:
+    """Area in m² on the ellipsoid of `crs` of polygons given in `crs`."""
+    assert crs is not None
+    geod, geodetic = crs.get_geod(), crs.geodetic_crs
+    if geod is None or geodetic is None:
+        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+        return float(shapely.area(shape)) * unit**2
+    move = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
+    total = 0.0
+    for part in shapely.get_parts(shape):
+        if part.geom_type != "Polygon":
+            continue
+        rings = [part.exterior, *part.interiors]
+        areas = [_ring_area(ring, move, geod) for ring in rings]
+        total += areas[0] - sum(areas[1:])
+    return total
+
+
+def _ring_area(ring: shapely.LinearRing, move: pyproj.Transformer, geod: pyproj.Geod) -> float:
+    points = np.asarray(ring.coords)
+    lon, lat = move.transform(points[:, 0], points[:, 1])
+    return abs(float(geod.polygon_area_perimeter(lon, lat)[0]))

@@ -1,0 +1,170 @@
+"""Train, validation and test apart in space: blocks, the draw, an author's split, overlaps."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from landslide_mapper.errors import LsmapError
+
+SPLITS = ("train", "val", "test")
+SHARES = (0.6, 0.2, 0.2)
+FACTORS = (4, 2, 1)  # block sides that are tried, in tiles
+WANTED_BLOCKS = 10  # blocks with landslide that make a draw worth its name
+DRAWS = 300
+
+_ALIASES = {
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of one source's territory, in pixels; rows [top, bottom), columns [left, right)."""
+
+    source: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def blocks_of(source: int, height: int, width: int, side: int) -> list[Block]:
+    """Cut a source into squares of `side` pixels, smaller ones at the bottom and right."""
+    return [
+        Block(source, top, min(top + side, height), left, min(left + side, width))
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]
+
+
+def block_factor(cells: Sequence[tuple[int, int, int]]) -> int:
+    """Side of the blocks in tiles: the largest of 4, 2, 1 that leaves ten blocks with landslide.
+
+    `cells` are (source, tile row, tile column) of the tiles that hold some landslide.
+    """
+    for factor in FACTORS:
+        if len({(s, r // factor, c // factor) for s, r, c in cells}) >= WANTED_BLOCKS:
+            return factor
+    return FACTORS[-1]
+
+
+def draw(weights: Sequence[float], seed: int) -> list[str]:
+    """Draw a split for each unit, close to 6:2:2 in number and in weight (landslide area).
+
+    Units are taken in groups of five of similar weight; each group gives three to train and one
+    each to val and test. Of many such draws the one nearest 6:2:2 in weight is taken. Units
+    without weight are drawn in the same way among themselves.
+    """
+    rng = np.random.default_rng(seed)
+    values = np.asarray(weights, dtype=float)
+    out = np.empty(len(values), dtype=object)
+    positive = np.flatnonzero(values > 0)
+    out[positive] = _best_draw(values[positive], rng)
+    rest = np.flatnonzero(values <= 0)
+    out[rest] = _strata(np.zeros(len(rest)), rng)
+    return [str(split) for split in out]
+
+
+def _best_draw(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    best, best_error = _strata(values, rng), np.inf
+    for _ in range(DRAWS):
+        names = _strata(values, rng)
+        shares = [values[names == split].sum() / max(values.sum(), 1e-12) for split in SPLITS]
+        error = float(np.square(np.subtract(shares, SHARES)).sum())
+        if error < best_error:
+            best, best_error = names, error
+    return best
+
+
+def _strata(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    # Random order first, so that equal weights fall into groups by chance.
+    order = rng.permutation(len(values))
+    order = order[np.argsort(-values[order], kind="stable")]
+    names = np.empty(len(values), dtype=object)
+    for start in range(0, len(order), 5):
+        group = order[start : start + 5]
+        pattern = ["train", "val", "test", "train", "train"]
+        if start:  # an incomplete last group must not always favour the same splits
+            pattern = list(rng.permutation(pattern))
+        names[group] = rng.permutation(pattern[: len(group)])
+    return names
+
+
+def read_split_file(path: Path, names: Sequence[str]) -> list[str]:
+    """The split of each source, from a CSV: name (with or without suffix) first, column `split`.
+
+    Raises `LsmapError` when the file has no such column, a value is none of train, val and test,
+    or a source is not listed.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LsmapError(f"{path}: the split file cannot be read ({error}).") from error
+    if not rows or "split" not in rows[0]:
+        raise LsmapError(
+            f"{path}: a split file needs a header line, the scene or image name in the first "
+            "column, and a column 'split'."
+        )
+    first = next(iter(rows[0]))
+    known: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        value = (row["split"] or "").strip().lower()
+        value = _ALIASES.get(value, value)
+        if value not in SPLITS:
+            raise LsmapError(f"{path}, line {number}: split {value!r} is none of train, val, test.")
+        stem = source_key(row[first] or "")
+        if known.setdefault(stem, value) != value:
+            raise LsmapError(f"{path}, line {number}: {row[first]!r} is in two splits.")
+    missing = [name for name in names if source_key(name) not in known]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise LsmapError(f"{path}: {len(missing)} scene(s) or image(s) not listed: {shown}.")
+    return [known[source_key(name)] for name in names]
+
+
+def source_key(name: str) -> str:
+    """What a split file's name and a source's name are compared by: the file's stem."""
+    return Path(name.strip()).stem.casefold()
+
+
+def conflicts(
+    footprints: np.ndarray, splits: Sequence[str], sources: Sequence[int], tolerance: np.ndarray
+) -> set[int]:
+    """Windows to drop so that no ground is in two splits.
+
+    `footprints` are polygons in one CRS, `tolerance` the area of one pixel of each: less than
+    that is rounding, not overlap. Of two windows the train one goes first, then val, so that
+    the test set stays whole.
+    """
+    tree = shapely.STRtree(footprints)
+    one, other = tree.query(footprints, predicate="intersects")
+    split_of, source_of = np.asarray(splits), np.asarray(sources)
+    pairs = (one < other) & (split_of[one] != split_of[other])
+    pairs &= source_of[one] != source_of[other]
+    one, other = one[pairs], other[pairs]
+    shared = shapely.area(shapely.intersection(footprints[one], footprints[other]))
+    real = shared > np.minimum(tolerance[one], tolerance[other])
+    dropped: set[int] = set()
+    # Settle pairs that hold a test window first, so that what is dropped there counts.
+    ranked = sorted(
+        (
+            (SPLITS.index(splits[a]), a, SPLITS.index(splits[b]), b)
+            for a, b in zip(one[real], other[real], strict=True)
+        ),
+        key=lambda pair: -max(pair[0], pair[2]),
+    )
+    for rank_a, a, rank_b, b in ranked:
+        if a not in dropped and b not in dropped:
+            dropped.add(int(a if rank_a < rank_b else b))
+    return dropped

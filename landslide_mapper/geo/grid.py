@@ -1,0 +1,44 @@
+"""Where windows start along one axis. Pure arithmetic in pixels."""
+
+from __future__ import annotations
+
+
+def axis_starts(size: int, tile: int, stride: int) -> list[int]:
+    """Starts of windows of `tile` that cover `size`; the last may reach over the end."""
+    _check(size, tile)
+    if not 0 < stride <= tile:
+        raise ValueError(f"stride {stride} must be 1 to the tile size {tile}")
+    starts = [0]
+    while starts[-1] + tile < size:
+        starts.append(starts[-1] + stride)
+    return starts
+
+
+def shifted_starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Starts of windows that overlap by at least `overlap`; the last ends at `size`.
+
+    A single 0 when `size <= tile`.
+    """
+    _check(size, tile)
+    if not 0 <= overlap < tile:
+        raise ValueError(f"overlap {overlap} must be 0 to the tile size {tile} less 1")
+    if size <= tile:
+        return [0]
+    return [*range(0, size - tile, tile - overlap), size - tile]
+
+
+def block_starts(begin: int, end: int, size: int, tile: int, stride: int) -> list[int]:
+    """Starts of windows inside the block [begin, end) of an axis of `size` pixels.
+
+    Windows never leave the block, except over the end of the axis itself, where there is
+    nothing but padding.
+    """
+    starts = axis_starts(end - begin, tile, stride)
+    if end < size:
+        starts = [min(start, max(0, end - begin - tile)) for start in starts]
+    return [begin + start for start in dict.fromkeys(starts)]
+
+
+def _check(size: int, tile: int) -> None:
+    if size < 1 or tile < 1:
+        raise ValueError(f"size {size} and tile {tile} must be positive")

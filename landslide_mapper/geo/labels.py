@@ -1,0 +1,259 @@
+"""Label polygons: read from any vector format, repaired, counted, reprojected and rasterised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import affine
+import numpy as np
+import pyogrio
+import pyproj
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import CRSError, ProjError
+from rasterio.features import rasterize
+
+from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.geo.scene import Scene
+
+BACKGROUND, LANDSLIDE, IGNORE = 0, 1, 255
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What became of a layer's features."""
+
+    features: int = 0
+    null_or_empty: int = 0
+    not_polygon: int = 0
+    repaired: int = 0
+    degenerate: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """The same as plain JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Valid 2-D polygons of one layer, in the CRS they came in (None: unknown)."""
+
+    path: str
+    layer: str
+    crs: pyproj.CRS | None
+    polygons: np.ndarray
+    counts: LabelCounts
+    fids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def without(self, fids: np.ndarray) -> Labels:
+        """The same layer less the features with these ids."""
+        keep = ~np.isin(self.fids, fids)
+        return Labels(
+            self.path, self.layer, self.crs, self.polygons[keep], self.counts, self.fids[keep]
+        )
+
+
+def read_labels(
+    path: str, layer: str | None = None, where: str | None = None, crs: str | None = None
+) -> Labels:
+    """Read the polygons of a vector layer.
+
+    `where` is an SQL condition. `crs` (e.g. "EPSG:32643") stands in when the layer has none.
+    Invalid polygons are repaired, Z is dropped, and what is empty or no polygon is left out and
+    counted. Raises `LsmapError` when the file, the layer or the condition is no good.
+    """
+    path = str(path)
+    layer = layer or _only_layer(path)
+    try:
+        meta, fids, wkb, _ = pyogrio.raw.read(
+            path, layer=layer, where=where, columns=[], force_2d=True, return_fids=True
+        )
+    except (ValueError, DataLayerError, DataSourceError) as error:
+        if layer not in _layers(path):
+            raise LsmapError(
+                f"{path}: there is no layer {layer!r}; it has {', '.join(_layers(path))} "
+                "(see --layer)."
+            ) from error
+        if where is None:
+            raise LsmapError(f"{path}: the layer cannot be read ({_line(error)}).") from error
+        names = ", ".join(pyogrio.read_info(path, layer=layer)["fields"]) or "none"
+        raise LsmapError(
+            f"{path}: the condition {where!r} was refused; the layer's fields are: {names}."
+        ) from error
+    if wkb is None:
+        raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry.")
+    polygons, keep, counts = _clean(wkb)
+    return Labels(
+        path, layer, _layer_crs(path, meta["crs"], crs), polygons, counts, np.asarray(fids)[keep]
+    )
+
+
+def _layers(path: str) -> list[str]:
+    return [str(name) for name, _ in pyogrio.list_layers(path)]
+
+
+def _only_layer(path: str) -> str:
+    local = "://" not in path and not path.startswith("/vsi")
+    if local and not Path(path).exists():
+        raise LsmapError(f"{path}: there is no such file.")
+    try:
+        layers = pyogrio.list_layers(path)
+    except (DataSourceError, DataLayerError) as error:
+        raise LsmapError(
+            f"{path}: GDAL cannot read this as a vector layer; the last argument must be the "
+            "label polygons (shp, gpkg, geojson, fgb, ...)."
+        ) from error
+    spatial = [str(name) for name, kind in layers if kind is not None]
+    polygonal = [
+        str(name) for name, kind in layers if kind and ("Polygon" in kind or kind == "Unknown")
+    ]
+    for found in (polygonal, spatial):
+        if len(found) == 1:
+            return found[0]
+    if not spatial:
+        raise LsmapError(f"{path}: there is no layer with geometry in it.")
+    raise LsmapError(
+        f"{path}: there are several layers ({', '.join(spatial)}); choose one with --layer."
+    )
+
+
+def _layer_crs(path: str, own: str | None, given: str | None) -> pyproj.CRS | None:
+    if given is not None:
+        try:
+            crs = pyproj.CRS.from_user_input(given)
+        except CRSError as error:
+            raise LsmapError(
+                f"--labels-crs: {given!r} is not a coordinate reference system; try EPSG:32643."
+            ) from error
+        if own and pyproj.CRS.from_user_input(own) != crs:
+            note(f"{path}: --labels-crs replaces the layer's own CRS.")
+        return crs
+    try:
+        return pyproj.CRS.from_user_input(own) if own else None
+    except CRSError as error:
+        raise LsmapError(
+            f"{path}: its CRS cannot be used; give the right one with --labels-crs EPSG:...."
+        ) from error
+
+
+def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
+    """Valid polygons, the rows they came from, and what happened to the others."""
+    shapes = shapely.from_wkb(wkb, on_invalid="ignore")
+    empty = shapely.is_missing(shapes) | shapely.is_empty(shapes)
+    # 3 polygon, 6 multipolygon, 7 collection (whose polygons count)
+    areal = np.isin(shapely.get_type_id(shapes), (3, 6, 7))
+    broken = areal & ~empty & ~shapely.is_valid(shapes)
+    repaired = shapes.copy()
+    repaired[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
+    rows = np.flatnonzero(areal & ~empty)
+    for row in rows[shapely.get_type_id(repaired[rows]) == 7]:
+        parts = shapely.get_parts(repaired[row])
+        repaired[row] = shapely.union_all(parts[np.isin(shapely.get_type_id(parts), (3, 6))])
+    has_area = shapely.area(repaired[rows]) > 0
+    collections = shapely.get_type_id(shapes[rows]) == 7
+    pointlike = ~has_area & collections & ~broken[rows]
+    counts = LabelCounts(
+        features=len(shapes),
+        null_or_empty=int(empty.sum()),
+        not_polygon=int((~areal & ~empty).sum() + pointlike.sum()),
+        repaired=int(broken[rows[has_area]].sum()),
+        degenerate=int((~has_area & ~pointlike).sum()),
+    )
+    return repaired[rows[has_area]], rows[has_area], counts
+
+
+def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
+    """The polygons in the scene's CRS, and how many could not be brought there.
+
+    Polygons whose CRS is the scene's are passed through as they are. Raises `LsmapError` when
+    one of the two CRS is unknown or there is no way from one to the other.
+    """
+    if labels.crs is None and scene.crs is None:
+        return labels.polygons, 0
+    if labels.crs is None:
+        raise LsmapError(
+            f"{labels.path}: the layer has no CRS; say which one its coordinates are in with "
+            f"--labels-crs EPSG:... (the scene {scene.name} is in {crs_name(scene.crs)})."
+        )
+    if scene.crs is None:
+        raise LsmapError(
+            f"{scene.path}: the scene has no CRS but the labels have ({crs_name(labels.crs)}); "
+            "set it with: gdal_edit.py -a_srs EPSG:... SCENE"
+        )
+    if same_crs(labels.crs, scene.crs):
+        return labels.polygons, 0
+    transformer = _transformer(labels, scene)
+
+    def move(points: np.ndarray) -> np.ndarray:
+        return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+    moved = np.asarray(shapely.transform(labels.polygons, move))
+    whole = np.isfinite(shapely.bounds(moved)).all(axis=1)
+    moved = moved[whole]
+    broken = ~shapely.is_valid(moved)
+    moved[broken] = shapely.make_valid(moved[broken], method="structure", keep_collapsed=False)
+    return moved, int((~whole).sum())
+
+
+def _transformer(labels: Labels, scene: Scene) -> pyproj.Transformer:
+    assert labels.crs is not None
+    if labels.crs.is_geocentric:
+        raise LsmapError(
+            f"{labels.path}: its CRS {crs_name(labels.crs)} is geocentric (metres from the earth's "
+            "centre), which is not a map; reproject it first: "
+            "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
+        )
+    try:
+        return pyproj.Transformer.from_crs(labels.crs, scene.crs, always_xy=True)
+    except ProjError as error:
+        raise LsmapError(
+            f"{labels.path}: there is no way from its CRS ({crs_name(labels.crs)}) to that of "
+            f"{scene.name} ({crs_name(scene.crs)}); are they on the same planet?"
+        ) from error
+
+
+def same_crs(one: pyproj.CRS | None, other: pyproj.CRS | None) -> bool:
+    """Whether two CRS mean the same map, whatever the axis order says."""
+    if one is None or other is None:
+        return one is other
+    return one == other or one.equals(other, ignore_axis_order=True)
+
+
+def crs_name(crs: pyproj.CRS | None) -> str:
+    """Authority and code such as EPSG:32648, else the CRS's own name."""
+    if crs is None:
+        return "no CRS"
+    code = crs.to_authority()
+    return ":".join(code) if code else crs.name
+
+
+def burn(
+    shape: tuple[int, int],
+    transform: affine.Affine,
+    landslides: np.ndarray,
+    ignored: np.ndarray,
+    aoi: np.ndarray | None,
+) -> np.ndarray:
+    """Mask uint8 of `shape`: 1 where a pixel's centre lies in a landslide, 0 elsewhere.
+
+    255 where it lies in an ignored polygon or outside `aoi` (None: everywhere is inside).
+    """
+    mask = _inside(shape, transform, landslides)
+    if len(ignored):
+        mask[_inside(shape, transform, ignored) > 0] = IGNORE
+    if aoi is not None:
+        mask[_inside(shape, transform, aoi) == 0] = IGNORE
+    return mask
+
+
+def _inside(shape: tuple[int, int], transform: affine.Affine, polygons: np.ndarray) -> np.ndarray:
+    if not len(polygons):
+        return np.zeros(shape, dtype=np.uint8)
+    pairs: list[tuple[Any, int]] = [(polygon, LANDSLIDE) for polygon in polygons]
+    return rasterize(pairs, out_shape=shape, transform=transform, fill=0, dtype="uint8")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,125 @@
+"""Radiometry: one rule and one curve per band for a whole scene, from source values to 1..255.
+
+0 is kept for nodata everywhere in lsmap, so every valid pixel ends in 1..255.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.scene import Scene, SceneReader
+
+RULES = ("equalize", "percentile", "none")
+SAMPLE_SIDE = 1024  # pixels a side of the one decimated read
+MAX_KNOTS = 256
+
+Curve = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Radiometry:
+    """A rule and, per band, the curve (source values, output values) that `np.interp` follows."""
+
+    rule: str
+    curves: tuple[Curve, ...]
+
+    def apply(self, data: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Map `data` (B, H, W) to uint8 1..255 where `valid` (H, W) is true, 0 elsewhere."""
+        if len(data) != len(self.curves):
+            raise ValueError(f"{len(data)} bands given, the radiometry has {len(self.curves)}")
+        out = np.empty(data.shape, dtype=np.uint8)
+        for band, curve, target in zip(data, self.curves, out, strict=True):
+            if data.dtype in (np.uint8, np.uint16):
+                np.take(_table(curve, data.dtype.str), band, out=target, mode="clip")
+            else:
+                target[:] = _follow(curve, band)
+        out[:, ~valid] = 0
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return {"rule": self.rule, "curves": [[list(x), list(y)] for x, y in self.curves]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Radiometry:
+        """The inverse of `to_dict`."""
+        return cls(values["rule"], tuple((tuple(x), tuple(y)) for x, y in values["curves"]))
+
+
+def fit(scene: Scene, rule: str) -> Radiometry:
+    """Fit `rule` to the scene's valid pixels, from one decimated read (≤ 1024 px a side).
+
+    Raises `LsmapError` for an unknown rule, a scene without valid pixels, and for "none" on
+    pixels that are not uint8.
+    """
+    if rule not in RULES:
+        raise LsmapError(f"There is no stretch {rule!r}; choose one of: {', '.join(RULES)}.")
+    if rule == "none":
+        if scene.dtype != "uint8":
+            raise LsmapError(
+                f"{scene.path}: the stretch 'none' needs uint8 pixels and these are {scene.dtype}; "
+                "use 'equalize' or 'percentile'."
+            )
+        # The curve starts at 1: a valid black pixel must not turn into nodata.
+        return Radiometry(rule, (((1.0, 255.0), (1.0, 255.0)),) * len(scene.bands))
+    data, valid = _sample(scene)
+    if not valid.any():
+        raise LsmapError(
+            f"{scene.path}: no valid pixel was found; everything is nodata, transparent or NaN."
+        )
+    make = _equalize if rule == "equalize" else _percentile
+    return Radiometry(rule, tuple(make(band[valid]) for band in data))
+
+
+def _sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    shrink = max(1.0, max(scene.height, scene.width) / SAMPLE_SIDE)
+    shape = (max(1, int(scene.height / shrink)), max(1, int(scene.width / shrink)))
+    with SceneReader(scene) as reader:
+        # Single pixels, not means: means would narrow the distribution that is equalised.
+        return reader.read(0, 0, scene.height, scene.width, shape, nearest=True)
+
+
+def _equalize(values: np.ndarray) -> Curve:
+    """Cumulative share of pixels at each value, the darkest at 1 and the brightest at 255."""
+    if values.dtype in (np.uint8, np.uint16):  # counting is many times faster than sorting
+        histogram = np.bincount(values)
+        levels = np.flatnonzero(histogram)
+        counts = histogram[levels]
+    else:
+        levels, counts = np.unique(values, return_counts=True)
+    if len(levels) == 1:
+        return (float(levels[0]),), (128.0,)
+    share = np.cumsum(counts) / values.size
+    out = 1 + 254 * (share - share[0]) / (1 - share[0])
+    if len(levels) > MAX_KNOTS:
+        wanted = np.interp(np.linspace(1, 255, MAX_KNOTS), out, np.arange(len(levels)))
+        keep = np.unique(np.rint(wanted).astype(int))
+        levels, out = levels[keep], out[keep]
+    return _curve(levels, out)
+
+
+def _percentile(values: np.ndarray) -> Curve:
+    low, high = np.percentile(values, (2, 98))
+    if low == high:
+        low, high = values.min(), values.max()
+    if low == high:
+        return (float(low),), (128.0,)
+    return _curve(np.array([low, high]), np.array([1.0, 255.0]))
+
+
+def _curve(x: np.ndarray, y: np.ndarray) -> Curve:
+    return tuple(float(v) for v in x), tuple(round(float(v), 3) for v in y)
+
+
+def _follow(curve: Curve, values: np.ndarray) -> np.ndarray:
+    return np.rint(np.interp(values, *curve)).astype(np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _table(curve: Curve, dtype: str) -> np.ndarray:
+    return _follow(curve, np.arange(np.iinfo(dtype).max + 1))

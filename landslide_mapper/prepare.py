@@ -1,0 +1,266 @@
+"""`lsmap prepare`: scenes and labels in, a data set of tiles out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import geopandas
+import numpy as np
+import pyogrio
+from tqdm import tqdm
+
+from landslide_mapper import __version__
+from landslide_mapper.data.footprints import common_crs, footprints
+from landslide_mapper.data.layout import Layout, pair_layout, scene_layout
+from landslide_mapper.data.manifest import MANIFEST, SCHEMA_VERSION, TILES
+from landslide_mapper.data.options import PrepareConfig
+from landslide_mapper.data.report import PrepareReport, landslide_area
+from landslide_mapper.data.split import SPLITS
+from landslide_mapper.data.tiles import (
+    Plan,
+    Run,
+    SceneSource,
+    TileRecord,
+    make_tile,
+    run_parallel,
+    worker_count,
+)
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.geo.labels import crs_name
+
+__all__ = ["PrepareConfig", "PrepareReport", "prepare"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def prepare(config: PrepareConfig) -> PrepareReport:
+    """Make a data set. It appears at `config.output` when it is complete, or not at all.
+
+    Raises `LsmapError` for input that cannot be used, `LsmapFailure` when the disk gives out.
+    """
+    _check_target(config)
+    workers = worker_count(config.workers)
+
+    def run(work: Callable[[A], B], items: Sequence[A], what: str) -> list[B]:
+        numbered = run_parallel(lambda pair: (pair[0], work(pair[1])), enumerate(items), workers)
+        done = dict(_progress(numbered, len(items), what))
+        return [done[i] for i in range(len(items))]
+
+    layout = (pair_layout if config.pairs else scene_layout)(config, run)
+    try:
+        with _whole_or_not_at_all(config.output) as folder:
+            records, dropped = _write_tiles(config, layout, folder, run)
+            written = [record for record in records if record.written]
+            if not any(record.landslide_px for record in written):
+                raise LsmapError(
+                    "No tile has a landslide pixel: the polygons lie under nodata or ignored "
+                    "ground, or are smaller than a pixel."
+                )
+            _write_footprints(folder / TILES, layout, written, config.tile_size)
+            info = _info(config, layout, records, dropped)
+            (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LsmapFailure(f"{config.output}: cannot be written ({error}).") from error
+    return PrepareReport(config.output, info)
+
+
+def _check_target(config: PrepareConfig) -> None:
+    target = config.output
+    if not target.exists():
+        return
+    if not config.overwrite:
+        raise LsmapError(
+            f"{target}: is there already; choose another with -o, or replace it with --overwrite."
+        )
+    if not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise LsmapError(f"{target}: is not a data set of lsmap, so --overwrite leaves it alone.")
+
+
+@contextmanager
+def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
+    """A hidden folder beside `target` that becomes it at the end, and vanishes on an error.
+
+    What a killed run left is removed first; an old `target` stays until the new one is complete.
+    """
+    target = target.resolve()
+    part = target.parent / f".{target.name}.partial"
+    old = target.parent / f".{target.name}.old"
+    if old.exists() and not target.exists():  # stopped between the two renames below
+        old.rename(target)
+    for leftover in (part, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        for name in ("images", "masks"):
+            (part / name).mkdir(parents=True)
+        yield part
+        if target.exists():
+            target.rename(old)
+        os.replace(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _progress(items: Iterator[A], total: int, what: str) -> Iterator[A]:
+    return iter(tqdm(items, total=total, desc=what, disable=not sys.stderr.isatty(), leave=False))
+
+
+def _write_tiles(
+    config: PrepareConfig, layout: Layout, folder: Path, run: Run
+) -> tuple[list[TileRecord], dict[str, int]]:
+    """Write every tile with landslide, then the negatives that are drawn, split by split."""
+
+    def make(plan: Plan, wanted: Callable[[TileRecord], bool]) -> TileRecord:
+        return make_tile(layout.sources[plan.source], plan, config.tile_size, folder, wanted)
+
+    records = run(partial(make, wanted=_positive), layout.positives, "tiles")
+    candidates = list(layout.negatives)
+    if config.sampling == "grid":  # a window that only touches a polygon's edge is a negative
+        candidates += [r.plan for r in records if not r.written and r.valid_px]
+    empty = sum(not r.valid_px for r in records)
+    rng = np.random.default_rng(config.seed)
+    left = 0
+    for split in SPLITS:
+        mine = sorted((p for p in candidates if p.split == split), key=lambda p: p.tile_id)
+        mine = [mine[i] for i in rng.permutation(len(mine))]
+        positives = sum(r.written and r.plan.split == split for r in records)
+        quota = len(mine)
+        if config.negatives is not None:
+            quota = min(quota, round(config.negatives * positives))
+        while quota and mine:
+            now, mine = mine[:quota], mine[quota:]
+            now.sort(key=lambda p: p.tile_id)  # neighbours share blocks of the file
+            made = run(partial(make, wanted=_negative), now, f"negatives ({split})")
+            records += made
+            empty += sum(not r.valid_px for r in made)
+            quota -= sum(r.written for r in made)
+        left += len(mine)
+    dropped = {
+        "empty": empty,
+        "overlapping": layout.facts["dropped_overlapping"],
+        "unused_negatives": left,
+    }
+    # A window tried as a positive and then drawn as a negative is there twice; the last counts.
+    return list({record.plan.tile_id: record for record in records}.values()), dropped
+
+
+def _positive(record: TileRecord) -> bool:
+    return record.landslide_px > 0
+
+
+def _negative(record: TileRecord) -> bool:
+    return record.landslide_px == 0
+
+
+def _write_footprints(path: Path, layout: Layout, records: Sequence[TileRecord], tile: int) -> None:
+    plans = [record.plan for record in records]
+    crs, together = common_crs([source.crs for source in layout.sources])
+    shapes: Any = [None] * len(plans)
+    if not together:
+        note(f"{path.name} has no outlines: the scenes have CRS with no way between them.")
+    elif crs is not None:
+        shapes = footprints(plans, layout.sources, crs)
+    columns = {
+        "tile_id": [plan.tile_id for plan in plans],
+        "split": [plan.split for plan in plans],
+        "landslide_fraction": [r.landslide_px / r.valid_px for r in records],
+        "landslide_px": [r.landslide_px for r in records],
+        "valid_px": [r.valid_px for r in records],
+        "positive": [int(r.landslide_px > 0) for r in records],
+        "source": [layout.sources[plan.source].name for plan in plans],
+    }
+    frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs)
+    frame = frame.sort_values("tile_id", ignore_index=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        pyogrio.write_dataframe(frame, path, layer="tiles", driver="GPKG", geometry_type="Polygon")
+
+
+def _info(
+    config: PrepareConfig,
+    layout: Layout,
+    records: Sequence[TileRecord],
+    dropped: dict[str, int],
+) -> dict[str, Any]:
+    written = [record for record in records if record.written]
+    stride = config.stride or config.tile_size
+    comparable = config.sampling == "grid" and stride == config.tile_size
+    first = layout.sources[0]
+    sizes = [
+        pixel * r.plan.span / config.tile_size
+        for r in written
+        if (pixel := layout.gsd[r.plan.source]) is not None
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "lsmap_version": __version__,
+        "command": config.command,
+        "tile_size": config.tile_size,
+        "stride": stride,
+        "sampling": config.sampling,
+        "bands": list(first.scene.bands),
+        "band_count": len(first.scene.bands),
+        "dtype": "uint8",
+        "nodata": 0,
+        "ignore": 255,
+        "radiometry": {"rule": config.stretch},
+        "gsd": statistics.median(sizes) if sizes else None,
+        "seed": config.seed,
+        "split": layout.facts["split"],
+        "negatives": "all" if config.negatives is None else config.negatives,
+        "labels": layout.facts["labels"],
+        "options": _plain(asdict(config)),
+        "counts": {split: _counts(split, written) for split in SPLITS},
+        "dropped": dropped,
+        "landslide_area": landslide_area(layout.sources, records, config.tile_size, comparable),
+        "sources": [_source_info(layout, i) for i in range(len(layout.sources))],
+    }
+
+
+def _counts(split: str, written: Sequence[TileRecord]) -> dict[str, int]:
+    mine = [record for record in written if record.plan.split == split]
+    return {
+        "tiles": len(mine),
+        "positive_tiles": sum(record.landslide_px > 0 for record in mine),
+        "valid_px": sum(record.valid_px for record in mine),
+        "landslide_px": sum(record.landslide_px for record in mine),
+        "ignored_px": sum(record.ignored_px for record in mine),
+    }
+
+
+def _source_info(layout: Layout, index: int) -> dict[str, Any]:
+    source = layout.sources[index]
+    info: dict[str, Any] = {
+        "name": source.name,
+        "path": source.scene.path,
+        "crs": None if source.crs is None else crs_name(source.crs),
+        "gsd": layout.gsd[index],
+    }
+    if isinstance(source, SceneSource):
+        # Images of a folder are fitted one by one; their curves would outweigh the manifest.
+        info["radiometry"] = source.radiometry.to_dict()
+        info["landslides"] = len(source.landslides.polygons)
+    return info
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

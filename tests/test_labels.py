@@ -1,0 +1,168 @@
+"""Labels: every kind of awkward layer is read, repaired and counted, or refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import shapely
+from affine import Affine
+from test_scene import ramp, write
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.labels import (
+    LabelCounts,
+    Labels,
+    burn,
+    crs_name,
+    in_scene_crs,
+    read_labels,
+)
+from landslide_mapper.geo.scene import open_scene
+
+BOX = shapely.box(500010, 3999950, 500040, 3999980)
+BOWTIE = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+
+
+def save(
+    path: Path, shapes: Sequence[object], crs: str | None = "EPSG:32632", **more: object
+) -> str:
+    frame = geopandas.GeoDataFrame(more or {"a": range(len(shapes))}, geometry=shapes, crs=crs)
+    pyogrio.write_dataframe(frame, path)
+    return str(path)
+
+
+def test_what_is_no_polygon_is_counted_and_left_out(tmp_path: Path) -> None:
+    shapes = [BOX, None, shapely.Polygon(), shapely.Point(1, 1), BOWTIE]
+    labels = read_labels(save(tmp_path / "l.gpkg", shapes))
+    assert labels.counts.to_dict() == {
+        "features": 5,
+        "null_or_empty": 2,
+        "not_polygon": 1,
+        "repaired": 1,
+        "degenerate": 0,
+    }
+    assert len(labels.polygons) == 2
+    assert shapely.is_valid(labels.polygons).all()
+    assert shapely.area(labels.polygons[1]) == pytest.approx(50)
+
+
+def test_flat_polygon_is_degenerate(tmp_path: Path) -> None:
+    flat = shapely.Polygon([(0, 0), (1, 1), (2, 2), (0, 0)])
+    assert read_labels(save(tmp_path / "l.gpkg", [BOX, flat])).counts.degenerate == 1
+
+
+def test_where_and_layer(tmp_path: Path) -> None:
+    path = save(tmp_path / "l.gpkg", [BOX, BOWTIE], kind=["slide", "maybe"])
+    assert len(read_labels(path, where="kind = 'slide'").polygons) == 1
+    with pytest.raises(LsmapError, match="fields are: kind"):
+        read_labels(path, where="colour = 1")
+    with pytest.raises(LsmapError, match="no layer 'x'; it has l"):
+        read_labels(path, layer="x")
+    frame = geopandas.GeoDataFrame({"a": [1]}, geometry=[BOX], crs="EPSG:32632")
+    pyogrio.write_dataframe(frame, path, layer="second")
+    with pytest.raises(LsmapError, match="several layers"):
+        read_labels(path)
+    assert len(read_labels(path, layer="second").polygons) == 1
+
+
+def test_labels_come_in_the_scene_crs(tmp_path: Path) -> None:
+    scene = open_scene(write(tmp_path / "s.tif", ramp()))
+    there = geopandas.GeoSeries([BOX], crs="EPSG:32632").to_crs("EPSG:4326")
+    labels = read_labels(save(tmp_path / "l.geojson", list(there), crs="EPSG:4326"))
+    moved, lost = in_scene_crs(labels, scene)
+    assert lost == 0
+    assert shapely.hausdorff_distance(moved[0], BOX) < 0.02
+
+
+def test_missing_crs_names_the_option(tmp_path: Path) -> None:
+    scene = open_scene(write(tmp_path / "s.tif", ramp()))
+    path = save(tmp_path / "l.shp", [BOX], crs=None)
+    with pytest.raises(LsmapError, match="--labels-crs"):
+        in_scene_crs(read_labels(path), scene)
+    moved, _ = in_scene_crs(read_labels(path, crs="EPSG:32632"), scene)
+    assert shapely.equals(moved[0], BOX)
+    with pytest.raises(LsmapError, match="not a coordinate reference system"):
+        read_labels(path, crs="EPSG:nonsense")
+    plain = open_scene(write(tmp_path / "p.tif", ramp(), crs=None))
+    assert len(in_scene_crs(read_labels(path), plain)[0]) == 1
+    with pytest.raises(LsmapError, match="scene has no CRS"):
+        in_scene_crs(read_labels(path, crs="EPSG:32632"), plain)
+
+
+def test_same_crs_needs_no_way_to_the_earth(shared_data: Path) -> None:
+    scene = open_scene(str(shared_data / "scenes/mars/mars_vm_rgb.tif"))
+    labels = read_labels(str(shared_data / "scenes/mars/mars_vm_labels.gpkg"))
+    moved, lost = in_scene_crs(labels, scene)
+    assert moved is labels.polygons
+    assert lost == 0
+    earth = read_labels(str(shared_data / "sichuan/labels.shp"))
+    with pytest.raises(LsmapError, match="same planet"):
+        in_scene_crs(earth, scene)
+
+
+@pytest.mark.parametrize(
+    ("folder", "features", "repaired", "crs"),
+    [
+        ("self-intersecting", 52, 1, "EPSG:4326"),
+        ("polygon-z (Segal2015)", 832, 4, "ESRI:102002"),
+        ("polar-stereographic", 356, 1, "EPSG:3413"),
+        ("empty (no features)", 0, 0, "EPSG:4326"),
+        ("no-crs", 1, 0, "no CRS"),
+        ("geocentric", 41, 0, "EPSG:4978"),
+    ],
+)
+def test_awkward_layers(
+    shared_data: Path, folder: str, features: int, repaired: int, crs: str
+) -> None:
+    found = sorted((shared_data / "polygons/thaw_slumps" / folder).glob("*.[sg][hp][pk]*"))
+    labels = read_labels(str(found[0]))
+    assert labels.counts.features == features
+    assert labels.counts.repaired == repaired
+    assert len(labels.polygons) == features
+    assert crs_name(labels.crs) == crs
+    assert not shapely.has_z(labels.polygons).any()
+    assert shapely.is_valid(labels.polygons).all()
+
+
+def test_geocentric_labels_are_refused(shared_data: Path, tmp_path: Path) -> None:
+    scene = open_scene(write(tmp_path / "s.tif", ramp()))
+    path = next((shared_data / "polygons/thaw_slumps/geocentric").glob("*.gpkg"))
+    with pytest.raises(LsmapError, match=r"EPSG:4978.*geocentric.*ogr2ogr"):
+        in_scene_crs(read_labels(str(path)), scene)
+
+
+@pytest.mark.parametrize(("name", "says"), [("a.shp", "no such file"), ("t.txt", "vector layer")])
+def test_unreadable(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "t.txt").write_text("nothing")
+    with pytest.raises(LsmapError, match=says):
+        read_labels(str(tmp_path / name))
+
+
+def test_burn_follows_pixel_centres_and_priorities() -> None:
+    transform = Affine(1, 0, 0, 0, -1, 10)
+    slide = np.array([shapely.box(1.4, 1.4, 6.6, 6.6)])  # centres 1.5 … 6.5
+    ignored = np.array([shapely.box(5, 0, 10, 10)])
+    aoi = np.array([shapely.box(0, 0, 10, 8)])
+    nothing = np.zeros(0, dtype=object)
+    mask = burn((10, 10), transform, slide, nothing, None)
+    assert (mask == 1).sum() == 36
+    assert mask[3:9, 1:7].all()
+    mask = burn((10, 10), transform, slide, ignored, aoi)
+    assert (mask[:, 5:] == 255).all()
+    assert (mask[:2] == 255).all()
+    assert (mask == 1).sum() == 6 * 4
+
+
+def test_geometry_that_cannot_be_moved_is_counted(tmp_path: Path) -> None:
+    scene = open_scene(write(tmp_path / "s.tif", ramp(), crs="EPSG:3857"))
+    shapes = np.array([shapely.box(9, 45, 10, 46), shapely.box(0, 89, 1, 90.0)])
+    labels = Labels("l", "l", pyproj.CRS("EPSG:4326"), shapes, LabelCounts(features=2))
+    moved, lost = in_scene_crs(labels, scene)
+    assert len(moved) + lost == 2
+    assert np.isfinite(shapely.bounds(moved)).all()

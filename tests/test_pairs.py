@@ -1,0 +1,197 @@
+"""`lsmap prepare --pairs`: folders of images and masks as public data sets ship them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.pairs import area_weights
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.prepare import PrepareConfig, prepare
+
+
+def picture(path: Path, pixels: np.ndarray, driver: str = "PNG", **profile: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    count, height, width = pixels.shape
+    with rasterio.open(
+        path, "w", driver=driver, count=count, height=height, width=width, dtype=pixels.dtype,
+        **profile,
+    ) as raster:  # fmt: skip
+        raster.write(pixels)
+
+
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (3, height, width)).astype(np.uint8)
+
+
+def square(height: int, width: int, value: int = 255) -> np.ndarray:
+    mask = np.zeros((1, height, width), np.uint8)
+    mask[0, height // 4 : height // 2, width // 4 : width // 2] = value
+    return mask
+
+
+def make(root: Path, **options: Any) -> Dataset:
+    options = {"tile_size": 128, "negatives": None, "workers": 2, **options}
+    pairs = ((root / "images", root / "masks"),)
+    prepare(PrepareConfig(output=root / "dataset", pairs=pairs, **options))
+    return load_dataset(root / "dataset")
+
+
+def masks_of(dataset: Dataset) -> dict[str, np.ndarray]:
+    out = {}
+    for tile in dataset.tiles:
+        with rasterio.open(tile.mask) as raster:
+            out[tile.tile_id] = raster.read(1)
+    return out
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten pairs of 60 to 300 pixels; "image_3.png" goes with "mask_3.png"."""
+    for n in range(10):
+        height, width = 60 + 24 * n, 80 + 20 * n
+        picture(tmp_path / "images" / f"image_{n}.png", image(height, width, n))
+        picture(tmp_path / "masks" / f"mask_{n}.png", square(height, width))
+    return tmp_path
+
+
+def test_images_of_any_size_become_tiles(folder: Path) -> None:
+    dataset = make(folder, gsd=0.8)
+    assert len(dataset.tiles) == 10
+    assert {t.split for t in dataset.tiles} == {"train", "val", "test"}
+    for tile in dataset.tiles:
+        n = int(tile.tile_id.removeprefix("image_"))
+        height, width = 60 + 24 * n, 80 + 20 * n
+        shrink = min(1, 128 / max(height, width))
+        assert tile.valid_px == pytest.approx(height * width * shrink**2, rel=0.03)
+        assert tile.landslide_fraction == pytest.approx(1 / 16, rel=0.1)
+        with rasterio.open(tile.image) as raster:
+            pixels, seen = raster.read(), masks_of(dataset)[tile.tile_id] != 255
+        assert (pixels.any(axis=0) == seen).all()
+        rows, cols = np.nonzero(seen)
+        assert abs((rows.min() + rows.max()) / 2 - 63.5) <= 1  # in the middle
+        assert abs((cols.min() + cols.max()) / 2 - 63.5) <= 1
+    assert dataset.gsd is not None
+    assert 0.8 <= dataset.gsd < 2
+
+
+def test_crop_keeps_every_pixel(folder: Path) -> None:
+    dataset = make(folder, pairs_fit="crop")
+    total = sum((60 + 24 * n) * (80 + 20 * n) for n in range(10))
+    assert sum(t.valid_px for t in dataset.tiles) == total
+    slides = sum(square(60 + 24 * n, 80 + 20 * n).astype(bool).sum() for n in range(10))
+    assert sum(t.landslide_px for t in dataset.tiles) == slides
+
+
+@pytest.mark.parametrize(
+    ("values", "landslide", "ignored"),
+    [((0, 255), 255, None), ((0, 1), 1, None), ((0, 1, 255), 1, 255), ((0, 1, 2), 2, None)],
+)
+def test_mask_values_are_read_the_same_in_the_whole_folder(
+    tmp_path: Path, values: tuple[int, ...], landslide: int, ignored: int | None
+) -> None:
+    for n in range(4):
+        picture(tmp_path / "images" / f"{n}.png", image(64, 64, n))
+        mask = square(64, 64, values[1])
+        if n == 3:  # only one file holds all the values
+            mask[0, 40:50, 40:50] = values[-1]
+        picture(tmp_path / "masks" / f"{n}.png", mask)
+    found = masks_of(make(tmp_path, tile_size=64))
+    assert all((found[str(n)] == 1).sum() == 256 for n in range(3))
+    assert (found["3"] == 1).sum() == (256 if ignored else 356)
+    assert (found["3"] == 255).sum() == (100 if ignored else 0)
+
+
+def test_nodata_in_a_mask_file_is_background(tmp_path: Path) -> None:
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff")
+        picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff", nodata=0)
+    assert all(t.valid_px == 64 * 64 for t in make(tmp_path, tile_size=64).tiles)
+
+
+def test_missing_masks(folder: Path) -> None:
+    (folder / "masks" / "mask_4.png").unlink()
+    with pytest.raises(LsmapError, match=r"1 image.*image_4\.png.*--missing-mask background"):
+        make(folder)
+    dataset = make(folder, missing_mask="background")
+    assert [t.tile_id for t in dataset.tiles if not t.landslide_px] == ["image_4"]
+    shutil.rmtree(folder / "dataset")
+    assert len(make(folder, missing_mask="background", negatives=0.0).tiles) == 9
+
+
+def test_sizes_must_agree(folder: Path) -> None:
+    picture(folder / "masks" / "mask_4.png", square(10, 10))
+    with pytest.raises(LsmapError, match="10×10"):
+        make(folder)
+
+
+def test_nothing_in_common(folder: Path) -> None:
+    for path in (folder / "masks").iterdir():
+        path.rename(path.with_name(f"x{path.name}"))
+    with pytest.raises(LsmapError, match="no image has a mask"):
+        make(folder)
+    with pytest.raises(LsmapError, match="no such folder"):
+        prepare(PrepareConfig(output=folder / "d", pairs=((folder / "none", folder / "masks"),)))
+
+
+def test_bands_last_hdf5(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py writes the test's files")
+    rng = np.random.default_rng(0)
+    for name in ("img", "mask"):
+        (tmp_path / f"{name}s").mkdir()
+    arrays = {}
+    for n in range(5):
+        arrays[n] = rng.normal(1, 0.3, (128, 128, 14))
+        arrays[n][0, 127, 3] = 9.0  # the brightest pixel of band 4 is at the top right
+        with h5py.File(tmp_path / "imgs" / f"image_{n}.h5", "w") as file:
+            file["img"] = arrays[n]
+        with h5py.File(tmp_path / "masks" / f"mask_{n}.h5", "w") as file:
+            file["mask"] = square(128, 128, 1)[0]
+    pairs = ((tmp_path / "imgs", tmp_path / "masks"),)
+    prepare(
+        PrepareConfig(output=tmp_path / "d", pairs=pairs, bands=(4, 3, 2), tile_size=128, workers=2)
+    )
+    dataset = load_dataset(tmp_path / "d")
+    assert dataset.bands == (4, 3, 2)
+    for tile in dataset.tiles:
+        with rasterio.open(tile.image) as raster:
+            pixels = raster.read()
+        source = arrays[int(tile.tile_id[-1])]
+        assert pixels[0, 0, 127] == 255
+        for band, number in zip(pixels, (4, 3, 2), strict=True):
+            rank = np.corrcoef(band.ravel(), source[..., number - 1].argsort(axis=None).argsort())
+            assert rank[0, 1] > 0.999
+        assert (masks_of(dataset)[tile.tile_id] == square(128, 128, 1)[0]).all()
+
+
+def test_bijie(tmp_path: Path, shared_data: Path) -> None:
+    bijie = shared_data / "bijie"
+    listed = [line.split(",") for line in (bijie / "manifest.csv").read_text().splitlines()[1:]]
+    chosen = [row for kind in ("ls", "nls") for row in listed if row[0].startswith(kind + "_")]
+    chosen = chosen[::60]
+    for sub, suffix in (("images", "jpg"), ("masks", "png")):
+        (tmp_path / sub).mkdir()
+        for row in chosen:
+            shutil.copy(bijie / sub / f"{row[0]}.{suffix}", tmp_path / sub)
+    dataset = make(tmp_path, tile_size=512, split_file=bijie / "manifest.csv")
+    assert {t.tile_id: t.split for t in dataset.tiles} == {row[0]: row[3] for row in chosen}
+    assert all((t.landslide_px > 0) == t.tile_id.startswith("ls_") for t in dataset.tiles)
+
+
+@given(st.integers(-50, 50), st.integers(1, 90), st.integers(1, 40), st.integers(1, 60))
+def test_area_weights_are_means(start: int, span: int, out: int, size: int) -> None:
+    weights = area_weights(start, span, out, size)
+    assert weights.shape == (out, size)
+    assert (weights >= 0).all()
+    covered = max(0, min(start + span, size) - max(start, 0))
+    assert weights.sum() * span / out == pytest.approx(covered)
+    if start == 0 and span == size:
+        assert weights.sum(axis=1) == pytest.approx(1)

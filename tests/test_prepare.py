@@ -1,0 +1,381 @@
+"""`lsmap prepare` on scenes: every assertion is made on the files it wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from click.testing import CliRunner
+from test_scene import write
+
+from landslide_mapper.cli import main
+from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.prepare import PrepareConfig, prepare
+
+GRID = Affine(2, 0, 500000, 0, -2, 4000000)
+
+
+def pixels_of(dataset: Dataset) -> list[tuple[Any, np.ndarray, np.ndarray, Affine]]:
+    """(tile, image, mask, transform) of every tile, read from disk."""
+    out = []
+    for tile in dataset.tiles:
+        with rasterio.open(tile.image) as image, rasterio.open(tile.mask) as mask:
+            assert image.transform == mask.transform
+            assert image.crs == mask.crs
+            assert image.nodata == 0
+            assert image.dtypes == ("uint8",) * image.count
+            assert mask.colormap(1)[1] != mask.colormap(1)[255]
+            out.append((tile, image.read(), mask.read(1), image.transform))
+    return out
+
+
+def area_ratio(dataset: Dataset) -> float:
+    area = dataset.info["landslide_area"]
+    return area["tiles"] / area["polygons"]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> str:
+    """700 × 900 pixels of 2 m, uint8, with a strip of nodata on the left."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(1, 255, (3, 700, 900)).astype(np.uint8)
+    pixels[:, :, :40] = 0
+    return write(tmp_path / "scene one (a).tif", pixels, nodata=0, transform=GRID)
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> str:
+    """30 landslides of 40 m in EPSG:4326, one lies in the nodata strip, one outside."""
+    rng = np.random.default_rng(2)
+    x, y = rng.uniform(500120, 501700, 28), rng.uniform(3998700, 3999900, 28)
+    x, y = np.append(x, [500010, 490000]), np.append(y, [3999500, 3999500])
+    shapes = geopandas.GeoSeries(shapely.box(x, y, x + 40, y + 40), crs="EPSG:32632")
+    frame = geopandas.GeoDataFrame(
+        {"kind": ["slide"] * 20 + ["maybe"] * 10}, geometry=shapes.to_crs("EPSG:4326")
+    )
+    path = tmp_path / "slides.geojson"
+    pyogrio.write_dataframe(frame, path)
+    return str(path)
+
+
+def make(tmp_path: Path, scenes: list[str], labels: str, **options: Any) -> Dataset:
+    output = tmp_path / options.pop("name", "dataset")
+    options = {"tile_size": 64, "workers": 2, **options}
+    prepare(PrepareConfig(output=output, scenes=tuple(scenes), labels=labels, **options))
+    return load_dataset(output)
+
+
+def painted(dataset: Dataset, shape: tuple[int, int]) -> np.ndarray:
+    """How often each scene pixel is valid in some tile, per split (3, H, W)."""
+    seen = np.zeros((3, *shape), int)
+    for tile, image, mask, transform in pixels_of(dataset):
+        col, row = ~GRID * (transform.c, transform.f)
+        row, col, size = round(row), round(col), mask.shape[0]
+        inside = np.s_[max(row, 0) : row + size, max(col, 0) : col + size]
+        target = seen[["train", "val", "test"].index(tile.split)][inside]
+        top, left = max(-row, 0), max(-col, 0)
+        part = np.s_[top : top + target.shape[0], left : left + target.shape[1]]
+        target += image.any(axis=0)[part]
+    return seen
+
+
+def test_tiles_masks_and_manifest_agree(tmp_path: Path, scene: str, slides: str) -> None:
+    dataset = make(tmp_path, [scene], slides)
+    assert {t.split for t in dataset.tiles} == {"train", "val", "test"}
+    for tile, image, mask, _ in pixels_of(dataset):
+        assert image.shape == (3, 64, 64)
+        assert set(np.unique(mask)) <= {0, 1, 255}
+        assert ((mask == 255) == ~image.any(axis=0)).all()  # nodata and padding, nothing else
+        assert (image.all(axis=0) == image.any(axis=0)).all()  # 0 in every band or in none
+        assert tile.landslide_px == (mask == 1).sum()
+        assert tile.valid_px == (mask != 255).sum()
+        assert tile.landslide_fraction == pytest.approx(tile.landslide_px / tile.valid_px)
+    frame = pyogrio.read_dataframe(dataset.root / "tiles.gpkg", layer="tiles")
+    assert frame.crs.to_epsg() == 32632
+    for row in frame.itertuples():
+        with rasterio.open(dataset.root / "images" / f"{row.tile_id}.tif") as raster:
+            assert row.geometry.equals(shapely.box(*raster.bounds))
+    info = json.loads((dataset.root / "dataset.json").read_text())
+    assert info["labels"]["outside"] == 1
+    assert info["landslide_area"]["hidden"] == pytest.approx(1600, rel=0.06)
+    for split, counts in info["counts"].items():
+        mine = dataset.split(split)
+        assert counts["tiles"] == len(mine)
+        assert counts["landslide_px"] == sum(t.landslide_px for t in mine)
+        assert counts["tiles"] - counts["positive_tiles"] == round(counts["positive_tiles"] * 0.33)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 40}, {"sampling": "centered"}, {"negatives": None}]
+)
+def test_splits_share_no_pixel(
+    tmp_path: Path, scene: str, slides: str, options: dict[str, Any]
+) -> None:
+    dataset = make(tmp_path, [scene], slides, **options)
+    seen = np.greater(painted(dataset, (700, 900)), 0)
+    assert seen.sum(axis=0).max() == 1
+    if options.get("negatives", 1) is None:
+        assert seen.any(axis=0)[:, 40:].all()
+        assert painted(dataset, (700, 900)).max() == 1
+
+
+def test_one_radiometry_for_the_whole_scene(tmp_path: Path, scene: str, slides: str) -> None:
+    dataset = make(tmp_path, [scene], slides, negatives=None)
+    with rasterio.open(scene) as raster:
+        source = raster.read()
+    table = np.full((3, 256), -1)
+    for _, image, _, transform in pixels_of(dataset):
+        col, row = (round(v) for v in ~GRID * (transform.c, transform.f))
+        part = source[:, row : row + 64, col : col + 64]
+        image = image[:, : part.shape[1], : part.shape[2]]
+        for band in range(3):
+            valid = image[band] > 0
+            known = table[band][part[band][valid]]
+            assert ((known == -1) | (known == image[band][valid])).all()
+            table[band][part[band][valid]] = image[band][valid]
+
+
+def test_centered_crops_hold_whole_landslides(tmp_path: Path, scene: str) -> None:
+    big = shapely.box(500300, 3999000, 500700, 3999300)  # 200 × 150 pixels
+    small = shapely.box(501000, 3999500, 501040, 3999540)
+    frame = geopandas.GeoDataFrame({"a": [1, 2]}, geometry=[big, small], crs="EPSG:32632")
+    pyogrio.write_dataframe(frame, tmp_path / "two.gpkg")
+    split = tmp_path / "split.csv"
+    split.write_text("scene,split\nscene one (a),train\n")
+    dataset = make(
+        tmp_path, [scene], str(tmp_path / "two.gpkg"), sampling="centered", split_file=split,
+        negatives=0.0,
+    )  # fmt: skip
+    first, second = pixels_of(dataset)
+    assert first[3].a == pytest.approx(2 * 250 / 64)
+    assert second[3].a == 2
+    assert (first[2] == 1).sum() * first[3].a ** 2 == pytest.approx(big.area, rel=0.05)
+    assert (second[2] == 1).sum() * 4 == pytest.approx(small.area, rel=0.01)
+
+
+def test_ignored_polygons_and_aoi(tmp_path: Path, scene: str, slides: str) -> None:
+    area = geopandas.GeoDataFrame(
+        {"a": [1]}, geometry=[shapely.box(500000, 3998600, 501000, 4000000)], crs="EPSG:32632"
+    )
+    pyogrio.write_dataframe(area, tmp_path / "aoi.fgb")
+    plain = make(tmp_path, [scene], slides, name="plain", negatives=None)
+    dataset = make(
+        tmp_path, [scene], slides, negatives=None, where="kind = 'slide'",
+        ignore_where="kind = 'maybe'", aoi=str(tmp_path / "aoi.fgb"),
+    )  # fmt: skip
+    assert dataset.info["labels"]["ignore"]["polygons"] == 10
+    counts = [sum(c["landslide_px"] for c in d.info["counts"].values()) for d in (plain, dataset)]
+    assert 0 < counts[1] < counts[0]
+    for _, _, mask, transform in pixels_of(dataset):
+        xs = transform.c + (np.arange(64) + 0.5) * 2
+        assert (mask[:, xs > 501000] == 255).all()
+
+
+def test_overlapping_scenes_are_kept_apart(tmp_path: Path, scene: str, slides: str) -> None:
+    rng = np.random.default_rng(3)
+    shifted = Affine(2, 0, 500000 + 2 * 400, 0, -2, 4000000 - 2 * 30)
+    other = write(
+        tmp_path / "b.tif", rng.integers(1, 255, (3, 600, 500), np.uint8), transform=shifted
+    )
+    dataset = make(tmp_path, [scene, other], slides, negatives=None)
+    assert dataset.info["dropped"]["overlapping"] > 0
+    frame = pyogrio.read_dataframe(dataset.root / "tiles.gpkg")
+    one, two = shapely.STRtree(frame.geometry).query(frame.geometry, predicate="intersects")
+    shared = shapely.area(
+        shapely.intersection(frame.geometry.values[one], frame.geometry.values[two])
+    )
+    split = frame["split"].to_numpy()
+    assert not (shared[split[one] != split[two]] > 1).any()
+
+
+def test_images_of_several_dates_are_split_alike(tmp_path: Path, scene: str, slides: str) -> None:
+    rng = np.random.default_rng(4)
+    later = rng.integers(1, 255, (3, 700, 900), np.uint8)
+    other = write(tmp_path / "later.tif", later, transform=GRID)
+    dataset = make(tmp_path, [scene, other], slides, negatives=None)
+    assert dataset.info["dropped"]["overlapping"] == 0
+    where: dict[str, set[str]] = {}
+    for tile in dataset.tiles:
+        where.setdefault(tile.tile_id.removeprefix(tile.source), set()).add(tile.split)
+    assert all(len(splits) == 1 for splits in where.values())
+
+
+def test_rotated_float_scene_with_nan(tmp_path: Path) -> None:
+    turned = GRID * Affine.rotation(30)
+    rng = np.random.default_rng(5)
+    pixels = rng.normal(0.2, 0.05, (4, 400, 400)).astype(np.float32)
+    pixels[1, :100, :100] = np.nan
+    path = write(tmp_path / "s.tif", pixels, transform=turned, crs="EPSG:3857")
+    col, row = rng.uniform(120, 360, (2, 20))
+    centres = shapely.points(*(turned * (col, row)))
+    frame = geopandas.GeoDataFrame({"a": range(20)}, geometry=centres, crs="EPSG:3857")
+    frame["geometry"] = frame.buffer(40)
+    pyogrio.write_dataframe(frame.to_crs(4326), tmp_path / "l.fgb")
+    dataset = make(tmp_path, [path], str(tmp_path / "l.fgb"), stretch="percentile", negatives=None)
+    assert area_ratio(dataset) == pytest.approx(1, abs=0.005)
+    assert sum(t.valid_px for t in dataset.tiles) == 400 * 400 - 100 * 100
+    # Web Mercator: the polygons' own area is the one on the ground.
+    assert dataset.info["landslide_area"]["polygons"] < 0.7 * frame.union_all().area
+
+
+def test_same_seed_same_tiles(tmp_path: Path, scene: str, slides: str) -> None:
+    names = [
+        [(t.tile_id, t.split) for t in make(tmp_path, [scene], slides, name=n, seed=s).tiles]
+        for n, s in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path, scene: str, slides: str) -> None:
+    make(tmp_path, [scene], slides)
+    with pytest.raises(LsmapError, match="--overwrite"):
+        make(tmp_path, [scene], slides)
+    with pytest.raises(LsmapError, match="no landslide polygon"):
+        make(tmp_path, [scene], slides, overwrite=True, where="kind = 'none'")
+    assert load_dataset(tmp_path / "dataset").tiles
+    assert make(tmp_path, [scene], slides, overwrite=True, tile_size=128).tile_size == 128
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("mine")
+    with pytest.raises(LsmapError, match="leaves it alone"):
+        make(tmp_path, [scene], slides, overwrite=True, name="precious")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_killed_run_leaves_no_data_set_and_can_be_repeated(
+    tmp_path: Path, scene: str, slides: str
+) -> None:
+    command = [sys.executable, "-m", "landslide_mapper", "prepare", scene, slides]
+    command += ["-o", str(tmp_path / "d"), "--tile-size", "64", "--stride", "8", "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    part = tmp_path / ".d.partial" / "images"
+    while process.poll() is None and not (part.is_dir() and any(part.iterdir())):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+    process.wait()
+    assert part.is_dir()
+    assert not (tmp_path / "d").exists()
+    dataset = make(tmp_path, [scene], slides, name="d")
+    assert len(list((dataset.root / "images").iterdir())) == len(dataset.tiles)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_labels_elsewhere_are_explained(tmp_path: Path, scene: str) -> None:
+    far = geopandas.GeoDataFrame({"a": [1]}, geometry=[shapely.box(0, 0, 9, 9)], crs="EPSG:32632")
+    pyogrio.write_dataframe(far, tmp_path / "far.gpkg")
+    result = CliRunner().invoke(
+        main, ["prepare", scene, str(tmp_path / "far.gpkg"), "-o", str(tmp_path / "d")]
+    )
+    assert result.exit_code == 2
+    line = result.stderr.strip()
+    assert line.startswith("Error: ")
+    assert "\n" not in line
+    assert "x 500000 to 501800" in line
+    assert "x 0 to 9" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "at least one SCENE"),
+        (["a.tif"], "at least one SCENE"),
+        (["a.tif", "b.shp", "--pairs", "x", "y"], "not both"),
+        (["a.tif", "b.shp", "--tile-size", "100"], "multiple of 8"),
+        (["a.tif", "b.shp", "--stride", "600"], "1 to the tile size"),
+        (["a.tif", "b.shp", "--negatives", "-1"], "0 or more"),
+        (["a.tif", "b.shp", "--negatives", "some"], "'all'"),
+        (["a.tif", "b.shp", "--bands", "r,g"], "band numbers"),
+        (["a.tif", "b.shp", "--bands", "0"], "start at 1"),
+        (["a.tif", "b.shp", "--gsd", "1"], "--pairs only"),
+        (["--pairs", "x", "y", "--aoi", "z"], "LABELS only"),
+        (["absent.tif", "b.shp"], "no such file"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["prepare", *arguments, "-o", str(tmp_path / "d")])
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+
+
+def test_manifest_errors(tmp_path: Path, scene: str, slides: str) -> None:
+    with pytest.raises(LsmapError, match="no data set here"):
+        load_dataset(tmp_path)
+    dataset = make(tmp_path, [scene], slides)
+    dataset.tiles[0].mask.unlink()
+    with pytest.raises(LsmapError, match=r"1 of .* tiles have no image or mask"):
+        load_dataset(dataset.root)
+    (dataset.root / "dataset.json").write_text('{"schema_version": 99}')
+    with pytest.raises(LsmapError, match="schema 99"):
+        load_dataset(dataset.root)
+    (dataset.root / "dataset.json").write_text("{")
+    with pytest.raises(LsmapError, match="damaged"):
+        load_dataset(dataset.root)
+
+
+@pytest.mark.parametrize(
+    ("scene_file", "labels", "tiles", "options"),
+    [
+        ("everest/LE71400412000304SGS00_RGB.tif", "everest/15_rgi60_glacier_outlines.gpkg", 4, {}),
+        ("mars/mars_vm_rgb.tif", "mars/mars_vm_labels.gpkg", 76, {}),
+        (
+            "chattogram/chattogram_s2_rgbn.tif",
+            "chattogram/chattogram_landslide_cls2.geojson",
+            7,
+            {"bands": (1, 2, 3, 4)},
+        ),
+    ],
+)
+def test_real_scenes(
+    tmp_path: Path, shared_data: Path, scene_file: str, labels: str, tiles: int,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
+    folder = shared_data / "scenes"
+    dataset = make(
+        tmp_path, [str(folder / scene_file)], str(folder / labels), tile_size=512, **options
+    )
+    assert len(dataset.tiles) == tiles
+    assert area_ratio(dataset) == pytest.approx(1, abs=0.005)
+    with (
+        rasterio.open(folder / scene_file) as source,
+        rasterio.open(dataset.tiles[0].image) as tile,
+    ):
+        assert tile.crs == source.crs
+        assert tile.count == len(options.get("bands", (1, 2, 3)))
+
+
+def test_polygon_z_with_an_odd_codepage_file(tmp_path: Path, shared_data: Path) -> None:
+    folder = shared_data / "scenes/balakot"
+    dataset = make(
+        tmp_path, [str(folder / "balakot_hillshade3.tif")], str(folder / "landslides.shp"),
+        tile_size=512,
+    )  # fmt: skip
+    assert dataset.info["labels"]["features"] == 3820
+    assert dataset.info["labels"]["repaired"] == 1
+    assert area_ratio(dataset) == pytest.approx(1, abs=0.005)
+
+
+def test_author_split_of_many_scenes(tmp_path: Path, shared_data: Path) -> None:
+    folder = shared_data / "sichuan"
+    scenes = [str(folder / "scenes" / f"site_{n:03d}.tif") for n in (1, 2, 15)]
+    manifest = folder / "manifest.csv"
+    dataset = make(tmp_path, scenes, str(folder / "labels.shp"), tile_size=512, split_file=manifest)
+    listed = dict(line.split(",")[:2] for line in manifest.read_text().splitlines()[1:])
+    assert {t.split for t in dataset.tiles} == {listed[Path(s).name] for s in scenes}
+    for tile in dataset.tiles:
+        assert tile.split == listed[f"{tile.source}.tif"]
+    assert area_ratio(dataset) == pytest.approx(1, abs=0.005)

@@ -1,0 +1,113 @@
+"""Radiometry: monotone curves, one per band and scene, 0 for nodata only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from test_scene import read_all, write
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo import radiometry
+from landslide_mapper.geo.radiometry import Radiometry, fit
+from landslide_mapper.geo.scene import open_scene
+
+DTYPES = ("uint8", "uint16", "int16", "float32")
+
+
+def picture(dtype: str, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.abs(rng.normal(60, 30, (3, 80, 90))).clip(0, 250).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", ["equalize", "percentile"])
+def test_valid_pixels_fill_1_to_255_and_order_is_kept(
+    tmp_path: Path, dtype: str, rule: str
+) -> None:
+    path = write(tmp_path / "s.tif", picture(dtype))
+    fitted = fit(open_scene(path), rule)
+    data, valid = read_all(path)
+    out = fitted.apply(data, valid)
+    assert out.dtype == np.uint8
+    assert out.min() == 1
+    assert out.max() == 255
+    for band, mapped in zip(data, out, strict=True):
+        order = np.argsort(band.ravel(), kind="stable")
+        assert (np.diff(mapped.ravel()[order].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_table_is_the_curve(tmp_path: Path, dtype: str) -> None:
+    fitted = fit(open_scene(write(tmp_path / "s.tif", picture(dtype))), "equalize")
+    values = np.arange(256, dtype=dtype).reshape(1, 16, 16).repeat(3, axis=0)
+    out = fitted.apply(values, np.ones((16, 16), bool))
+    for band, curve, mapped in zip(values, fitted.curves, out, strict=True):
+        assert (mapped == np.rint(np.interp(band, *curve))).all()
+
+
+def test_equalized_values_are_spread_evenly(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", picture("float32"))
+    out = fit(open_scene(path), "equalize").apply(*read_all(path))
+    share = np.histogram(out, bins=8, range=(0, 256))[0] / out.size
+    assert np.abs(share - 1 / 8).max() < 0.02
+
+
+def test_nodata_does_not_bend_the_curve_and_becomes_0(tmp_path: Path) -> None:
+    pixels = picture("uint8") + 1
+    whole = fit(open_scene(write(tmp_path / "a.tif", pixels)), "equalize")
+    framed = np.zeros((3, 80, 300), np.uint8)
+    framed[:, :, :90] = pixels
+    path = write(tmp_path / "b.tif", framed, nodata=0)
+    assert fit(open_scene(path), "equalize") == whole
+    data, valid = read_all(path)
+    out = whole.apply(data, valid)
+    assert not out[:, :, 90:].any()
+    assert (out[:, :, :90] > 0).all()
+
+
+def test_none_keeps_values_and_lifts_black_to_1(tmp_path: Path) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    path = write(tmp_path / "s.tif", pixels)
+    out = fit(open_scene(path), "none").apply(*read_all(path))
+    assert (out == np.maximum(pixels, 1)).all()
+
+
+def test_constant_band(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", np.full((1, 20, 20), 7, np.uint16))
+    for rule in ("equalize", "percentile"):
+        assert (fit(open_scene(path), rule).apply(*read_all(path)) == 128).all()
+
+
+@given(
+    values=arrays(
+        np.float64, st.integers(2, 3000), elements=st.floats(-1e6, 1e6, allow_subnormal=False)
+    )
+)
+def test_curves_of_any_values_are_monotone_and_short(values: np.ndarray) -> None:
+    for make in (radiometry._equalize, radiometry._percentile):
+        x, y = make(values)
+        assert len(x) == len(y) <= radiometry.MAX_KNOTS
+        assert (np.diff(x) > 0).all()
+        assert (np.diff(y) >= 0).all()
+        assert 1 <= min(y) <= max(y) <= 255
+
+
+def test_stored_and_read_back(tmp_path: Path) -> None:
+    fitted = fit(open_scene(write(tmp_path / "s.tif", picture("float32"))), "equalize")
+    assert Radiometry.from_dict(fitted.to_dict()) == fitted
+
+
+def test_refusals(tmp_path: Path) -> None:
+    scene = open_scene(write(tmp_path / "s.tif", picture("uint16")))
+    with pytest.raises(LsmapError, match="needs uint8"):
+        fit(scene, "none")
+    with pytest.raises(LsmapError, match="no stretch"):
+        fit(scene, "gamma")
+    empty = open_scene(write(tmp_path / "e.tif", np.zeros((3, 9, 9), np.uint8), nodata=0))
+    with pytest.raises(LsmapError, match="no valid pixel"):
+        fit(empty, "equalize")

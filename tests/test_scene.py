@@ -1,0 +1,227 @@
+"""Scenes: what they are, and that validity is right whatever way a file declares it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
+from landslide_mapper.geo.scene import SceneReader, open_scene
+
+UTM = Affine(2, 0, 500000, 0, -2, 4000000)
+
+
+def write(path: Path, pixels: np.ndarray, **profile: object) -> str:
+    """A GeoTIFF of `pixels` (B, H, W), in EPSG:32632 unless `profile` says otherwise."""
+    profile = {"crs": "EPSG:32632", "transform": UTM, **profile}
+    count, height, width = pixels.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width,
+        dtype=pixels.dtype, **profile,
+    ) as raster:  # fmt: skip
+        raster.write(pixels)
+    return str(path)
+
+
+def read_all(path: str, **options: object) -> tuple[np.ndarray, np.ndarray]:
+    scene = open_scene(path)
+    with SceneReader(scene) as reader:
+        return reader.read(0, 0, scene.height, scene.width, **options)
+
+
+def ramp(bands: int = 3, size: int = 40, dtype: str = "uint8") -> np.ndarray:
+    return (np.arange(bands * size * size).reshape(bands, size, size) % 250 + 1).astype(dtype)
+
+
+def test_window_over_the_edge_is_zero_and_invalid(tmp_path: Path) -> None:
+    pixels = ramp()
+    scene = open_scene(write(tmp_path / "s.tif", pixels))
+    with SceneReader(scene) as reader:
+        data, valid = reader.read(-5, 30, 20, 20)
+    assert valid.sum() == 15 * 10
+    assert (data[:, 5:, :10] == pixels[:, :15, 30:]).all()
+    assert not data[:, ~valid].any()
+    with SceneReader(scene) as reader:
+        data, valid = reader.read(100, 100, 8, 8)
+    assert not valid.any()
+    assert not data.any()
+
+
+def test_nodata_counts_only_where_all_bands_have_it(tmp_path: Path) -> None:
+    pixels = ramp()
+    pixels[:, :10] = 0
+    pixels[0, 20] = 0  # black in one band is a colour
+    _, valid = read_all(write(tmp_path / "s.tif", pixels, nodata=0))
+    assert not valid[:10].any()
+    assert valid[10:].all()
+
+
+def test_alpha_is_validity_and_never_a_colour(tmp_path: Path) -> None:
+    pixels = ramp(4)
+    pixels[3] = 255
+    pixels[3, :, :7] = 0
+    path = write(tmp_path / "s.tif", pixels, photometric="RGB", alpha="yes")
+    scene = open_scene(path)
+    assert scene.bands == (1, 2, 3)
+    data, valid = read_all(path)
+    assert data.shape[0] == 3
+    assert not valid[:, :7].any()
+    assert valid[:, 7:].all()
+
+
+def test_internal_mask(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", ramp())
+    seen = np.full((40, 40), 255, np.uint8)
+    seen[30:] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+        raster.write_mask(seen)
+    _, valid = read_all(path)
+    assert (valid == (seen > 0)).all()
+
+
+def test_nan_in_any_band_is_invalid_and_read_as_zero(tmp_path: Path) -> None:
+    pixels = ramp(dtype="float32")
+    pixels[1, 3, 4] = np.nan
+    pixels[2, 5, 6] = np.inf
+    data, valid = read_all(write(tmp_path / "s.tif", pixels))
+    assert (~valid).sum() == 2
+    assert np.isfinite(data).all()
+
+
+def test_decimation_is_the_mean_of_valid_blocks(tmp_path: Path) -> None:
+    pixels = ramp(dtype="float32")
+    data, valid = read_all(write(tmp_path / "s.tif", pixels), out_shape=(10, 10))
+    mean = pixels.reshape(3, 10, 4, 10, 4).mean(axis=(2, 4))
+    assert valid.all()
+    np.testing.assert_allclose(data, mean, rtol=1e-5)
+
+
+def test_decimated_pixel_with_a_hole_is_invalid(tmp_path: Path) -> None:
+    pixels = ramp()
+    pixels[:, 0, 0] = 0
+    _, valid = read_all(write(tmp_path / "s.tif", pixels, nodata=0), out_shape=(10, 10))
+    assert not valid[0, 0]
+    assert valid.sum() == 99
+
+
+def test_decimated_window_over_the_edge_keeps_its_place(tmp_path: Path) -> None:
+    pixels = ramp(dtype="float32")
+    scene = open_scene(write(tmp_path / "s.tif", pixels))
+    with SceneReader(scene) as reader:
+        data, valid = reader.read(-20, -20, 80, 80, out_shape=(20, 20))
+    assert valid.sum() == 100
+    assert valid[5:15, 5:15].all()
+    mean = pixels.reshape(3, 10, 4, 10, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(data[:, 5:15, 5:15], mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "expected"),
+    [
+        ("EPSG:32632", UTM, 2.0),
+        ("EPSG:4326", Affine(1e-5, 0, 9, 0, -1e-5, 0), 1.11),
+        # Web Mercator at 60° north: 2 m on the map are 1 m on the ground.
+        ("EPSG:3857", Affine(2, 0, 1e6, 0, -2, 8399738), 1.0),
+    ],
+)
+def test_gsd_is_metres_on_the_ground(
+    tmp_path: Path, crs: str, transform: Affine, expected: float
+) -> None:
+    scene = open_scene(write(tmp_path / "s.tif", ramp(), crs=crs, transform=transform))
+    assert scene.gsd is not None
+    assert scene.gsd == pytest.approx((expected, expected), rel=0.01)
+
+
+def test_real_scenes_know_their_pixel_size(shared_data: Path) -> None:
+    mars = open_scene(str(shared_data / "scenes/mars/mars_vm_rgb.tif"))
+    assert mars.gsd == pytest.approx((232, 232), rel=0.02)
+    photo = open_scene(str(shared_data / "scenes/swellendam/3320D_2010_315_RGB_LATLNG.tif"))
+    assert photo.bands == (1, 2, 3)
+    assert photo.gsd == pytest.approx((2.31, 2.77), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "says"),
+    [
+        ("absent.tif", None, "no such file"),
+        (".", None, "folder"),
+        ("text.txt", None, "cannot read this as a raster"),
+        ("s.tif", (9,), "no band 9"),
+    ],
+)
+def test_errors_are_one_line(
+    tmp_path: Path, name: str, bands: tuple[int, ...] | None, says: str
+) -> None:
+    write(tmp_path / "s.tif", ramp())
+    (tmp_path / "text.txt").write_text("no raster")
+    with pytest.raises(LsmapError, match=says) as caught:
+        open_scene(str(tmp_path / name), bands)
+    assert "\n" not in str(caught.value)
+
+
+def test_palette_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", ramp(1))
+    with rasterio.open(path, "r+") as raster:
+        raster.write_colormap(1, {1: (255, 0, 0, 255)})
+    with pytest.raises(LsmapError, match="-expand rgb"):
+        open_scene(path)
+
+
+def test_truncated_file_is_an_error_not_black_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 255, (3, 400, 400)).astype(np.uint8)
+    path = Path(write(tmp_path / "s.tif", pixels, compress="deflate"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(LsmapError):
+        read_all(str(path))
+
+
+sizes = st.integers(1, 5000)
+tiles = st.integers(8, 600)
+
+
+@given(size=sizes, tile=tiles, data=st.data())
+def test_axis_starts_cover_the_axis(size: int, tile: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(max(1, tile // 8), tile))
+    starts = axis_starts(size, tile, stride)
+    covered = np.zeros(size, bool)
+    for start in starts:
+        assert start < size
+        covered[start : start + tile] = True
+    assert covered.all()
+
+
+@given(size=sizes, tile=tiles, data=st.data())
+def test_shifted_starts_cover_and_stay_inside(size: int, tile: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, tile * 7 // 8))
+    starts = shifted_starts(size, tile, overlap)
+    assert starts == sorted(set(starts))
+    if size <= tile:
+        assert starts == [0]
+        return
+    assert starts[0] == 0
+    assert starts[-1] + tile == size
+    assert all(tile - (b - a) >= overlap for a, b in pairwise(starts))
+
+
+@given(size=sizes, tile=tiles, factor=st.sampled_from([1, 2, 4]), data=st.data())
+def test_block_windows_cover_their_block_and_leave_it_only_over_the_scene_end(
+    size: int, tile: int, factor: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(max(1, tile // 4), tile))
+    covered = np.zeros(size, int)
+    for begin in range(0, size, factor * tile):
+        end = min(begin + factor * tile, size)
+        for start in block_starts(begin, end, size, tile, stride):
+            assert start >= begin
+            assert start + tile <= end or end == size
+            covered[start : start + tile] = 1
+    assert covered.all()

@@ -1,0 +1,116 @@
+"""The split: shares near 6:2:2, an author's file, and no ground in two splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landslide_mapper.data.split import (
+    SHARES,
+    SPLITS,
+    block_factor,
+    blocks_of,
+    conflicts,
+    draw,
+    read_split_file,
+)
+from landslide_mapper.data.tiles import Plan, Territory
+from landslide_mapper.errors import LsmapError
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([64, 128, 256]))
+def test_blocks_cover_a_source_once(height: int, width: int, side: int) -> None:
+    seen = np.zeros((height, width), int)
+    for block in blocks_of(0, height, width, side):
+        seen[block.top : block.bottom, block.left : block.right] += 1
+    assert (seen == 1).all()
+
+
+@given(st.lists(st.floats(0, 1000), min_size=3, max_size=60), st.integers(0, 5))
+def test_draw_gives_every_split_some_landslide(weights: list[float], seed: int) -> None:
+    splits = draw(weights, seed)
+    assert splits == draw(weights, seed)
+    positive = [s for s, w in zip(splits, weights, strict=True) if w > 0]
+    if len(positive) >= 3:
+        assert set(positive) == set(SPLITS)
+    for split, share in zip(SPLITS, SHARES, strict=True):
+        assert abs(positive.count(split) - share * len(positive)) <= 2
+
+
+def test_draw_is_near_622_in_area_and_depends_on_the_seed() -> None:
+    weights = np.random.default_rng(0).lognormal(3, 1, 50)
+    draws = {tuple(draw(list(weights), seed)) for seed in range(5)}
+    assert len(draws) == 5
+    for splits in draws:
+        for split, share in zip(SPLITS, SHARES, strict=True):
+            mine = weights[np.array(splits) == split].sum() / weights.sum()
+            assert mine == pytest.approx(share, abs=0.03)
+
+
+def test_block_factor_is_the_largest_that_leaves_ten_blocks() -> None:
+    many = [(0, r, c) for r in range(40) for c in range(40)]
+    assert block_factor(many) == 4
+    assert block_factor([(0, r, c) for r in range(6) for c in range(8)]) == 2
+    assert block_factor(many[:3]) == 1
+
+
+def test_conflicts_drop_train_first_and_spare_the_test_set() -> None:
+    boxes = shapely.box([0, 0.5, 1.5, 5, 6], 0, [1, 1.5, 2.5, 6, 7], 1)
+    splits = ["train", "test", "val", "train", "test"]
+    dropped = conflicts(boxes, splits, [0, 1, 2, 3, 4], np.full(5, 1e-4))
+    assert dropped == {0}  # 3 and 4 only touch, 1 and 2 as well
+    moved = shapely.box([0, 0.5, 1.4], 0, [1, 1.5, 2.5], 1)
+    assert conflicts(moved, splits[:3], [0, 1, 2], np.full(3, 1e-4)) == {0, 2}
+    assert conflicts(moved, splits[:3], [0, 0, 0], np.full(3, 1e-4)) == set()
+
+
+@given(st.integers(-60, 300), st.integers(-60, 300), st.integers(64, 200), st.sampled_from(SPLITS))
+def test_no_crop_sees_a_pixel_of_another_split(row: int, col: int, span: int, split: str) -> None:
+    side, tile = 64, 64
+    blocks = blocks_of(0, 256, 256, side)
+    splits = [SPLITS[(i * 7) % 3] for i in range(len(blocks))]
+    territory = Territory.of(blocks, splits, side)
+    owner = np.repeat(np.repeat(territory.owner, side, 0), side, 1)
+    own = territory.own(Plan("t", 0, row, col, span, split), tile)
+    scale = span / tile
+
+    def source(start: int, cell: int) -> slice:
+        first, last = start + np.floor(cell * scale), start + np.ceil((cell + 1) * scale)
+        return slice(max(0, int(first)), max(0, int(last)))
+
+    for i, j in zip(*np.nonzero(own), strict=True):
+        assert (owner[source(row, i), source(col, j)] == SPLITS.index(split)).all()
+
+
+def test_split_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("\ufeffscene,split\nA.tif,train\nb,Validation\nc.tif,TEST\n", encoding="utf-8")
+    assert read_split_file(path, ["a.TIF", "b.tif", "c.tif"]) == ["train", "val", "test"]
+    with pytest.raises(LsmapError, match=r"1 scene.*not listed: d\.tif"):
+        read_split_file(path, ["a.tif", "d.tif"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("scene,part\na,train\n", "column 'split'"),
+        ("scene,split\na,learn\n", "line 2: split 'learn'"),
+        ("scene,split\na,train\na.tif,test\n", "two splits"),
+        ("", "column 'split'"),
+    ],
+)
+def test_bad_split_files(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text(text)
+    with pytest.raises(LsmapError, match=says):
+        read_split_file(path, ["a"])
+
+
+def test_absent_split_file(tmp_path: Path) -> None:
+    with pytest.raises(LsmapError, match="cannot be read"):
+        read_split_file(tmp_path / "none.csv", ["a"])
