@@ -131,7 +131,7 @@ def save_model(model: MRIFE, info: ModelInfo, path: Path, half: bool = False) ->
         half: store float16 (half the size, probabilities change by about 1e-3).
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {}
     for name, tensor in model.state_dict().items():
@@ -139,7 +139,7 @@ def save_model(model: MRIFE, info: ModelInfo, path: Path, half: bool = False) ->
             shrink = half and tensor.dtype == torch.float32
             tensors[name] = (tensor.half() if shrink else tensor).cpu().contiguous()
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata=info.to_metadata())
+    partial.write_bytes(save(tensors, metadata=info.to_metadata()))
     os.replace(partial, path)
 
 

@@ -6,6 +6,7 @@ Heavy imports stay inside the commands, so that ``lsmap --help`` answers at once
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class LsmapGroup(click.Group):
             return super().invoke(ctx)
         except LsmapError as error:
             if ctx.meta.get("verbose"):
-                raise
+                traceback.print_exc()
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
 

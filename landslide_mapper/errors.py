@@ -1,4 +1,4 @@
-"""Errors and notes as a person at the terminal sees them: one line, what and where and what to do."""
+"""Errors and notes as a person at the terminal sees them: one line, what, where, what to do."""
 
 from __future__ import annotations
 

@@ -87,8 +87,9 @@ def train(
             state = load_state(run / STATE, process.device)
             rows, start = state["rows"], state["start"]
         else:
-            state, start = None, start_backbones(model, config.weights)
-            if process.leads:
+            state, start = None, ""
+            if process.leads:  # the others get its weights when they join
+                start = start_backbones(model, config.weights)
                 start_run(run, config)
         events = _tensorboard(run) if tensorboard and process.leads else None
         model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before anything imports torch or GDAL, and inherited by the commands that tests start: two
-# workers with one thread each, one process with two.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Before anything imports torch, and inherited by xdist's workers and the commands that tests
+# start. More threads than free cores make small networks wait for each other: 25 times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 settings.register_profile("dev", deadline=None, max_examples=50)

@@ -1,4 +1,4 @@
-"""Batches in which landslide tiles come in pairs, as MRIFE's contrast between samples wants them."""
+"""Batches in which landslide tiles come in pairs, as the contrast between samples wants them."""
 
 from __future__ import annotations
 

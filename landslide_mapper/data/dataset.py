@@ -1,12 +1,15 @@
-"""Tiles on disk as a torch data set, with flips and rotations that depend on nothing but the seed."""
+"""Tiles on disk as a torch data set, with flips and turns that depend on nothing but the seed."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import rasterio
 import torch
+from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -39,16 +42,20 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
         epoch, position = index
         tile = self.tiles[position]
         try:
-            with rasterio.open(tile.image) as source:
-                image = source.read()
-            with rasterio.open(tile.mask) as source:
-                mask = source.read(1)
+            image, mask = _read(tile.image), _read(tile.mask)[0]
         except rasterio.errors.RasterioIOError as error:
             raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
         if self.augment:
             symmetry = int(np.random.default_rng((self.seed, epoch, position)).integers(8))
             image, mask = apply_symmetry(image, symmetry), apply_symmetry(mask, symmetry)
         return torch.from_numpy(image.copy()), torch.from_numpy(mask.copy())
+
+
+def _read(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():  # tiles of plain images have no place on earth, and need none
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            return np.asarray(source.read())
 
 
 def apply_symmetry(array: np.ndarray, symmetry: int) -> np.ndarray:

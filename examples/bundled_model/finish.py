@@ -1,0 +1,138 @@
+"""Turn a finished run into the model that lsmap carries: weights in float16, card, test figures.
+
+    python examples/bundled_model/finish.py RUN BIJIE SICHUAN
+
+The card is card.md, its blanks filled. RUN is a folder of ``lsmap train``, BIJIE and SICHUAN are
+the two datasets it was trained on.
+README.md beside this file has the commands that make all three. The figures are pixel metrics on
+the test splits, beside those of the best single brightness threshold tuned on the train splits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from landslide_mapper.checkpoint import load_model, load_predictor, read_info, save_model
+from landslide_mapper.config import read_train_config
+from landslide_mapper.data.dataset import TileDataset
+from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.history import read_log
+from landslide_mapper.nn.metrics import (
+    BINS,
+    Confusion,
+    best_threshold,
+    confusion_at,
+    probability_histogram,
+)
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+CARD = Path(__file__).with_name("card.md")
+COLUMNS = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "accuracy")
+
+
+def model_histogram(dataset: Dataset, split: str, weights: Path) -> torch.Tensor:
+    """Histogram (2, BINS) of the model's probabilities over the valid pixels of a split."""
+    predict, _ = load_predictor(weights, "auto")
+    tiles = dataset.split(split)
+    histogram = torch.zeros(2, BINS, dtype=torch.int64)
+    for image, mask in (TileDataset(tiles)[0, n] for n in range(len(tiles))):
+        probability = torch.from_numpy(predict(image[None].numpy())[0])
+        histogram += probability_histogram(probability, mask)
+    return histogram
+
+
+def brightness_histogram(dataset: Dataset, split: str) -> torch.Tensor:
+    """The same with brightness, the mean of the bands, in the place of probability."""
+    tiles = dataset.split(split)
+    histogram = torch.zeros(2, BINS, dtype=torch.int64)
+    for image, mask in (TileDataset(tiles)[0, n] for n in range(len(tiles))):
+        histogram += probability_histogram(image.float().mean(0) / BINS, mask)
+    return histogram
+
+
+def brightness_baseline(dataset: Dataset) -> tuple[str, Confusion]:
+    """Best brightness threshold of the train split, bright or dark side, on the test split."""
+    train, test = (brightness_histogram(dataset, split) for split in ("train", "test"))
+    sides = {"≥": (train, test), "<": (train.flip(1), test.flip(1))}
+    scored = {
+        side: confusion_at(tuned, best_threshold(tuned)).landslide_iou
+        for side, (tuned, _) in sides.items()
+    }
+    side = max(scored, key=scored.__getitem__)
+    tuned, tested = sides[side]
+    threshold = best_threshold(tuned)
+    level = threshold * BINS if side == "≥" else BINS - threshold * BINS
+    return f"brightness {side} {level:.0f}", confusion_at(tested, threshold)
+
+
+def row(name: str, counts: Confusion) -> str:
+    """A line of a Markdown table."""
+    values = counts.to_dict()
+    return f"| {name} | " + " | ".join(f"{values[column]:.4f}" for column in COLUMNS) + " |"
+
+
+def table(datasets: dict[str, Dataset], weights: Path, threshold: float) -> str:
+    """Test figures of the model and of the baseline, as Markdown."""
+    lines = [
+        "| test split | landslide IoU | precision | recall | F1 | mean IoU | pixel accuracy |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, dataset in datasets.items():
+        tiles = f"{name}, {len(dataset.split('test'))} tiles"
+        counts = confusion_at(model_histogram(dataset, "test", weights), threshold)
+        baseline, baseline_counts = brightness_baseline(dataset)
+        lines.append(row(f"{tiles}: this model", counts))
+        lines.append(row(f"{tiles}: {baseline}", baseline_counts))
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("bijie", type=click.Path(path_type=Path))
+@click.argument("sichuan", type=click.Path(path_type=Path))
+@click.option("--device", default="trained on a CPU", help="Words for the card.")
+def main(run: Path, bijie: Path, sichuan: Path, device: str) -> None:
+    """Write models/<run's name>.safetensors and its card, and print the test figures."""
+    datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
+    model, info = load_model(run / "best.safetensors")
+    weights = MODELS / f"{run.name}.safetensors"
+    info = dataclasses.replace(
+        info, data="Bijie (Ji et al. 2020), Sichuan (Zeng et al. 2021, CC BY 4.0); see the card"
+    )
+    save_model(model, info, weights, half=True)
+    figures = table(datasets, weights, info.threshold)
+    config, log = read_train_config(run / "config.json"), read_log(run / "log.csv")
+    card = CARD.read_text(encoding="utf-8").format(
+        name=info.name,
+        last_layer=info.model.last_layer,
+        channels=info.model.aspp_channels,
+        megabytes=weights.stat().st_size / 1e6,
+        tile_size=info.tile_size,
+        epochs=len(log),
+        best=info.epoch,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        schedule=config.schedule,
+        ema=info.model.ema,
+        alpha=info.model.alpha,
+        beta=info.model.beta,
+        gamma=info.model.gamma,
+        device=device,
+        minutes=np.sum([entry["seconds"] for entry in log]) / 60,
+        threshold=info.threshold,
+        table=figures,
+        val_iou=info.metrics["landslide_iou"],
+        val_best=info.metrics["landslide_iou_at_threshold"],
+    )
+    weights.with_suffix(".md").write_text(card, encoding="utf-8")
+    click.echo(figures)
+    click.echo(f"{weights}: {read_info(weights).name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""QGIS styles, so that polygons and rasters open in their colours with no action by the user."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+# Yellow to dark red: from barely above the threshold to certain.
+RAMP = ((255, 217, 71), (253, 174, 54), (248, 124, 40), (227, 59, 30), (158, 1, 31))
+LANDSLIDE = (227, 59, 30)
+
+MASK_COLOURS = {0: (236, 236, 236, 255), 1: (*LANDSLIDE, 255), 255: (0, 0, 0, 0)}
+
+_VERSION = "3.22.0"
+
+_STYLE_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    f_table_catalog TEXT(256),
+    f_table_schema TEXT(256),
+    f_table_name TEXT(256),
+    f_geometry_column TEXT(256),
+    styleName TEXT(30),
+    styleQML TEXT,
+    styleSLD TEXT,
+    useAsDefault BOOLEAN,
+    description TEXT,
+    owner TEXT(30),
+    ui TEXT(30),
+    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+)
+"""
+
+
+def polygon_qml(threshold: float) -> str:
+    """Style of the polygon layer: five classes of `confidence` from the threshold to 1."""
+    low = min(max(threshold, 0.0), 0.95)
+    edges = [low + (1 - low) * step / len(RAMP) for step in range(len(RAMP) + 1)]
+    ranges, symbols = [], []
+    for index, colour in enumerate(RAMP):
+        lower, upper = edges[index], edges[index + 1]
+        label = f"{lower:.2f} – {upper:.2f}"
+        ranges.append(
+            f'<range lower="{0 if index == 0 else lower:.6f}" upper="{upper:.6f}" '
+            f'label={quoteattr(label)} symbol="{index}" render="true"/>'
+        )
+        symbols.append(_fill_symbol(index, colour))
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        f'<qgis version="{_VERSION}" styleCategories="Symbology">\n'
+        '<renderer-v2 type="graduatedSymbol" attr="confidence" symbollevels="0" '
+        'enableorderby="0" forceraster="0" graduatedMethod="GraduatedColor">\n'
+        f"<ranges>{''.join(ranges)}</ranges>\n"
+        f"<symbols>{''.join(symbols)}</symbols>\n"
+        "</renderer-v2>\n<layerGeometryType>2</layerGeometryType>\n</qgis>\n"
+    )
+
+
+def _fill_symbol(name: int, colour: tuple[int, int, int]) -> str:
+    red, green, blue = colour
+    properties = {
+        "color": f"{red},{green},{blue},70",
+        "outline_color": f"{red},{green},{blue},255",
+        "outline_style": "solid",
+        "outline_width": "0.5",
+        "outline_width_unit": "MM",
+        "joinstyle": "round",
+        "style": "solid",
+    }
+    options = "".join(
+        f'<Option type="QString" name="{key}" value="{value}"/>'
+        for key, value in properties.items()
+    )
+    return (
+        f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1" force_rhr="0">'
+        '<layer class="SimpleFill" enabled="1" locked="0" pass="0">'
+        f'<Option type="Map">{options}</Option></layer></symbol>'
+    )
+
+
+def mask_qml() -> str:
+    """Style of a mask: landslides in one colour, everything else transparent."""
+    entries = "".join(
+        f'<paletteEntry value="{value}" label="{label}" color="{_hex(colour)}" alpha="{alpha}"/>'
+        for value, label, colour, alpha in (
+            (0, "no landslide", (236, 236, 236), 0),
+            (1, "landslide", LANDSLIDE, 255),
+        )
+    )
+    return _raster_qml(
+        '<rasterrenderer type="paletted" band="1" opacity="0.6" alphaBand="-1">'
+        f"<colorPalette>{entries}</colorPalette></rasterrenderer>"
+    )
+
+
+def probability_qml() -> str:
+    """Style of a probability raster: percent in colours, transparent at 0."""
+    low = (255, 255, 204)
+    stops = [(0, low, 0), (10, low, 60)]
+    stops += [(20 * (n + 1), colour, 130 + 25 * n) for n, colour in enumerate(RAMP)]
+    items = "".join(
+        f'<item value="{value}" label="{value} %" color="{_hex(colour)}" alpha="{alpha}"/>'
+        for value, colour, alpha in stops
+    )
+    return _raster_qml(
+        '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" '
+        'classificationMin="0" classificationMax="100"><rastershader>'
+        '<colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" '
+        f'minimumValue="0" maximumValue="100">{items}</colorrampshader>'
+        "</rastershader></rasterrenderer>"
+    )
+
+
+def _raster_qml(renderer: str) -> str:
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        f'<qgis version="{_VERSION}" styleCategories="Symbology">\n<pipe>{renderer}</pipe>\n'
+        "<blendMode>0</blendMode>\n</qgis>\n"
+    )
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def add_default_style(geopackage: Path, layer: str, geometry: str, qml: str, name: str) -> None:
+    """Put `qml` into the GeoPackage as the default style of `layer` (QGIS ≥ 3 loads it)."""
+    with closing(sqlite3.connect(geopackage)) as database, database:
+        database.execute(_STYLE_TABLE)
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', 0)"
+        )
+        database.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
+            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
+            "VALUES ('', '', ?, ?, ?, ?, '', 1, 'lsmap: mean probability of each landslide', '')",
+            (layer, geometry, name, qml),
+        )

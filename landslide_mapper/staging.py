@@ -1,0 +1,96 @@
+"""Outputs that appear whole or not at all: made in a hidden folder, then moved to their places."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from landslide_mapper.errors import LsmapError, note
+
+
+class Staging:
+    """A context in which outputs are made; `publish` moves them to their places.
+
+    Whatever was not published is gone when the context ends, however it ends. Each hidden
+    folder lies on the file system of its target, so that the move is one step.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, Path] = {}
+        self._moves: list[tuple[Path, Path]] = []
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def folder(self, target: Path) -> Path:
+        """The hidden folder for files that go beside `target`."""
+        parent = target.parent
+        if parent not in self._folders:
+            # A folder for several rasters may not exist yet; it is made when they are moved.
+            above = parent if parent.is_dir() else parent.parent
+            made = tempfile.TemporaryDirectory(prefix=".lsmap-", dir=above)
+            self._folders[parent] = Path(self._cleanup.enter_context(made))
+        return self._folders[parent]
+
+    def stage(self, target: Path) -> Path:
+        """Where to make the file that will become `target`.
+
+        A file that is never made there removes an older one in its place: it belonged to an
+        output that is replaced.
+        """
+        made = self.folder(target) / target.name
+        self._moves.append((made, target))
+        return made
+
+    def stage_sidecar(self, target: Path, replace: bool) -> Path:
+        """Like `stage`, for a style file: unless `replace`, one that exists is kept."""
+        if target.exists() and not replace:
+            note(f"{target}: this style exists and is kept (--overwrite replaces it)")
+            return self.folder(target) / target.name
+        return self.stage(target)
+
+    def publish(self) -> None:
+        """Move everything to its place, in the order in which it was staged."""
+        for made, target in self._moves:
+            if made.exists():
+                target.parent.mkdir(exist_ok=True)
+                os.replace(made, target)
+            else:
+                target.unlink(missing_ok=True)
+
+
+def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
+    """Raise `LsmapError` unless all `targets` can be made, before any work is done.
+
+    A style file (``.qml``) that exists is no hindrance: see `Staging.stage_sidecar`.
+    """
+    for target in targets:
+        if target.is_dir():
+            raise LsmapError(f"{target}: this is a folder; give the name of a file to write")
+        if target.exists() and not overwrite and target.suffix != ".qml":
+            raise LsmapError(
+                f"{target}: this file exists; choose another name or add --overwrite to replace it"
+            )
+        _check_folder(target.parent)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise LsmapError(f"{folder}: this is a file, not a folder to write to")
+    if not folder.exists():
+        raise LsmapError(f"{folder}: there is no such folder; make it first: mkdir -p '{folder}'")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LsmapError(f"{folder}: this folder cannot be written to; choose another place")

@@ -1,0 +1,116 @@
+"""The commands as a person meets them: help, errors, exit codes, speed of the first answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from landslide_mapper import __version__
+from landslide_mapper.cli import main
+from landslide_mapper.errors import LsmapFailure
+
+HEAVY = ("torch", "torchvision", "rasterio", "geopandas", "pyogrio", "shapely", "numpy")
+
+
+def lsmap(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m landslide_mapper`` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "landslide_mapper", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
+def test_the_three_commands_and_info_are_there() -> None:
+    assert {"prepare", "train", "detect", "info"} <= set(main.commands)
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_help_of_every_command_shows_an_example(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    # An example line starts the command as it is typed, unwrapped.
+    assert f"\n    lsmap {name} " in result.output
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_option_of_every_command_has_a_help_text(name: str) -> None:
+    options = [p for p in main.commands[name].params if isinstance(p, click.Option)]
+    assert [option.opts for option in options if not option.help] == []
+    assert "--verbose" in {opt for option in options for opt in option.opts}
+
+
+def test_python_m_prints_the_version() -> None:
+    result = lsmap("--version")
+    assert result.returncode == 0
+    assert __version__ in result.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from landslide_mapper.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs wait4")
+def test_help_takes_less_than_half_a_second_of_cpu() -> None:
+    def seconds() -> float:
+        child = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "landslide_mapper", "--help"],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+        )
+        _, status, usage = os.wait4(child, 0)
+        assert status == 0
+        return usage.ru_utime + usage.ru_stime
+
+    # CPU time, and the least of several: other work on the machine does not count.
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = lsmap("info", "nowhere.tif", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == ["Error: nowhere.tif: there is no such file or folder."]
+
+
+def test_bad_usage_is_exit_code_2(tmp_path: Path) -> None:
+    result = lsmap("info", "--no-such-option", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
+    result = lsmap("info", "-v", "nowhere.tif", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+    assert "there is no such file" in result.stderr
+
+
+def test_a_failure_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise LsmapFailure(f"{path}: the disk is full")
+
+    monkeypatch.setattr("landslide_mapper.info.describe", fail)
+    result = CliRunner().invoke(main, ["info", "scene.tif"])
+    assert result.exit_code == 1
+    assert "Error: scene.tif: the disk is full" in result.output

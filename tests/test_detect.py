@@ -1,0 +1,271 @@
+"""`detect` from a scene to files that are opened again, with predictors that need no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from fakes import UTM, blobs, brightness, burnt, grey, model_info, read, write_scene
+from fakes import detect_brightness as run
+
+from landslide_mapper.detect import detect_with
+from landslide_mapper.detect_plan import DetectConfig
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.vectors import DRIVERS, FIELDS
+
+
+@pytest.mark.parametrize("suffix", list(DRIVERS))
+def test_every_format_holds_the_same_landslides(tmp_path: Path, suffix: str) -> None:
+    mask = blobs(1, (150, 170))
+    scene = write_scene(tmp_path / "scene.tif", grey(mask))
+    output = tmp_path / f"slides{suffix}"
+    report = run(scene, output, simplify=0)
+    layer = read(output).sort_values("id")  # FlatGeobuf sorts by place
+    assert layer.crs == ("EPSG:4326" if suffix == ".geojson" else "EPSG:32648")
+    names = set(FIELDS)
+    if suffix == ".shp":
+        names = names - {"perimeter_m", "max_probability"} | {"perim_m", "max_prob"}
+    assert set(layer.columns) == names | {"geometry"}
+    assert len(layer) == report.landslides > 5
+    assert list(layer["id"]) == list(range(1, len(layer) + 1))
+    assert (layer.geom_type == "Polygon").all()
+    assert layer.is_valid.all()
+    np.testing.assert_array_equal(burnt(layer, Path(scene)), mask)
+    np.testing.assert_allclose(layer["confidence"], 200 / 255, atol=1e-6)
+    # 0.5 m pixels of a UTM zone, 2 degrees from its meridian: 0.1 % off the ellipsoid.
+    assert layer["area_m2"].sum() == pytest.approx(mask.sum() / 4, rel=2e-3)
+    assert layer["area_m2"].sum() == pytest.approx(report.area)
+    points = shapely.points(layer["lon"], layer["lat"])
+    places = geopandas.GeoSeries(points, index=layer.index, crs=4326).to_crs(layer.crs)
+    assert (layer.distance(places) < 1e-6).all()
+    assert (layer["length_m"] >= layer["width_m"]).all()
+    assert set(layer["scene"]) == {"scene.tif"}
+    assert set(layer["model"]) == {"fake"}
+    assert layer["review"].isna().all()
+
+
+def test_polygons_and_mask_say_the_same_after_sieve_and_fill(tmp_path: Path) -> None:
+    mask = blobs(2, (300, 200), 0.5)
+    scene = write_scene(tmp_path / "scene.tif", grey(mask))
+    raster, output = tmp_path / "mask.tif", tmp_path / "slides.gpkg"
+    run(scene, output, mask=raster, min_area=20, fill_holes=15, simplify=0)
+    with rasterio.open(raster) as written:
+        values = written.read(1)
+    layer = read(output)
+    np.testing.assert_array_equal(burnt(layer, raster), values == 1)
+    assert set(np.unique(values)) == {0, 1}
+    assert layer["area_m2"].min() >= 20
+    holes = [shapely.Polygon(ring) for p in layer.geometry for ring in p.interiors]
+    full = shapely.union_all(layer.geometry)
+    assert all(hole.area > 14.9 or full.intersection(hole).area > 0 for hole in holes)
+    assert ((values == 1) != mask).any()
+
+
+def test_holes_that_hold_nodata_or_a_landslide_stay(tmp_path: Path) -> None:
+    band = np.full((70, 200), 50, np.uint8)
+    for left in (10, 70, 130):
+        band[10:50, left : left + 40] = 200
+        band[20:40, left + 10 : left + 30] = 50
+    band[30, 90] = 0  # not seen
+    band[28:32, 148:152] = 200  # an island of 4 × 4 pixels = 4 m²
+    scene = write_scene(tmp_path / "scene.tif", band, nodata=0)
+    for name, min_area, expected in (("a", 0, [0, 1, 1]), ("b", 10, [0, 1, 0])):
+        run(scene, tmp_path / f"{name}.gpkg", fill_holes=1000, min_area=min_area, simplify=0)
+        layer = read(tmp_path / f"{name}.gpkg")
+        large = layer[layer.area > 100].sort_values("lon")
+        assert [len(polygon.interiors) for polygon in large.geometry] == expected
+
+
+def test_rasters_are_cogs_with_overviews_colours_and_styles(tmp_path: Path) -> None:
+    mask = blobs(3, (1100, 1030), smooth=3)
+    band = grey(mask)
+    band[:100] = 0
+    scene = write_scene(tmp_path / "scene.tif", band, nodata=0)
+    run(
+        scene,
+        tmp_path / "slides.gpkg",
+        model_info(tile_size=256),
+        mask=tmp_path / "mask.tif",
+        probability=tmp_path / "percent.tif",
+        overlay=tmp_path / "picture.png",
+    )
+    for name in ("mask.tif", "percent.tif"):
+        with rasterio.open(tmp_path / name) as raster:
+            assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            assert raster.overviews(1)
+            assert raster.transform == UTM
+            assert raster.crs.to_epsg() == 32648
+            assert raster.nodata == 255
+            assert raster.dtypes == ("uint8",)
+            values = raster.read(1)
+        assert (values[:100] == 255).all()
+        if name == "mask.tif":
+            np.testing.assert_array_equal(values[100:], mask[100:])
+        else:
+            np.testing.assert_array_equal(values[100:], np.where(mask[100:], 78, 20))
+    with rasterio.open(tmp_path / "mask.tif") as raster:
+        assert raster.colormap(1)[1][:3] == (227, 59, 30)
+    assert "paletted" in (tmp_path / "mask.qml").read_text()
+    assert "singlebandpseudocolor" in (tmp_path / "percent.qml").read_text()
+    with rasterio.open(tmp_path / "picture.png") as picture:
+        image = picture.read()
+    assert (image[3, :90] == 0).all()
+    assert ((image[0] == 227) & (image[1] == 59)).any()
+
+
+@pytest.mark.parametrize("suffix", list(DRIVERS))
+def test_no_landslide_still_makes_a_layer(tmp_path: Path, suffix: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.full((70, 30), 9, np.uint8))
+    output = tmp_path / f"slides{suffix}"
+    report = run(scene, output)
+    assert report.landslides == 0
+    assert "0 landslides" in report.summary()
+    layer = read(output)
+    assert len(layer) == 0
+    if suffix not in (".geojson",):  # an empty GeoJSON has nowhere to keep its fields
+        assert "area_m2" in layer.columns
+        assert layer.crs == "EPSG:32648"
+
+
+def test_nodata_makes_no_landslide_and_no_ring(tmp_path: Path) -> None:
+    """Whatever the network says about nodata: with a predictor that loves it."""
+    band = np.full((200, 200), 50, np.uint8)
+    band[:, :70] = 0
+    band[90:110, 90:110] = 200
+    scene = write_scene(tmp_path / "scene.tif", band, nodata=0)
+
+    def loves_black(windows: np.ndarray) -> np.ndarray:
+        return np.where(windows[:, 0] == 0, 1.0, brightness(windows)).astype(np.float32)
+
+    output = tmp_path / "slides.gpkg"
+    config = DetectConfig((scene,), output, mask=tmp_path / "mask.tif")
+    assert detect_with(config, loves_black, model_info()).landslides == 1
+    with rasterio.open(tmp_path / "mask.tif") as raster:
+        assert (raster.read(1)[:, :70] == 255).all()
+
+
+def test_alpha_is_nodata_in_degrees(shared_data: Path, tmp_path: Path) -> None:
+    scene = shared_data / "scenes" / "swellendam" / "3320D_2010_315_RGB_LATLNG.tif"
+    info = model_info(radiometry="equalize", tile_size=256, threshold=0.97)
+    run(str(scene), tmp_path / "slides.gpkg", info, mask=tmp_path / "mask.tif", min_area=200)
+    layer = read(tmp_path / "slides.gpkg")
+    assert layer.crs == "EPSG:4326"
+    assert len(layer) > 3
+    metric = layer.to_crs("EPSG:32734")
+    np.testing.assert_allclose(layer["area_m2"], metric.area, rtol=0.05)
+    with rasterio.open(scene) as raster, rasterio.open(tmp_path / "mask.tif") as mask:
+        np.testing.assert_array_equal(mask.read(1) == 255, raster.read(4) == 0)
+
+
+def test_mars_says_what_it_cannot_do_and_goes_on(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = str(shared_data / "scenes" / "mars" / "mars_vm_rgb.tif")
+    info = model_info(radiometry="equalize", tile_size=512, threshold=0.97, gsd=None)
+    run(scene, tmp_path / "slides.gpkg", info, min_area=1e7)
+    said = capsys.readouterr().err
+    assert said.count("Warning:") == 1
+    assert "lon and lat stay empty" in said
+    layer = read(tmp_path / "slides.gpkg")
+    assert layer["lon"].isna().all()
+    np.testing.assert_allclose(layer["area_m2"], layer.area, rtol=0.2)
+    assert layer["length_m"].notna().all()
+    assert "Mars" in layer.crs.name
+    with pytest.raises(LsmapError, match="GeoJSON is in longitude"):
+        run(scene, tmp_path / "slides.geojson", info)
+
+
+def test_a_turned_scene_keeps_its_place(tmp_path: Path) -> None:
+    turned = Affine.translation(300000, 3500000) * Affine.rotation(20) * Affine.scale(0.5, -0.5)
+    mask = blobs(4, (120, 140))
+    scene = write_scene(tmp_path / "scene.tif", grey(mask), transform=turned)
+    run(scene, tmp_path / "slides.gpkg", mask=tmp_path / "mask.tif", simplify=0)
+    np.testing.assert_array_equal(burnt(read(tmp_path / "slides.gpkg"), Path(scene)), mask)
+    with rasterio.open(tmp_path / "mask.tif") as raster:
+        assert raster.transform.almost_equals(turned)
+
+
+def test_without_crs_measures_stay_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = blobs(5, (100, 100))
+    scene = write_scene(tmp_path / "scene.tif", grey(mask), crs=None, transform=Affine.identity())
+    report = run(scene, tmp_path / "slides.gpkg")
+    assert "no coordinate reference system" in capsys.readouterr().err
+    assert "km²" not in report.summary()
+    layer = read(tmp_path / "slides.gpkg")
+    assert layer["area_m2"].isna().all()
+    assert layer["lon"].isna().all()
+    assert layer["confidence"].notna().all()
+    for option in ("min_area", "fill_holes", "simplify"):
+        with pytest.raises(LsmapError, match="no metres to go by"):
+            run(scene, tmp_path / "other.gpkg", None, **{option: 5.0})
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64), (65, 129)])
+def test_scenes_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.full(size, 200, np.uint8))
+    report = run(scene, tmp_path / "slides.gpkg", simplify=0, mask=tmp_path / "mask.tif")
+    assert report.landslides == 1
+    layer = read(tmp_path / "slides.gpkg")
+    assert layer.geometry[0].equals(shapely.box(*rasterio.open(scene).bounds))
+
+
+def test_scenes_in_different_crs_share_one_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = blobs(6, (100, 100))
+    first = write_scene(tmp_path / "scene.tif", grey(mask))
+    (tmp_path / "other").mkdir()
+    degrees = Affine(5e-6, 0, 102.9, 0, -5e-6, 31.6)
+    second = write_scene(tmp_path / "other" / "scene.tif", grey(mask), "EPSG:4326", degrees)
+    output, folder = tmp_path / "slides.gpkg", tmp_path / "masks"
+    report = run([first, second], output, mask=folder, overlay=folder)
+    assert "reprojected: scene.tif" in capsys.readouterr().err
+    layer = read(output)
+    assert layer.crs == "EPSG:32648"
+    assert list(layer["id"]) == list(range(1, report.landslides + 1))
+    half = report.landslides // 2
+    np.testing.assert_array_equal(burnt(layer[:half], Path(first)), mask)
+    assert layer[half:].to_crs("EPSG:4326").total_bounds[0] >= 102.9 - 1e-9
+    names = [f"scene{number}_{kind}" for number in ("", "_2") for kind in ("mask", "overlay")]
+    assert {path.stem for path in folder.iterdir()} == set(names)
+    with pytest.raises(LsmapError, match="give a folder"):
+        run([first, second], tmp_path / "b.gpkg", mask=tmp_path / "m.tif")
+
+
+def test_the_simplified_outline_is_the_default_and_area_is_the_mask(tmp_path: Path) -> None:
+    mask = blobs(7, (200, 200), smooth=4)
+    scene = write_scene(tmp_path / "scene.tif", grey(mask))
+    run(scene, tmp_path / "exact.gpkg", simplify=0)
+    run(scene, tmp_path / "simple.gpkg")
+    exact, simple = read(tmp_path / "exact.gpkg"), read(tmp_path / "simple.gpkg")
+    np.testing.assert_allclose(exact["area_m2"], simple["area_m2"])
+    moved = exact.boundary.hausdorff_distance(simple.boundary)
+    assert 0 < moved.max() <= 0.25 + 1e-6
+    assert (simple["perimeter_m"] < exact["perimeter_m"]).all()
+
+
+def test_the_geopackage_carries_its_style(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
+    run(scene, tmp_path / "slides.gpkg")
+    styles = read(tmp_path / "slides.gpkg", layer="layer_styles")
+    assert list(styles["useAsDefault"]) == [True]
+    assert list(styles["f_table_name"]) == ["landslides"]
+    assert 'type="graduatedSymbol" attr="confidence"' in styles["styleQML"][0]
+
+
+def test_geojson_is_wgs84_to_the_centimetre(tmp_path: Path) -> None:
+    mask = blobs(1, (80, 80))
+    scene = write_scene(tmp_path / "scene.tif", grey(mask))
+    run(scene, tmp_path / "a.gpkg", simplify=0)
+    run(scene, tmp_path / "a.geojson", simplify=0)
+    there = read(tmp_path / "a.geojson").to_crs("EPSG:32648")
+    assert read(tmp_path / "a.gpkg").hausdorff_distance(there).max() < 0.01
+    assert pyproj.CRS(read(tmp_path / "a.geojson").crs).to_epsg() == 4326

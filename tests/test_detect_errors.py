@@ -1,0 +1,194 @@
+"""`detect` refuses what cannot work before any work, and leaves nothing when it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import blobs, brightness, grey, model_info, nothing_but, read, write_scene
+from fakes import detect_brightness as run
+
+from landslide_mapper.detect import detect_with
+from landslide_mapper.detect_plan import DetectConfig
+from landslide_mapper.errors import LsmapError, LsmapFailure
+
+
+def test_outputs_that_exist_are_kept_unless_told(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
+    output = tmp_path / "slides.shp"
+    run(scene, output)
+    (tmp_path / "slides.qix").write_bytes(b"index of the old layer")
+    (tmp_path / "slides.qml").write_text("mine")
+    before = output.read_bytes()
+    with pytest.raises(LsmapError, match="--overwrite"):
+        run(scene, output, threshold=0.9)
+    assert output.read_bytes() == before
+    run(scene, tmp_path / "slides.fgb")
+    assert (tmp_path / "slides.qml").read_text() == "mine"
+    run(scene, output, threshold=0.9, overwrite=True)
+    assert len(read(output)) == 0
+    assert "graduatedSymbol" in (tmp_path / "slides.qml").read_text()
+    assert not (tmp_path / "slides.qix").exists()
+
+
+def refused(tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
+    return [
+        ({"output": tmp_path / "slides.xyz"}, {}, "end the name with"),
+        ({"output": tmp_path / "no" / "slides.gpkg"}, {}, "no such folder"),
+        ({"mask": tmp_path / "no" / "mask.tif"}, {}, "no such folder"),
+        ({"mask": tmp_path / "mask.jpg"}, {}, "give a .tif file, or a folder"),
+        ({"mask": tmp_path / "scene.tif"}, {}, "this file exists"),
+        ({"mask": tmp_path / "scene.tif", "overwrite": True}, {}, "this is an input"),
+        ({"mask": tmp_path / "a.tif", "probability": tmp_path / "a.tif"}, {}, "two outputs"),
+        ({"threshold": 0.0}, {}, "--threshold"),
+        ({"threshold": 1.5}, {}, "--threshold"),
+        ({"overlap": 64}, {}, "--overlap 64"),
+        ({"min_area": -1.0}, {}, "--min-area -1"),
+        ({"batch_size": 0}, {}, "--batch-size"),
+        ({"bands": (1, 2)}, {}, "--bands names 2 bands"),
+        ({"bands": (1, 2, 9)}, {}, "no band 9"),
+        ({}, {"band_count": 4, "bands": (1, 2, 3, 4)}, "has 3 bands; the model fake was trained"),
+    ]
+
+
+@pytest.mark.parametrize("case", range(15))
+def test_bad_input_is_refused_before_any_work(tmp_path: Path, case: int) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
+    options, changes, message = refused(tmp_path)[case]
+    output = options.pop("output", tmp_path / "slides.gpkg")
+    with pytest.raises(LsmapError, match=message) as error:
+        run(scene, output, model_info(**changes), **options)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+    assert nothing_but(tmp_path, "scene.tif")
+
+
+def test_a_model_without_stretch_refuses_other_pixels(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.full((80, 80), 900, np.uint16))
+    with pytest.raises(LsmapError, match="takes 8-bit pixels only"):
+        run(scene, tmp_path / "slides.gpkg")
+
+
+def test_alpha_never_goes_into_the_model(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))), count=4, alpha="yes")
+    info = model_info(band_count=4, bands=(1, 2, 3, 4))
+    with pytest.raises(LsmapError, match="band 4 is transparency"):
+        run(scene, tmp_path / "slides.gpkg", info)
+    assert run(scene, tmp_path / "slides.gpkg").landslides > 0
+
+
+def test_pixel_sizes_far_from_the_training_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
+    run(scene, tmp_path / "a.gpkg", model_info(gsd=2.0))
+    assert "pixels are 0.5 m, the model was trained at 2 m" in capsys.readouterr().err
+    run(scene, tmp_path / "b.gpkg", model_info(gsd=0.7))
+    assert "trained at" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("CUDA out of memory")])
+def test_a_run_that_ends_half_way_leaves_nothing(tmp_path: Path, error: Any) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (300, 80))))
+    calls = 0
+
+    def breaks(windows: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise error
+        return brightness(windows)
+
+    config = DetectConfig((scene,), tmp_path / "s.gpkg", mask=tmp_path / "m.tif")
+    expected = KeyboardInterrupt if error is KeyboardInterrupt else LsmapFailure
+    with pytest.raises(expected):
+        detect_with(config, breaks, model_info())
+    assert nothing_but(tmp_path, "scene.tif")
+
+
+def test_a_source_that_breaks_off_is_one_clear_line(tmp_path: Path) -> None:
+    band = np.random.default_rng(0).integers(1, 255, (600, 300)).astype(np.uint8)
+    scene = write_scene(tmp_path / "scene.tif", band)
+    os.truncate(scene, os.path.getsize(scene) // 2)
+    with pytest.raises(LsmapError, match="cannot be read") as error:
+        run(scene, tmp_path / "slides.gpkg", mask=tmp_path / "mask.tif")
+    assert "\n" not in str(error.value)
+    assert nothing_but(tmp_path, "scene.tif")
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fakes import brightness, model_info
+from landslide_mapper.detect import detect_with
+from landslide_mapper.detect_plan import DetectConfig
+from landslide_mapper.errors import LsmapFailure
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder, limit = Path(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+config = DetectConfig((str(folder / "scene.tif"),), folder / "slides.gpkg",
+                      probability=folder / "percent.tif")
+try:
+    detect_with(config, brightness, model_info())
+except LsmapFailure as error:
+    print("REFUSED", error)
+"""
+
+
+@pytest.mark.parametrize("limit", [2_000, 100_000, 180_000])
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files stands for the disk; GDAL meets it at different moments."""
+    noise = np.random.default_rng(0).integers(1, 255, (500, 500)).astype(np.uint8)
+    write_scene(tmp_path / "scene.tif", noise)
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, here, str(tmp_path), str(limit)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=False,
+    )
+    assert "REFUSED" in done.stdout, done.stderr
+    assert len(done.stdout.strip().splitlines()) == 1
+    assert nothing_but(tmp_path, "scene.tif")
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fakes import brightness, model_info
+from landslide_mapper.detect import detect_with
+from landslide_mapper.detect_plan import DetectConfig
+folder = Path(sys.argv[2])
+config = DetectConfig((str(folder / "scene.tif"),), folder / "slides.gpkg",
+                      mask=folder / "mask.tif")
+detect_with(config, brightness, model_info(tile_size=256))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
+    peaks = []
+    band = grey(blobs(8, (500, 500), 0.2, smooth=20))
+    for repeat in (2, 32):
+        folder = tmp_path / str(repeat)
+        folder.mkdir()
+        write_scene(folder / "scene.tif", np.tile(band, (repeat, 1)), compress="deflate")
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(Path(__file__).parent), str(folder)],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "GDAL_CACHEMAX": "8"},
+            check=True,
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    # All of the longer scene as float32 would be 32 MB, with its bands and mask 32 MB more.
+    assert peaks[1] - peaks[0] < 24, peaks

@@ -1,0 +1,285 @@
+"""``lsmap info`` on every kind of thing, and on things that are none."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+from rasterio.transform import from_origin
+from safetensors.numpy import save_file
+
+from landslide_mapper import info
+from landslide_mapper.checkpoint import ModelInfo
+from landslide_mapper.cli import main
+from landslide_mapper.config import ModelConfig, TrainConfig, to_dict
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.history import write_log
+from landslide_mapper.info import describe
+
+
+def write_raster(path: Path, array: np.ndarray, **profile: object) -> Path:
+    """A GeoTIFF of (B, H, W)."""
+    settings = {
+        "driver": "GTiff",
+        "count": array.shape[0],
+        "height": array.shape[1],
+        "width": array.shape[2],
+        "dtype": array.dtype,
+        "crs": "EPSG:32648",
+        "transform": from_origin(300000, 3500000, 2.0, 2.0),
+    }
+    with rasterio.open(path, "w", **(settings | profile)) as raster:
+        raster.write(array)
+    return path
+
+
+def write_model(path: Path, **changes: object) -> Path:
+    """A model file with a true header and no weights."""
+    values: dict[str, object] = {
+        "name": "made-up",
+        "model": ModelConfig(backbone="resnet18"),
+        "bands": (1, 2, 3),
+        "radiometry": "equalize",
+        "tile_size": 512,
+        "gsd": 0.5,
+        "threshold": 0.4,
+        "metrics": {"landslide_iou": 0.5},
+        "data": "nothing",
+    }
+    header = ModelInfo(**(values | changes)).to_metadata()  # type: ignore[arg-type]
+    save_file({"nothing": np.zeros(1, np.float16)}, path, metadata=header)
+    return path
+
+
+def test_bundled_scene(bundled_scene: Path, bundled_model: Path) -> None:
+    found = describe(str(bundled_scene)).to_dict()
+    assert found["kind"] == "scene"
+    assert found["size"] == [1024, 1024]
+    assert found["bands"] == 3
+    assert found["dtype"] == ["uint8"]
+    assert found["crs"] == "EPSG:32648"
+    assert found["gsd_m"] == pytest.approx([0.5, 0.5], rel=2e-3)
+    assert found["valid_share"] == 1.0
+    west, south, east, north = found["lonlat"]
+    assert 102 < west < east < 104
+    assert 31 < south < north < 32
+    assert found["bundled_model"] is True
+
+
+def test_text_is_aligned_and_names_the_units(bundled_scene: Path) -> None:
+    lines = describe(str(bundled_scene)).to_text().splitlines()
+    assert lines[0] == f"scene: {bundled_scene}"
+    rows = [line for line in lines[1:] if not line.startswith("   ")]
+    starts = {len(row) - len(row[2:].split("  ", 1)[1].lstrip()) for row in rows}
+    assert len(starts) == 1
+    assert any("1024 x 1024 pixels" in row for row in rows)
+    assert any(" m at the centre" in row for row in rows)
+
+
+def test_json_of_the_command(bundled_scene: Path) -> None:
+    result = CliRunner().invoke(main, ["info", "--json", str(bundled_scene)])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == describe(str(bundled_scene)).to_dict()
+
+
+def test_valid_share_counts_nodata(tmp_path: Path) -> None:
+    image = np.full((3, 100, 200), 7, np.uint8)
+    image[:, :, :50] = 0
+    found = describe(str(write_raster(tmp_path / "a.tif", image, nodata=0))).to_dict()
+    assert found["valid_share"] == 0.25 * 3
+    assert found["nodata"] == 0
+
+
+def test_valid_share_of_a_huge_raster_comes_from_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.full((1, 600, 600), 7, np.uint8)
+    image[:, :300] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+    monkeypatch.setattr(info, "READ_WHOLE_PX", 1000)
+    monkeypatch.setattr(info, "PROBE_SIDE", 32)
+    report = describe(str(path))
+    assert report.to_dict()["valid_share"] == pytest.approx(0.5, abs=0.01)
+    assert "from 64 windows of 32 x 32" in report.to_text()
+
+
+def test_raster_without_crs_says_so(tmp_path: Path) -> None:
+    image = np.ones((3, 8, 8), np.uint8)
+    report = describe(str(write_raster(tmp_path / "a.tif", image, crs=None)))
+    found = report.to_dict()
+    assert found["crs"] is None
+    assert found["gsd_m"] is None
+    assert found["lonlat"] is None
+    assert "none: polygons of it would have no place" in report.to_text()
+
+
+def test_a_mask_with_a_colour_table_is_described_though_no_scene(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "mask.tif", np.ones((1, 8, 8), np.uint8), nodata=255)
+    with rasterio.open(path, "r+") as raster:
+        raster.write_colormap(1, {0: (0, 0, 0, 0), 1: (255, 0, 0, 255)})
+    report = describe(str(path))
+    assert report.to_dict()["usable"] is False
+    assert report.to_dict()["nodata"] == 255
+    assert "cannot be used: band 1 holds palette numbers" in report.to_text()
+
+
+def test_a_table_without_geometry(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("name,area\none,1\n")
+    report = describe(str(path))
+    assert report.to_dict()["layers"][0]["geometry"] is None
+    assert "table: table without geometry" in report.to_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bands": (1, 2, 4)}, "it reads bands 1,2,4, the scene has 3"),
+        ({"radiometry": "none"}, "it takes uint8 pixels as they are, the scene has uint16"),
+        ({"gsd": 0.2}, "10 times those of the training"),
+        ({"gsd": 2.0}, "can serve it"),
+        ({"bands": (1, 2, 3, 4)}, "it reads bands 1,2,3,4, the scene has 3"),
+    ],
+)
+def test_whether_the_bundled_model_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], said: str
+) -> None:
+    model = write_model(tmp_path / "m.safetensors", **changes)
+    monkeypatch.setattr(info, "bundled_model", lambda: model)
+    scene = write_raster(tmp_path / "a.tif", np.ones((3, 8, 8), np.uint16))
+    report = describe(str(scene))
+    assert said in report.to_text()
+    assert report.to_dict()["bundled_model"] is ("cannot" not in report.to_text())
+
+
+def test_bundled_labels(bundled_labels: Path) -> None:
+    (layer,) = describe(str(bundled_labels)).to_dict()["layers"]
+    assert layer["layer"] == "landslides"
+    assert layer["features"] == 3
+    assert layer["crs"] == "EPSG:4326"
+    # The sum of the areas in the scene's own UTM pixels, scale factor of the zone within 0.1 %.
+    assert layer["area_m2"] == pytest.approx(72357.25, rel=1e-3)
+
+
+def test_labels_with_odd_features(tmp_path: Path) -> None:
+    def feature(geometry: dict[str, object] | None) -> dict[str, object]:
+        return {"type": "Feature", "properties": {}, "geometry": geometry}
+
+    bow = [[[0, 0], [0.01, 0.01], [0.01, 0], [0, 0.01], [0, 0]]]
+    path = tmp_path / "odd.geojson"
+    path.write_text(
+        json.dumps(
+            {
+                "type": "FeatureCollection",
+                "features": [
+                    feature({"type": "Polygon", "coordinates": bow}),
+                    feature({"type": "Point", "coordinates": [0, 0]}),
+                    feature(None),
+                ],
+            }
+        )
+    )
+    (layer,) = describe(str(path)).to_dict()["layers"]
+    assert layer["features"] == 3
+    assert layer["repaired"] == 1
+    assert layer["not_polygon"] == 1
+    assert layer["null_or_empty"] == 1
+    # A bow tie of two triangles on the equator: half of a square of 0.01°.
+    assert layer["area_m2"] == pytest.approx(0.5 * 1113.2 * 1105.7, rel=1e-3)
+
+
+def test_model(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.safetensors")
+    path.with_suffix(".md").write_text("a card")
+    report = describe(str(path))
+    found = report.to_dict()
+    assert found["kind"] == "model"
+    assert found["threshold"] == 0.4
+    assert found["metrics"] == {"landslide_iou": 0.5}
+    assert found["card"] == str(path.with_suffix(".md"))
+    assert "landslide_iou 0.5000" in report.to_text()
+
+
+def test_bundled_model(bundled_model: Path) -> None:
+    found = describe(str(bundled_model)).to_dict()
+    assert found["card"], "the bundled model has a card beside it"
+    assert found["bytes"] <= 35e6
+    assert 0 < found["threshold"] < 1
+    assert found["metrics"]
+    assert datetime.fromisoformat(found["created"])
+
+
+def test_run(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=7, model=ModelConfig(backbone="resnet34"))
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    assert describe(str(tmp_path)).to_dict()["log"] is None
+
+    rows = [{"epoch": n + 1, "landslide_iou": iou} for n, iou in enumerate((0.1, 0.6, 0.4))]
+    write_log(rows, tmp_path / "log.csv")
+    write_model(tmp_path / "best.safetensors")
+    report = describe(str(tmp_path))
+    found = report.to_dict()
+    assert found["kind"] == "run"
+    assert found["epochs"] == 7
+    assert found["backbone"] == "resnet34"
+    assert found["log"]["epochs"] == 3
+    assert found["log"]["best"] == {"epoch": 2, "landslide_iou": 0.6}
+    assert found["name"] == "made-up"
+    assert "0.6000 in epoch 2" in report.to_text()
+
+
+def test_what_is_nothing_of_ours(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no raster")
+    for path, said in (
+        (tmp_path / "absent.tif", "there is no such file"),
+        (text, "neither a raster nor a vector layer"),
+        (tmp_path, "this folder is no dataset"),
+    ):
+        with pytest.raises(LsmapError, match=said) as caught:
+            describe(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_model_is_told_from_a_raster(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"not a model")
+    with pytest.raises(LsmapError, match="not a safetensors file"):
+        describe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("scene", "valid", "lonlat"),
+    [
+        ("mars/mars_vm_rgb.tif", 0.204, False),
+        ("everest/LE71400412000304SGS00_RGB.tif", 1.0, True),
+        ("chattogram/chattogram_s2_rgbn.tif", 0.39, True),
+    ],
+)
+def test_real_scenes(shared_data: Path, scene: str, valid: float, lonlat: bool) -> None:
+    found = describe(str(shared_data / "scenes" / scene)).to_dict()
+    assert found["valid_share"] == pytest.approx(valid, abs=0.01)
+    assert (found["lonlat"] is not None) is lonlat
+
+
+def test_real_label_layers(shared_data: Path) -> None:
+    folder = shared_data / "polygons" / "thaw_slumps"
+    layers = {
+        path.parent.name: describe(str(path)).to_dict()["layers"][0]
+        for pattern in ("*/*.shp", "*/*.gpkg")
+        for path in folder.glob(pattern)
+    }
+    assert layers["geocentric"]["area_m2"] is None
+    assert layers["no-crs"]["crs"] is None
+    assert layers["empty (no features)"]["features"] == 0
+    assert layers["self-intersecting"]["repaired"] == 1
+    # The layer is in a conformal projection, which stretches areas; Albers' does not.
+    slumps = geopandas.read_file(next(folder.glob("polygon-z*/*.shp"))).to_crs("ESRI:102008")
+    area = slumps.make_valid().area.sum()
+    assert layers["polygon-z (Segal2015)"]["area_m2"] == pytest.approx(area, rel=1e-3)
