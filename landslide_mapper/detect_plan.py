@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyproj
+from affine import Affine
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
@@ -153,13 +154,20 @@ def _open(path: str, bands: Sequence[int] | None, info: ModelInfo) -> Scene:
             f"{path}: band {alpha[0]} is transparency, and the model {info.name} takes "
             f"{info.band_count} bands of colour; say which to use with --bands"
         )
-    scene = open_scene(path, chosen)
+    scene = _where_qgis_has_it(open_scene(path, chosen))
     if info.radiometry == "none" and scene.dtype != "uint8":
         raise LsmapError(
             f"{path}: pixels are {scene.dtype}; the model {info.name} was trained without a "
             "stretch and takes 8-bit pixels only; convert the scene or use a model that was "
             "prepared with --stretch equalize"
         )
+    return scene
+
+
+def _where_qgis_has_it(scene: Scene) -> Scene:
+    """A plain image, without any georeference, below the x axis: there QGIS shows it upright."""
+    if scene.crs is None and scene.transform.is_identity:
+        return replace(scene, transform=Affine.scale(1, -1))
     return scene
 
 

@@ -203,6 +203,11 @@ def test_without_crs_measures_stay_empty(
     assert layer["area_m2"].isna().all()
     assert layer["lon"].isna().all()
     assert layer["confidence"].notna().all()
+    # QGIS shows a plain image upright below the x axis; the polygons lie on it there.
+    bounds = layer.total_bounds
+    assert bounds[0] >= 0
+    assert bounds[1] >= -100
+    assert bounds[3] <= 0
     for option in ("min_area", "fill_holes", "simplify"):
         with pytest.raises(LsmapError, match="no metres to go by"):
             run(scene, tmp_path / "other.gpkg", None, **{option: 5.0})

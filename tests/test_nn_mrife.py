@@ -11,7 +11,7 @@ from torch import nn
 
 from landslide_mapper.config import ModelConfig
 from landslide_mapper.nn.encoder import Encoder, dilated_resnet, inflate_stem
-from landslide_mapper.nn.mrife import MRIFE, Losses, Normalise
+from landslide_mapper.nn.mrife import MRIFE, Decoder, Losses, Normalise
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 
@@ -96,6 +96,18 @@ def test_encoder_at_the_size_of_the_paper() -> None:
     with torch.inference_mode():
         features = Encoder("resnet18", last_layer=3).eval()(torch.zeros(1, 3, 512, 512))
     assert features.shape == (1, 256, 64, 64)
+
+
+def test_a_fresh_decoder_makes_no_checkerboard() -> None:
+    """Where the features are constant, so is the answer, away from the border's padding."""
+    torch.manual_seed(0)
+    decoder = Decoder(32, 0.0).eval()
+    constant = torch.randn(1, 32, 1, 1).expand(1, 32, 8, 8)
+    with torch.inference_mode():
+        logits = decoder(constant)[0]
+    assert logits.shape == (64, 64)
+    assert logits[16:48, 16:48].std() < 1e-6
+    assert logits.std() > 1e-3  # it is no constant function
 
 
 def test_nodata_becomes_the_mean_colour_and_black_does_not() -> None:
