@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from landslide_mapper import __version__
-from landslide_mapper.config import BACKBONES, FUSIONS, MASK_BLOCKS, SCHEDULES
+from landslide_mapper.config import BACKBONES, FUSED_VIEWS, FUSIONS, MASK_BLOCKS, SCHEDULES
 from landslide_mapper.errors import LsmapError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -254,6 +254,12 @@ def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
 @_setting("--aspp-channels", kind=int, text="Width of the features.", default=256)
 @_setting(
     "--fusion", kind=click.Choice(FUSIONS), text="How the two branches are joined.", default="add"
+)
+@_setting(
+    "--fused-view",
+    kind=click.Choice(FUSED_VIEWS),
+    text="Image whose student features are fused; masked is the paper's and leaks labels.",
+    default="whole",
 )
 @_setting("--block-size", kind=int, text="Side of a masked block in pixels, 8 or 16.", default=8)
 @_setting(

@@ -16,6 +16,7 @@ from landslide_mapper.errors import LsmapError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 FUSIONS = ("add", "concat")
+FUSED_VIEWS = ("whole", "masked")
 MASK_BLOCKS = ("edge", "interior", "all")
 BLOCK_SIZES = (8, 16)
 SCHEDULES = ("constant", "poly")
@@ -32,6 +33,9 @@ class ModelConfig:
         aspp_channels: width of the features, C in the paper.
         aspp_rates: dilations of the 3×3 convolutions in ASPP.
         fusion: ``add`` (the paper's) or ``concat`` followed by a 1×1 convolution.
+        fused_view: what the student sees when its features are fused in training: the ``whole``
+            image, or the ``masked`` one as the paper has it, which gives the labels away (see
+            `landslide_mapper.nn.mrife`).
         dropout: probability of a dropped channel in the decoder.
         block_size: side of a masked block in pixels.
         mask_blocks: which blocks stand for landslide: ``edge``, ``interior`` or ``all``.
@@ -47,6 +51,7 @@ class ModelConfig:
     aspp_channels: int = 256
     aspp_rates: tuple[int, ...] = (12, 24, 36)
     fusion: str = "add"
+    fused_view: str = "whole"
     dropout: float = 0.1
     block_size: int = 8
     mask_blocks: str = "edge"
@@ -66,6 +71,7 @@ class ModelConfig:
         _one_of("backbone", self.backbone, BACKBONES)
         _one_of("last_layer", self.last_layer, (3, 4))
         _one_of("fusion", self.fusion, FUSIONS)
+        _one_of("fused_view", self.fused_view, FUSED_VIEWS)
         _one_of("mask_blocks", self.mask_blocks, MASK_BLOCKS)
         _one_of("block_size", self.block_size, BLOCK_SIZES)
         _between("band_count", self.band_count, 1, 1024)

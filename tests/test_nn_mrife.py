@@ -200,21 +200,38 @@ def test_images_without_landslide_give_only_cross_entropy() -> None:
     losses.total.backward()
 
 
-def test_the_segmentation_branch_sees_the_whole_image_and_the_student_the_masked_one() -> None:
-    model = MRIFE(SMALL).train()
-    seen: dict[str, torch.Tensor] = {}
-    for name in ("segmentation", "student", "teacher"):
+@pytest.mark.parametrize(("view", "passes"), [("whole", 2), ("masked", 1)])
+def test_what_the_three_encoders_see(view: str, passes: int) -> None:
+    model = MRIFE(dataclasses.replace(SMALL, fused_view=view)).train()
+    seen: dict[str, list[torch.Tensor]] = {"segmentation": [], "student": [], "teacher": []}
+    for name, images_seen in seen.items():
         getattr(model, name).register_forward_pre_hook(
-            lambda _module, args, name=name: seen.__setitem__(name, args[0].clone())
+            lambda _module, args, images_seen=images_seen: images_seen.append(args[0].clone())
         )
     images, labels = batch()
     training_losses(model, images, labels)
     normalised = model.normalise(images)
-    assert torch.equal(seen["segmentation"], normalised)
-    assert torch.equal(seen["teacher"], normalised)
-    hidden = (seen["student"] != normalised).any(1)
+    assert [len(images_seen) for images_seen in seen.values()] == [1, passes, 1]
+    assert torch.equal(seen["segmentation"][0], normalised)
+    assert torch.equal(seen["teacher"][0], normalised)
+    masked = seen["student"][0]
+    hidden = (masked != normalised).any(1)
     assert hidden.any()
-    assert (seen["student"].masked_select(hidden[:, None]) == 0).all()
+    assert (masked.masked_select(hidden[:, None]) == 0).all()
+    assert view == "masked" or torch.equal(seen["student"][1], normalised)
+
+
+def test_the_mask_cannot_give_the_labels_to_the_decoder() -> None:
+    """The cross-entropy is the same whatever blocks are masked, unless the paper's way is asked."""
+    images, labels = batch()
+    for view, leaks in (("whole", False), ("masked", True)):
+        torch.manual_seed(0)
+        model = MRIFE(dataclasses.replace(SMALL, fused_view=view, dropout=0.0)).train()
+        entropies = [
+            model(images, labels, torch.Generator().manual_seed(seed)).cross_entropy
+            for seed in (1, 2)
+        ]
+        assert torch.equal(*entropies) != leaks
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,12 @@
-"""MRIFE: mask-recovering and interactive-feature-enhancing segmentation (He et al.)."""
+"""MRIFE: mask-recovering and interactive-feature-enhancing segmentation (He et al.).
+
+One departure from the paper. There, training fuses the student's features of the *masked* image.
+But half of the blocks along each landslide's outline are masked, so the mask itself draws the
+outline: the decoder learns to read it, and finds nothing when it predicts, where no block is
+masked. Here the student also sees the whole image, and those features are fused; reconstruction
+and contrast work on the masked one as in the paper. The student still learns from all three
+losses. ``fused_view="masked"`` is the paper's way.
+"""
 
 from __future__ import annotations
 
@@ -109,9 +117,10 @@ class Fusion(nn.Module):
 class MRIFE(nn.Module):
     """Segmentation encoder + student and teacher encoders + fusion + decoder.
 
-    With labels the call trains: the student sees the image with blocks masked, its features are
-    added to those of the segmentation encoder, and the losses of eq. 8 are returned. Without
-    labels it predicts: the teacher's features of the whole image are added.
+    With labels the call trains: the student reconstructs and contrasts the blocks masked in its
+    view of the image, its features of the whole image are added to those of the segmentation
+    encoder, and the losses of eq. 8 are returned. Without labels it predicts: the teacher's
+    features are added.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -181,7 +190,8 @@ class MRIFE(nn.Module):
         student = self.student(masked)
         with torch.no_grad():
             teacher = self.teacher(normalised)
-        logits = self.decoder(self.fusion(self.segmentation(normalised), student))
+        enhancement = student if config.fused_view == "masked" else self.student(normalised)
+        logits = self.decoder(self.fusion(self.segmentation(normalised), enhancement))
 
         landslide, background = (
             to_feature_points(drawn, config.block_size, STRIDE) for drawn in (landslide, background)
