@@ -16,7 +16,13 @@ import numpy as np
 from rasterio.errors import RasterioError
 from tqdm import tqdm
 
-from landslide_mapper.checkpoint import ModelInfo, find_model, load_predictor, read_info
+from landslide_mapper.checkpoint import (
+    ModelInfo,
+    choose_device,
+    find_model,
+    load_predictor,
+    read_info,
+)
 from landslide_mapper.detect_plan import DetectConfig, ScenePlan, plan_detection
 from landslide_mapper.errors import LsmapFailure, note
 from landslide_mapper.geo import blend, rasters, style, vectors
@@ -74,8 +80,6 @@ def detect(config: DetectConfig) -> DetectReport:
     note(f"model {info.name} ({why}: {path}), threshold {config.threshold_of(info):g}")
     predict, info = load_predictor(path, config.device)
     if config.batch_size is None:
-        from landslide_mapper.checkpoint import choose_device
-
         cuda = choose_device(config.device).type == "cuda"
         config = config.with_batch_size(CUDA_BATCH if cuda else 1)
     return _run(config, plans, predict, info)

@@ -69,7 +69,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
                     "No tile has a landslide pixel: the polygons lie under nodata or ignored "
                     "ground, or are smaller than a pixel."
                 )
-            _write_footprints(folder / TILES, layout, written, config.tile_size)
+            _write_footprints(folder / TILES, layout, written)
             info = _info(config, layout, records, dropped)
             (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -166,7 +166,7 @@ def _negative(record: TileRecord) -> bool:
     return record.landslide_px == 0
 
 
-def _write_footprints(path: Path, layout: Layout, records: Sequence[TileRecord], tile: int) -> None:
+def _write_footprints(path: Path, layout: Layout, records: Sequence[TileRecord]) -> None:
     plans = [record.plan for record in records]
     crs, together = common_crs([source.crs for source in layout.sources])
     shapes: Any = [None] * len(plans)

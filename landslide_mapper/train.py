@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -203,8 +203,6 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
 
 def _with_band_count(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """The network takes as many bands as the dataset has."""
-    from dataclasses import replace
-
     return replace(config, model=replace(config.model, band_count=dataset.band_count))
 
 
