@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from landslide_mapper.config import ModelConfig, from_dict, to_dict
 from landslide_mapper.errors import LsmapError, note
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 METADATA_KEY = "lsmap"
 SUFFIX = ".safetensors"
-
-Predictor = Callable[[np.ndarray], np.ndarray]
-"""uint8 images (N, B, H, W), H and W multiples of 8 → landslide probability float32 (N, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -161,30 +156,6 @@ def load_model(path: Path | str, device: str | torch.device = "cpu") -> tuple[MR
     except RuntimeError as error:
         raise LsmapError(f"{path}: the weights do not fit the header: {error}") from error
     return model.to(device).eval(), info
-
-
-def load_predictor(path: Path | str, device: str = "auto") -> tuple[Predictor, ModelInfo]:
-    """Load a model as a function from images to probabilities.
-
-    On CUDA the network runs in bf16, on the CPU in float32 (bf16 is far slower there).
-
-    Raises:
-        LsmapError: see `load_model` and `choose_device`.
-    """
-    import torch
-
-    target = choose_device(device)
-    model, info = load_model(path, target)
-    model = model.to(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def predict(images: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(target, non_blocking=True)
-        with torch.autocast(target.type, torch.bfloat16, enabled=target.type == "cuda"):
-            logits = model(batch)
-        return torch.sigmoid(logits.float()).cpu().numpy()
-
-    return predict, info
 
 
 def choose_device(name: str) -> torch.device:

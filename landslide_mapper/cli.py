@@ -13,7 +13,15 @@ from typing import Any
 import click
 
 from landslide_mapper import __version__
-from landslide_mapper.config import BACKBONES, FUSED_VIEWS, FUSIONS, MASK_BLOCKS, SCHEDULES
+from landslide_mapper.cli_options import (
+    bands,
+    detect_area,
+    detect_machine,
+    detect_outputs,
+    detect_rules,
+    negatives,
+    train_settings,
+)
 from landslide_mapper.errors import LsmapError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -68,26 +76,6 @@ def main() -> None:
     """
 
 
-def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
-    """Band numbers out of text such as 4,3,2."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter("give band numbers with commas between, e.g. 1,2,3") from None
-
-
-def _negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
-    """A number, "all", or None when the option was not given."""
-    if value is None or value == "all":
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        raise click.BadParameter("give a number such as 0.33, or 'all'") from None
-
-
 @main.command()
 @click.argument("paths", nargs=-1, metavar="SCENE... LABELS")
 @click.option(
@@ -104,7 +92,7 @@ def _negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 @click.option("--ignore-where", help="SQL condition for polygons that are neither yes nor no.")
 @click.option("--aoi", type=str, help="Polygons (any format); what is outside is ignored.")
 @click.option("--labels-crs", help="CRS of LABELS when the file does not know it, e.g. EPSG:4326.")
-@click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: first three]")
+@click.option("--bands", callback=bands, help="Bands to use, from 1.  [default: first three]")
 @click.option("--tile-size", type=int, default=512, show_default=True, help="Pixels a side.")
 @click.option("--stride", type=int, help="Pixels from window to window.  [default: tile size]")
 @click.option(
@@ -116,7 +104,7 @@ def _negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 )
 @click.option(
     "--negatives",
-    callback=_negatives,
+    callback=negatives,
     help="Tiles without landslide per tile with, or 'all'.  [default: 0.33; all with --pairs]",
 )
 @click.option(
@@ -194,11 +182,6 @@ def prepare(
     click.echo("\n".join(report.lines()))
 
 
-def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
-    """An option of `train` that stays unset unless given, so that it can override ``--config``."""
-    return click.option(*names, type=kind, default=None, help=f"{text}  [default: {default}]")
-
-
 @main.command("train")
 @click.argument("datasets", nargs=-1, type=click.Path())
 @click.option(
@@ -220,61 +203,7 @@ def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
     help="Go on with the run of -o (else the last one) after its last finished epoch.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write events for TensorBoard as well.")
-@_setting("--epochs", kind=int, text="Passes over the training tiles.", default=100)
-@_setting("--batch-size", kind=int, text="Tiles per step and process, even.", default=4)
-@_setting("--lr", kind=float, text="Learning rate of SGD.", default=0.007)
-@_setting("--momentum", kind=float, text="Momentum of SGD.", default=0.9)
-@_setting("--weight-decay", kind=float, text="Weight decay of SGD.", default=0.0005)
-@_setting(
-    "--schedule",
-    kind=click.Choice(SCHEDULES),
-    text="Learning rate over the run.",
-    default="constant",
-)
-@_setting("--workers", kind=int, text="Processes that read tiles.", default=4)
-@_setting("--device", kind=str, text="auto, cpu, cuda or cuda:N.", default="auto")
-@_setting("--seed", kind=int, text="Seed of all random numbers.", default=0)
-@_setting(
-    "--compile/--no-compile",
-    "compile",
-    kind=bool,
-    text="Compile the network.",
-    default="no-compile",
-)
-@_setting(
-    "--weights",
-    kind=str,
-    text="Start of the backbones: imagenet, none or a safetensors file.",
-    default="imagenet",
-)
-@_setting(
-    "--backbone", kind=click.Choice(BACKBONES), text="ResNet of the encoders.", default="resnet101"
-)
-@_setting("--last-layer", kind=int, text="Stage the backbone ends with, 3 or 4.", default=4)
-@_setting("--aspp-channels", kind=int, text="Width of the features.", default=256)
-@_setting(
-    "--fusion", kind=click.Choice(FUSIONS), text="How the two branches are joined.", default="add"
-)
-@_setting(
-    "--fused-view",
-    kind=click.Choice(FUSED_VIEWS),
-    text="Image whose student features are fused; masked is the paper's and leaks labels.",
-    default="whole",
-)
-@_setting("--block-size", kind=int, text="Side of a masked block in pixels, 8 or 16.", default=8)
-@_setting(
-    "--mask-blocks",
-    kind=click.Choice(MASK_BLOCKS),
-    text="Blocks that stand for landslide.",
-    default="edge",
-)
-@_setting("--mask-ratio", kind=float, text="Share of those blocks that is masked.", default=0.5)
-@_setting("--ema", kind=float, text="Momentum of the teacher.", default=0.996)
-@_setting("--temperature", kind=float, text="Temperature of the contrast.", default=0.1)
-@_setting("--alpha", kind=float, text="Weight of the reconstruction.", default=1.0)
-@_setting("--beta", kind=float, text="Weight of the contrast.", default=0.1)
-@_setting("--gamma", kind=float, text="Weight of the cross-entropy.", default=1.0)
-@_setting("--dropout", kind=float, text="Dropout in the decoder.", default=0.1)
+@train_settings
 def train_command(
     datasets: tuple[str, ...],
     run: Path | None,
@@ -306,62 +235,20 @@ def train_command(
 
 @main.command("detect")
 @click.argument("scenes", nargs=-1, required=True, metavar="REGION...")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("landslides.gpkg"),
-    show_default=True,
-    help="Polygons: .gpkg, .shp, .geojson (always WGS 84), .fgb or .parquet.",
-)
-@click.option("--model", help="Model file or run.  [default: newest in ./runs, else the bundled]")
-@click.option(
-    "--mask",
-    type=click.Path(path_type=Path),
-    help="Also write a COG: 0, 1 landslide, 255 not seen. A folder for several REGIONs.",
-)
-@click.option(
-    "--probability",
-    type=click.Path(path_type=Path),
-    help="Also write a COG: percent, 255 not seen. A folder for several REGIONs.",
-)
-@click.option(
-    "--overlay",
-    type=click.Path(path_type=Path),
-    help="Also write a picture (.png) with the outlines. A folder for several REGIONs.",
-)
-@click.option("--threshold", type=float, help="Landslide from here on.  [default: the model's]")
-@click.option("--overlap", type=int, help="Pixels windows share.  [default: a quarter window]")
-@click.option(
-    "--min-area",
-    type=float,
-    default=0.0,
-    show_default=True,
-    help="Leave out landslides smaller than this, m² (also in the mask).",
-)
-@click.option(
-    "--fill-holes",
-    type=float,
-    default=0.0,
-    show_default=True,
-    help="Fill holes smaller than this, m² (also in the mask).",
-)
-@click.option(
-    "--simplify",
-    type=float,
-    help="Metres an outline may move; 0 follows the pixel edges.  [default: half a pixel]",
-)
-@click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times slower.")
-@click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: the model's]")
-@click.option("--batch-size", type=int, help="Windows at once.  [default: 1 on CPU, 16 on CUDA]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@detect_outputs
+@detect_rules
+@detect_area
+@detect_machine
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 def detect_command(**options: Any) -> None:
     """Map the landslides of REGION and write them as polygons.
 
-    REGION is anything GDAL opens (GeoTIFF, COG, VRT, URL) and may be larger than memory; several
-    go into one layer, in the CRS of the first. Each polygon has its geodesic area and
-    lengths in metres, the mean and highest probability, and an empty field for your review.
+    REGION is anything GDAL opens (GeoTIFF, VRT, a COG at an https:// or s3:// address), a folder,
+    a quoted pattern or a STAC item, and may be larger than memory; several go into one layer, in
+    the CRS of the first. Each polygon has its geodesic area and lengths in metres, the mean and
+    highest probability, and an empty field for your review.
+
+    A run that was interrupted goes on when the same command is given again.
 
     \b
     Examples:
@@ -369,9 +256,12 @@ def detect_command(**options: Any) -> None:
       lsmap detect region.tif -o slides.gpkg --mask mask.tif --probability percent.tif
       lsmap detect sheets/*.tif -o slides.gpkg --min-area 500 --fill-holes 200 --overlay pictures
       lsmap detect region.tif --model runs/mrife-resnet18-1 --threshold 0.6 --tta
+      lsmap detect https://example.com/cog.tif --bbox 103.1,31.2,103.3,31.4 --bbox-crs EPSG:4326
+      lsmap detect item.json --asset red,green,blue --aoi district.gpkg -o slides.gpkg
+      lsmap detect drone.tif -o slides.gpkg --gsd 0.5 --workers 8
     """
     from landslide_mapper.detect import detect
-    from landslide_mapper.detect_plan import DetectConfig
+    from landslide_mapper.mapping.plan import DetectConfig
 
     report = detect(DetectConfig(**options))
     click.echo(report.summary())
@@ -397,6 +287,41 @@ def info(path: str, as_json: bool) -> None:
 
     report = describe(path)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+
+
+@main.command("export")
+@click.argument("model", required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("model.onnx"),
+    show_default=True,
+    help="The ONNX file; it appears when it is complete and checked.",
+)
+@click.option("--scene", help="Put the stretch of this scene (uint8) into the graph.")
+@click.option("--opset", type=int, default=18, show_default=True, help="Version of the operators.")
+@click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
+def export_command(**options: Any) -> None:
+    """Write MODEL as ONNX, for GeoDeep, Deepness in QGIS, and onnxruntime.
+
+    MODEL is a model file or the folder of a run; by default the newest run in ./runs, else the
+    bundled model. Normalisation is inside the graph, and what the tools need to know (classes,
+    threshold, resolution, window, overlap) in its metadata. With --scene they may be fed raw
+    pixels of that scene. Without, lsmap detect --model takes the file as well.
+
+    \b
+    Examples:
+      lsmap export -o model.onnx
+      lsmap export runs/mrife-resnet18-1 -o model.onnx
+      lsmap export -o region.onnx --scene region.tif
+      geodeep region.tif region.onnx
+    """
+    from landslide_mapper.export import ExportConfig, export
+
+    report = export(ExportConfig(**options))
+    click.echo(report.summary())
+    click.echo(f"Next: {report.next_command()}")
 
 
 if __name__ == "__main__":

@@ -1,39 +1,43 @@
-"""``lsmap detect``: landslide polygons of one or more scenes, streamed from pixels to polygons."""
+"""``lsmap detect``: landslide polygons of one or more scenes, streamed from pixels to polygons.
+
+A plan says what is to be done; blocks of the scenes are mapped one by one and kept as parts; the
+parts are joined to the outputs. A run that was interrupted goes on with the parts it has.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shlex
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from rasterio.errors import RasterioError
 from tqdm import tqdm
 
-from landslide_mapper.checkpoint import (
-    ModelInfo,
-    choose_device,
-    find_model,
-    load_predictor,
-    read_info,
-)
-from landslide_mapper.detect_plan import DetectConfig, ScenePlan, plan_detection
+from landslide_mapper import __version__
+from landslide_mapper.checkpoint import ModelInfo, find_model
 from landslide_mapper.errors import LsmapFailure, note
-from landslide_mapper.geo import blend, rasters, style, vectors
-from landslide_mapper.geo.features import Landslides
-from landslide_mapper.geo.overlay import Overlay
-from landslide_mapper.geo.radiometry import Radiometry, fit
-from landslide_mapper.geo.vectorize import Components, StripVectorizer
+from landslide_mapper.geo import blend
+from landslide_mapper.geo.blocks import Block, Layout, runs
+from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.mapping.join import join_all
+from landslide_mapper.mapping.plan import DetectConfig, ScenePlan, plan_detection
+from landslide_mapper.mapping.work import Loader, SceneWork, identify
+from landslide_mapper.mapping.workspace import Workspace
+from landslide_mapper.predictors import load_predictor, read_info
 from landslide_mapper.staging import Staging
 
-CUDA_BATCH = 16
 FULL = 1_000_000  # bytes; with less than that left, a disk is full
+# What a part does not depend on.
+FREE = ("overwrite", "device", "batch_size", "workers", "dask", "scratch", "output", "overlay")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class DetectReport:
     seconds: float
     polygons: Path
     files: tuple[Path, ...]
-    scenes: tuple[str, ...]
+    scenes: tuple[str, ...]  # as GDAL opens them
 
     def summary(self) -> str:
         """The result in a few lines, for the terminal."""
@@ -70,194 +74,176 @@ def _area(area: float) -> str:
 def detect(config: DetectConfig) -> DetectReport:
     """Find the model, map the landslides of all scenes and write what `config` asks for.
 
+    An interrupted run of the same `config` is gone on with. With `workers` or `dask` the pixels
+    are worked on elsewhere; the result is the same.
+
     Raises `LsmapError` for bad options, scenes that do not suit the model and outputs that
-    exist, before any work; `LsmapFailure` when the work cannot be finished (disk full).
-    Nothing is left behind then.
+    exist, before any work; `LsmapFailure` when the work cannot be finished (disk full). Outputs
+    are whole or not there; finished parts are kept for the next try.
     """
     path, why = find_model(config.model)
     info = read_info(path)
-    plans = plan_detection(config, info)
     note(f"model {info.name} ({why}: {path}), threshold {config.threshold_of(info):g}")
-    predict, info = load_predictor(path, config.device)
-    if config.batch_size is None:
-        cuda = choose_device(config.device).type == "cuda"
-        config = config.with_batch_size(CUDA_BATCH if cuda else 1)
-    return _run(config, plans, predict, info)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _run(config, _Model(info, digest, partial(_load, path, config.device), path))
 
 
 def detect_with(config: DetectConfig, predict: blend.Predictor, info: ModelInfo) -> DetectReport:
     """`detect` with a predictor that is at hand: any callable from windows to probabilities."""
-    return _run(config, plan_detection(config, info), predict, info)
+    name = getattr(predict, "__qualname__", type(predict).__qualname__)
+    return _run(config, _Model(info, f"{name} {info}", partial(_itself, predict)))
 
 
-def _run(
-    config: DetectConfig, plans: Sequence[ScenePlan], predict: blend.Predictor, info: ModelInfo
-) -> DetectReport:
-    if config.tta:
-        predict = blend.average_symmetries(predict)
+@dataclass(frozen=True)
+class _Model:
+    """The predictor of a run, not yet loaded."""
+
+    info: ModelInfo
+    identity: str  # says whether parts of an earlier run are of the same model
+    load: Loader
+    path: Path | None = None  # its file, if it has one
+
+
+def _load(path: Path, device: str) -> blend.Predictor:
+    return load_predictor(path, device)[0]
+
+
+def _itself(predict: blend.Predictor) -> blend.Predictor:
+    return predict
+
+
+def _run(config: DetectConfig, model: _Model) -> DetectReport:
     started = time.monotonic()
-    try:
-        with Staging() as staging:
-            count, area = _map_and_publish(config, plans, predict, info, staging)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
-        raise LsmapFailure(
-            f"The device ran out of memory; give a smaller --batch-size ({config.batch_size or 1} "
-            "now) or --device cpu"
-        ) from error
-    pixels = sum(plan.scene.width * plan.scene.height for plan in plans)
-    rasters_made = [p for plan in plans for p in (plan.mask, plan.probability, plan.overlay) if p]
+    space = Workspace(config.output, config.scratch)
+    stopped = space.was_publishing()
+    plans = plan_detection(replace(config, overwrite=config.overwrite or stopped), model.info)
+    with space:
+        works = [_work(config, model.info, number, plan) for number, plan in enumerate(plans)]
+        with _failures(config, space):
+            if not space.begin(_description(config, model, works)) and stopped:
+                plan_detection(config, model.info)  # the outputs there are another run's
+            _map(config, model, works, space)
+            with Staging(config.output.name) as staging:
+                count, area = join_all(config, model.info, works, plans, space.store, staging)
+                space.publishing()
+                staging.publish()
+        space.clear()
+    frames = [work.layout.frame for work in works]
+    made = [path for p in plans for path in (p.mask, p.probability, p.overlay) if path]
     return DetectReport(
         landslides=count,
         area=area,
-        megapixels=pixels / 1e6,
+        megapixels=sum(frame.height * frame.width for frame in frames) / 1e6,
         seconds=time.monotonic() - started,
         polygons=config.output,
-        files=(config.output, *rasters_made),
-        scenes=tuple(plan.scene.path for plan in plans),
+        files=(config.output, *made),
+        scenes=tuple(p.scene.gdal for p in plans if not p.scene.gdal.startswith("<")),
     )
 
 
-def _map_and_publish(
+def _work(config: DetectConfig, info: ModelInfo, number: int, plan: ScenePlan) -> SceneWork:
+    return SceneWork(
+        number=number,
+        scene=plan.scene,
+        layout=Layout(plan.grid, plan.frame),
+        aoi=plan.aoi,
+        radiometry=fit(plan.scene, info.radiometry),
+        threshold=config.threshold_of(info),
+        shaping=config.shaping,
+        mask=plan.mask is not None or config.fill_holes > 0,
+        percent=plan.probability is not None,
+        batch_size=config.batch_size,
+    )
+
+
+def _description(config: DetectConfig, model: _Model, works: Sequence[SceneWork]) -> dict[str, Any]:
+    """All that parts depend on, as JSON values. The keys are shown to people."""
+    chosen = {name: value for name, value in asdict(config).items() if name not in FREE}
+    options = {f"--{name.replace('_', '-')}": repr(value) for name, value in chosen.items()}
+    scenes = {f"{work.scene.path} ({work.number + 1})": identify(work) for work in works}
+    return {"lsmap's version": __version__, "the model": model.identity} | scenes | options
+
+
+def _map(config: DetectConfig, model: _Model, works: Sequence[SceneWork], space: Workspace) -> None:
+    """Make the parts that are missing."""
+    done = space.parts()
+    todo = [
+        (work, [block for block in work.blocks() if work.part_name(block) not in done])
+        for work in works
+    ]
+    if not any(blocks for _, blocks in todo):
+        return
+    if done:
+        note(f"{config.output.name}: going on with an unfinished run, {len(done)} parts are there")
+    if config.workers or config.dask:
+        _map_on_cluster(config, model, todo, space)
+    else:
+        _map_here(_loader(config, model.load)(), todo, space)
+
+
+@dataclass(frozen=True)
+class _Symmetric:
+    """A loader: the mean over the symmetries of another one's predictor."""
+
+    load: Loader
+
+    def __call__(self) -> blend.Predictor:
+        return blend.average_symmetries(self.load())
+
+
+def _loader(config: DetectConfig, load: Loader) -> Loader:
+    return _Symmetric(load) if config.tta else load
+
+
+def _map_here(
+    predict: blend.Predictor, todo: Sequence[tuple[SceneWork, list[Block]]], space: Workspace
+) -> None:
+    pieces = [(work.sized(predict), run) for work, blocks in todo for run in runs(blocks)]
+    windows = sum(work.windows(run) for work, run in pieces)
+    # None: a bar on terminals only.
+    with tqdm(total=windows, unit=" windows", disable=None) as bar:
+        for work, run in pieces:
+            bar.set_description(work.scene.name)
+            work.map_run(run, predict, space.store, bar.update)
+
+
+def _map_on_cluster(
     config: DetectConfig,
-    plans: Sequence[ScenePlan],
-    predict: blend.Predictor,
-    info: ModelInfo,
-    staging: Staging,
-) -> tuple[int, float]:
+    model: _Model,
+    todo: Sequence[tuple[SceneWork, list[Block]]],
+    space: Workspace,
+) -> None:
+    from landslide_mapper.mapping.cluster import KeptModel, map_on_cluster
+
+    load = model.load
+    if model.path:  # workers may not see the file
+        space.store.write(model.path.name, model.path.read_bytes())
+        load = KeptModel(space.store.url, model.path.name, model.identity, config.device)
+    map_on_cluster(config.workers, config.dask, _loader(config, load), todo, space.store)
+
+
+@contextmanager
+def _failures(config: DetectConfig, space: Workspace) -> Iterator[None]:
+    """What may happen on the way, as one line that says how to go on."""
     try:
-        found = _map_scenes(config, plans, predict, info, staging)
-        staging.publish()
+        yield
     except (RasterioError, OSError, sqlite3.Error) as error:
         # What GDAL says of a full disk is often what it failed to read back later on.
         full = shutil.disk_usage(config.output.parent).free < FULL
         reason = "the disk is full" if full else " ".join(str(error).split())
         raise LsmapFailure(
-            f"{config.output}: the results could not be written ({reason}); nothing was left "
-            "behind, make room or choose another place and run again"
+            f"{config.output}: the results could not be written ({reason}); make room or choose "
+            f"another place and run the same command again{_kept(space)}"
         ) from error
-    return found
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise LsmapFailure(
+            "The device ran out of memory; give a smaller --batch-size "
+            f"({config.batch_size or 'chosen by lsmap'} now) or --device cpu{_kept(space)}"
+        ) from error
 
 
-def _map_scenes(
-    config: DetectConfig,
-    plans: Sequence[ScenePlan],
-    predict: blend.Predictor,
-    info: ModelInfo,
-    staging: Staging,
-) -> tuple[int, float]:
-    """Number of landslides and their area; everything asked for is staged."""
-    threshold = config.threshold_of(info)
-    target = vectors.VectorTarget(config.output, plans[0].layer_crs)
-    area = 0.0
-    with vectors.PolygonWriter(target, staging.folder(config.output), threshold) as writer:
-        for plan in plans:
-            task = _Task(config, plan, info, threshold, writer, staging)
-            area += task.map(predict)
-    for path in (*vectors.leftovers(config.output), *vectors.outputs(config.output)):
-        if path.suffix == ".qml":
-            staging.stage_sidecar(path, config.overwrite)
-        else:
-            staging.stage(path)
-    return writer.count, area
-
-
-@dataclass
-class _Task:
-    """One scene on its way: what is asked of it and where its results go."""
-
-    config: DetectConfig
-    plan: ScenePlan
-    info: ModelInfo
-    threshold: float
-    writer: vectors.PolygonWriter
-    staging: Staging
-    area: float = field(default=0.0, init=False)
-
-    def map(self, predict: blend.Predictor) -> float:
-        """Map the scene; returns the area of its landslides in m²."""
-        plan = self.plan
-        radiometry = fit(plan.scene, self.info.radiometry)
-        overlay = Overlay(plan.scene) if plan.overlay else None
-        hidden = self.staging.folder(self.config.output)
-        with ExitStack() as stack:
-
-            def raster(name: str, needed: bool) -> rasters.StripRaster | None:
-                path = hidden / f"strips-{name}.tif"
-                if not needed:
-                    return None
-                return stack.enter_context(rasters.StripRaster(path, plan.scene))
-
-            mask = raster("mask", plan.mask is not None or self.config.fill_holes > 0)
-            probability = raster("probability", plan.probability is not None)
-            landslides = Landslides(plan.scene, self.config.shaping, mask, plan.to_layer)
-
-            def take(components: Components) -> None:
-                self._write(landslides, components, overlay)
-
-            self._stream(predict, radiometry, mask, probability, take)
-        self._finish(hidden, overlay)
-        return self.area
-
-    def _stream(
-        self,
-        predict: blend.Predictor,
-        radiometry: Radiometry,
-        mask: rasters.StripRaster | None,
-        probability: rasters.StripRaster | None,
-        take: Callable[[Components], None],
-    ) -> None:
-        """Strip by strip: predict, threshold, write, vectorise."""
-        scene, grid = self.plan.scene, self.plan.grid
-        vectorizer = StripVectorizer(scene.width)
-        with (
-            closing(blend.prefetch(lambda: blend.scene_rows(scene, radiometry, grid))) as rows,
-            # None: a bar on terminals only.
-            tqdm(total=grid.count, unit=" windows", desc=scene.name, disable=None) as bar,
-        ):
-            strips = blend.blend(rows, predict, grid, self.config.batch_size or 1, bar.update)
-            for strip in strips:
-                found = strip.valid & (strip.probability >= np.float32(self.threshold))
-                if mask:
-                    mask.write(strip.row, rasters.classes(found, strip.valid))
-                if probability:
-                    probability.write(strip.row, rasters.percent(strip.probability, strip.valid))
-                take(vectorizer.add(found, strip.probability))
-            take(vectorizer.finish())
-
-    def _write(
-        self, landslides: Landslides, components: Components, overlay: Overlay | None
-    ) -> None:
-        components, outlines = landslides.shape(components)
-        if len(components) == 0:
-            return
-        rows = list(landslides.attributes(components, outlines, self.info.name))
-        self.area += sum(row["area_m2"] for row in rows)
-        self.writer.write(landslides.on_map(outlines), rows)
-        if overlay:
-            overlay.draw(outlines)
-
-    def _finish(self, hidden: Path, overlay: Overlay | None) -> None:
-        """Turn the strips of this scene into its outputs."""
-        plan = self.plan
-        if plan.mask:
-            rasters.finish_mask(hidden / "strips-mask.tif", self._stage(plan.mask))
-            self._style(plan.mask, style.mask_qml())
-        if plan.probability:
-            strips = hidden / "strips-probability.tif"
-            rasters.finish_probability(strips, self._stage(plan.probability))
-            self._style(plan.probability, style.probability_qml())
-        if plan.overlay and overlay:
-            overlay.save(self._stage(plan.overlay))
-        for strips in hidden.glob("strips-*"):
-            strips.unlink()
-
-    def _stage(self, target: Path) -> Path:
-        for path in rasters.leftovers(target):
-            self.staging.stage(path)
-        return self.staging.stage(target)
-
-    def _style(self, target: Path, qml: str) -> None:
-        sidecar = target.with_suffix(".qml")
-        self.staging.stage_sidecar(sidecar, self.config.overwrite).write_text(qml, "utf-8")
+def _kept(space: Workspace) -> str:
+    count = len(space.parts())
+    return f"; {count} finished part{'s' * (count != 1)} will be used" if count else ""

@@ -15,17 +15,18 @@ import shapely
 from affine import Affine
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 
-from landslide_mapper.checkpoint import SUFFIX, ModelInfo, bundled_model, read_info
+from landslide_mapper.checkpoint import SUFFIX, ModelInfo, bundled_model
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.detect_plan import GSD_FACTOR
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import Labels, crs_name, read_labels
 from landslide_mapper.geo.measure import Measurer, wgs84_transformer
-from landslide_mapper.geo.scene import Scene, SceneReader, open_scene
+from landslide_mapper.geo.remote import is_local, is_remote
+from landslide_mapper.geo.scene import Scene, SceneReader, open_raster, open_scene
 from landslide_mapper.history import read_log
+from landslide_mapper.predictors import ONNX_SUFFIX, read_info
+from landslide_mapper.serving import MAX_ENLARGED, near_training, refusal, size_ratio
 
 LOOK_SIDE = 1024  # side of the decimated read behind the valid share
 PROBE_GRID = 8  # a huge raster without overviews is judged by 8 × 8 windows instead
@@ -79,7 +80,7 @@ def describe(path: str) -> Report:
         if (folder / "config.json").is_file():
             return Report("run", path, _run(folder))
         # Some formats of GDAL are folders (FileGDB); they are tried as sources below.
-    if path.endswith(SUFFIX):
+    if path.endswith((SUFFIX, ONNX_SUFFIX)):
         return Report("model", path, _model(read_info(path), folder))
     if path.endswith("dataset.json") and folder.is_file():
         return describe(str(folder.parent))
@@ -87,12 +88,13 @@ def describe(path: str) -> Report:
         return Report("scene", path, _scene(path))
     if _is_vector(path):
         return Report("labels", path, _labels(path))
+    if is_remote(path):
+        open_raster(path).close()  # raises what the server says
     raise LsmapError(_nothing_known(path))
 
 
 def _nothing_known(path: str) -> str:
-    local = "://" not in path and not path.startswith("/vsi")
-    if local and not Path(path).exists():
+    if is_local(path) and not Path(path).exists():
         return f"{path}: there is no such file or folder."
     if Path(path).is_dir():
         return (
@@ -107,10 +109,10 @@ def _nothing_known(path: str) -> str:
 
 def _is_raster(path: str) -> bool:
     try:
-        with rasterio.open(path):
-            return True
-    except RasterioError:
+        open_raster(path).close()
+    except LsmapError:
         return False
+    return True
 
 
 def _is_vector(path: str) -> bool:
@@ -124,7 +126,7 @@ def _is_vector(path: str) -> bool:
 
 
 def _scene(path: str) -> tuple[Fact, ...]:
-    with rasterio.open(path) as raster:
+    with open_raster(path) as raster:
         facts = _structure(raster)
     try:
         scene = open_scene(path)
@@ -234,28 +236,18 @@ def _serves(scene: Scene) -> Fact:
         model = read_info(bundled_model())
     except LsmapError as error:
         return Fact("bundled_model", "model", None, str(error))
-    refusal = _refusal(scene, model)
-    if refusal:
-        return Fact("bundled_model", "model", False, f"{model.name} cannot serve it: {refusal}")
+    reason = refusal(scene, model)
+    if reason:
+        return Fact("bundled_model", "model", False, f"{model.name} cannot serve it: {reason}")
     text = f"{model.name} (bundled) can serve it"
-    if scene.gsd and model.gsd:
-        ratio = math.sqrt(scene.gsd[0] * scene.gsd[1]) / model.gsd
-        if not 1 / GSD_FACTOR <= ratio <= GSD_FACTOR:
-            text += (
-                f", but its pixels are {ratio:.2g} times those of the training "
-                f"({model.gsd:.2g} m): do not trust it unchecked"
-            )
+    ratio = size_ratio(scene, model)
+    if ratio is not None and not near_training(ratio):
+        text += f", but its pixels are {ratio:.2g} times those of the training: "
+        if ratio > MAX_ENLARGED:
+            text += "do not trust it unchecked"
+        else:
+            text += f"detect reads it at {model.gsd:.2g} m"
     return Fact("bundled_model", "model", True, text)
-
-
-def _refusal(scene: Scene, model: ModelInfo) -> str | None:
-    if max(model.bands) > scene.count:
-        return f"it reads bands {_bands(model.bands)}, the scene has {scene.count}"
-    if any(scene.colorinterp[band - 1] == "alpha" for band in model.bands):
-        return f"it reads bands {_bands(model.bands)}, one of which is the scene's transparency"
-    if model.radiometry == "none" and scene.dtype != "uint8":
-        return f"it takes uint8 pixels as they are, the scene has {scene.dtype}"
-    return None
 
 
 def _bands(bands: tuple[int, ...] | list[int]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -15,14 +15,15 @@ from landslide_mapper.errors import LsmapError, note
 class Staging:
     """A context in which outputs are made; `publish` moves them to their places.
 
-    Whatever was not published is gone when the context ends, however it ends. Each hidden
-    folder lies on the file system of its target, so that the move is one step.
+    Whatever was not published is gone when the context ends, however it ends; what a killed
+    process left is gone with the next one of the same `name`. Each hidden folder lies on the
+    file system of its target, so that the move is one step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._hidden = f".lsmap-{name}"
         self._folders: dict[Path, Path] = {}
         self._moves: list[tuple[Path, Path]] = []
-        self._cleanup = ExitStack()
 
     def __enter__(self) -> Staging:
         return self
@@ -33,7 +34,10 @@ class Staging:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._cleanup.close()
+        for folder in self._folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # finished parts lie beside it
+                folder.parent.rmdir()
 
     def folder(self, target: Path) -> Path:
         """The hidden folder for files that go beside `target`."""
@@ -41,8 +45,10 @@ class Staging:
         if parent not in self._folders:
             # A folder for several rasters may not exist yet; it is made when they are moved.
             above = parent if parent.is_dir() else parent.parent
-            made = tempfile.TemporaryDirectory(prefix=".lsmap-", dir=above)
-            self._folders[parent] = Path(self._cleanup.enter_context(made))
+            made = above / self._hidden / f"staging-{len(self._folders)}"
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir(parents=True)
+            self._folders[parent] = made
         return self._folders[parent]
 
     def stage(self, target: Path) -> Path:

@@ -13,8 +13,6 @@ from rasterio.features import rasterize
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.config import ModelConfig
-from landslide_mapper.detect import DetectReport, detect_with
-from landslide_mapper.detect_plan import DetectConfig
 
 UTM = Affine(0.5, 0.0, 300000.0, 0.0, -0.5, 3500000.0)
 
@@ -82,8 +80,11 @@ def grey(mask: np.ndarray) -> np.ndarray:
 
 def detect_brightness(
     scene: str | list[str], output: Path, info: ModelInfo | None = None, **options: Any
-) -> DetectReport:
+) -> Any:
     """Run `detect` with the predictor `brightness`."""
+    from landslide_mapper.detect import detect_with
+    from landslide_mapper.mapping.plan import DetectConfig
+
     scenes = (scene,) if isinstance(scene, str) else tuple(scene)
     config = DetectConfig(scenes, output, **options)
     return detect_with(config, brightness, info or model_info())

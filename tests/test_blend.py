@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,45 +15,54 @@ from fakes import brightness, write_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.geo.blend import (
     Predictor,
     WindowGrid,
     average_symmetries,
     axis_weights,
     blend,
-    prefetch,
-    scene_rows,
-    window_rows,
 )
-from landslide_mapper.geo.grid import shifted_starts
+from landslide_mapper.geo.blocks import Layout, runs
+from landslide_mapper.geo.grid import Frame, shifted_starts
 from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.reading import scene_rows, window_rows
 from landslide_mapper.geo.scene import open_scene
 
 
 def run(
-    image: np.ndarray, valid: np.ndarray, grid: WindowGrid, predict: Predictor, batch: int = 1
+    image: np.ndarray,
+    valid: np.ndarray,
+    grid: WindowGrid,
+    predict: Predictor,
+    batch: int = 1,
+    frame: Frame | None = None,
 ) -> np.ndarray:
-    """Blend a whole uint8 image (h, w) held in memory; checks that the strips fit together."""
+    """Blend what `frame` needs of a uint8 image (h, w); checks that the strips fit together."""
 
-    def read(row: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(row: int, col: int, height: int, width: int) -> Future[Any]:
         data = np.zeros((1, height, width), np.uint8)
         seen = np.zeros((height, width), bool)
-        part = image[row : row + height]
-        data[0, : len(part), : image.shape[1]] = part
-        seen[: len(part), : image.shape[1]] = valid[row : row + height]
+        part = image[row : row + height, col : col + width]
+        data[0, : part.shape[0], : part.shape[1]] = part
+        seen[: part.shape[0], : part.shape[1]] = valid[row : row + height, col : col + width]
         data[:, ~seen] = 0
-        return data, seen
+        future: Future[Any] = Future()
+        future.set_result((data, seen))
+        return future
 
+    frame = frame or Frame.whole(*image.shape)
+    span = grid.span(frame).whole_batches(grid, batch)
     out = np.full(image.shape, np.nan, np.float32)
-    row = 0
-    for strip in blend(window_rows(read, grid), predict, grid, batch):
+    row, left = grid.rows[span.rows.start], span.left(grid)
+    for strip in blend(window_rows(read, grid, span), predict, grid, span, batch):
         assert strip.row == row
         row += len(strip.probability)
-        out[strip.row : row] = strip.probability
-        np.testing.assert_array_equal(strip.valid, valid[strip.row : row])
-    assert row == len(image)
-    return out
+        cols = slice(left, left + strip.probability.shape[1])
+        out[strip.row : row, cols] = strip.probability
+        np.testing.assert_array_equal(strip.valid, valid[strip.row : row, cols])
+    assert row >= frame.bottom
+    return out[frame.row : frame.bottom, frame.col : frame.right]
 
 
 @given(
@@ -123,7 +135,7 @@ def test_windows_without_valid_pixels_are_not_predicted() -> None:
     np.testing.assert_allclose(out[valid], 200 / 255, atol=1e-6)
 
 
-def test_batches_may_reach_over_rows_of_windows() -> None:
+def test_batches_are_nearly_equal_and_reach_over_rows_of_few_windows() -> None:
     sizes: list[int] = []
 
     def note_size(windows: np.ndarray) -> np.ndarray:
@@ -131,10 +143,101 @@ def test_batches_may_reach_over_rows_of_windows() -> None:
         return brightness(windows)
 
     image = np.full((200, 100), 5, np.uint8)
-    grid = WindowGrid(200, 100, 64, 16)
+    grid = WindowGrid(200, 100, 64, 16)  # 4 rows of 2 windows
     run(image, np.ones(image.shape, bool), grid, note_size, batch=4)
     assert sizes == [4, 4]
-    assert grid.count == 8
+    image = np.full((64, 400), 5, np.uint8)
+    grid = WindowGrid(64, 400, 64, 16)  # 1 row of 8 windows
+    run(image, np.ones(image.shape, bool), grid, note_size, batch=5)
+    assert sizes[2:] == [4, 4]
+
+
+class Ahead:
+    """A predictor that takes all batches before it gives the first answer."""
+
+    batch_size = 3
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        return brightness(windows)
+
+    def stream(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        yield from [self(batch) for batch in batches]
+
+
+def batch_dependent(windows: np.ndarray) -> np.ndarray:
+    """Like a network on a GPU: the last bits depend on how many windows are in the batch."""
+    answer = brightness(windows) * 0.9
+    answer += np.float32(1e-6) * len(windows) + np.float32(1e-3) * windows.mean() / 255
+    return answer
+
+
+@given(
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    tile=st.sampled_from([8, 16, 24]),
+    overlap=st.integers(0, 23),
+    batch=st.integers(1, 9),
+    max_width=st.integers(8, 100),
+    max_pixels=st.integers(100, 9000),
+    nodata=st.sampled_from([0.0, 0.9, 0.999]),
+    seed=st.integers(0, 99),
+)
+def test_blocks_give_the_whole_bit_by_bit(
+    size: tuple[int, int],
+    tile: int,
+    overlap: int,
+    batch: int,
+    max_width: int,
+    max_pixels: int,
+    nodata: float,
+    seed: int,
+) -> None:
+    """Whatever the blocks, for a predictor whose answer depends on its batch."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(1, 256, size).astype(np.uint8)
+    valid = rng.random(size) >= nodata
+    grid = WindowGrid(*size, tile, min(overlap, tile - 1))
+    layout = Layout(grid, Frame.whole(*size), max_width, max_pixels)
+    assert sum(block.frame.height * block.frame.width for block in layout) == image.size
+    for column in range(layout.columns):
+        # Batches are those of a column: this is the result that its blocks must give.
+        first, last = layout.block(0, column).frame, layout.block(layout.bands - 1, column).frame
+        frame = Frame(0, first.col, last.bottom, first.width)
+        whole = run(image, valid, grid, batch_dependent, batch, frame)
+        for band in range(layout.bands):
+            block = layout.block(band, column).frame
+            part = run(image, valid, grid, batch_dependent, batch, block)
+            np.testing.assert_array_equal(part, whole[block.row : block.bottom])
+            ahead = run(image, valid, grid, Ahead(), batch, block)
+            np.testing.assert_array_equal(ahead, run(image, valid, grid, brightness, batch, block))
+
+
+def test_blocks_cover_a_frame_within_their_limits() -> None:
+    grid = WindowGrid(60000, 30000, 256, 64)
+    frame = Frame(1000, 500, 50000, 25000)
+    layout = Layout(grid, frame)
+    assert layout.cols[0], layout.cols[-1] == (500, 25500)
+    for block in layout:
+        assert block.frame.width <= layout.max_width
+        assert block.frame.height * block.frame.width <= layout.max_pixels
+        assert block.inner == (
+            block.frame.row > 1000,
+            block.frame.bottom < 51000,
+            block.frame.col > 500,
+            block.frame.right < 25500,
+        )
+    # One column costs the windows that it shares with the column before.
+    windows = len(layout.grid.span(layout.block(0, 1).frame).cols)
+    assert windows <= layout.block(0, 1).frame.width / 192 + 2
+
+
+def test_runs_are_blocks_below_each_other() -> None:
+    layout = Layout(WindowGrid(1000, 1000, 64, 0), Frame.whole(1000, 1000), 300, 90000)
+    blocks = [block for block in layout if (block.band, block.column) != (2, 1)]
+    found = [[(block.column, block.band) for block in run] for run in runs(blocks)]
+    bands = list(range(layout.bands))
+    assert found[0] == [(0, band) for band in bands]
+    assert found[1:3] == [[(1, 0), (1, 1)], [(1, band) for band in bands[3:]]]
+    assert max(len(run) for run in runs(blocks, 2)) == 2
 
 
 def test_symmetries_are_undone_before_the_mean() -> None:
@@ -151,27 +254,29 @@ def test_symmetries_are_undone_before_the_mean() -> None:
 
 
 def test_each_pixel_of_a_scene_is_read_with_its_stretch(tmp_path: Path) -> None:
-    band = np.random.default_rng(3).integers(0, 5000, (150, 90)).astype(np.uint16)
-    scene = open_scene(write_scene(tmp_path / "a.tif", band, nodata=0))
+    band = np.random.default_rng(3).integers(0, 5000, (150, 2900)).astype(np.uint16)
+    path = write_scene(tmp_path / "a.tif", band, nodata=0, tiled=True, blockxsize=64, blockysize=64)
+    scene = open_scene(path)
     radiometry = fit(scene, "percentile")
-    grid = WindowGrid(150, 90, 64, 16)
-    strips = list(blend(scene_rows(scene, radiometry, grid), brightness, grid))
+    grid = WindowGrid(150, 2900, 64, 16)
+    span = grid.span(Frame(0, 70, 150, 2800))
+    strips = list(blend(scene_rows(scene, radiometry, grid, span), brightness, grid, span))
     out = np.concatenate([strip.probability for strip in strips])
     expected = radiometry.apply(np.stack([band] * 3), band > 0)[0] / 255
-    np.testing.assert_allclose(out, expected, atol=1e-6)
+    inside = out[:, 70 - span.left(grid) :][:, :2800]
+    np.testing.assert_allclose(inside, expected[:, 70:2870], atol=1e-6)
 
 
-def test_prefetch_hands_on_errors_and_ends_its_thread() -> None:
-    def broken() -> Iterator[int]:
-        yield 1
-        raise LsmapError("gone")
-
-    items = prefetch(broken)
-    assert next(items) == 1
-    with pytest.raises(LsmapError, match="gone"):
-        next(items)
-
-    endless = prefetch(lambda: iter(int, 1))
-    next(endless)
-    endless.close()
-    assert not [t for t in threading.enumerate() if t.name == "lsmap-reader"]
+def test_readers_hand_on_errors_and_end_their_threads(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "a.tif", np.full((900, 700), 9, np.uint8))
+    scene = open_scene(path)
+    grid = WindowGrid(900, 700, 64, 16)
+    span = grid.span(Frame.whole(900, 700))
+    with closing(scene_rows(scene, fit(scene, "none"), grid, span)) as rows:
+        next(rows)
+    assert not [t for t in threading.enumerate() if t.name.startswith("lsmap-reader")]
+    rows = scene_rows(scene, fit(scene, "none"), grid, span)
+    Path(path).write_bytes(Path(path).read_bytes()[:100_000])
+    with pytest.raises(LsmapFailure, match="cannot be read"):
+        list(rows)
+    assert not [t for t in threading.enumerate() if t.name.startswith("lsmap-reader")]

@@ -17,7 +17,6 @@ from landslide_mapper.checkpoint import (
     ModelInfo,
     choose_device,
     find_model,
-    load_predictor,
     read_info,
     save_model,
     start_backbones,
@@ -26,6 +25,7 @@ from landslide_mapper.config import ModelConfig
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.nn.encoder import dilated_resnet
 from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.predictors import load_predictor
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 INFO = ModelInfo("test", SMALL, (1, 2, 3), "equalize", 64, 0.5, 0.4, {"f1": 0.5}, "none")

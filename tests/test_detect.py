@@ -15,9 +15,9 @@ from fakes import UTM, blobs, brightness, burnt, grey, model_info, read, write_s
 from fakes import detect_brightness as run
 
 from landslide_mapper.detect import detect_with
-from landslide_mapper.detect_plan import DetectConfig
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.vectors import DRIVERS, FIELDS
+from landslide_mapper.mapping.plan import DetectConfig
 
 
 @pytest.mark.parametrize("suffix", list(DRIVERS))
@@ -153,7 +153,8 @@ def test_nodata_makes_no_landslide_and_no_ring(tmp_path: Path) -> None:
 def test_alpha_is_nodata_in_degrees(shared_data: Path, tmp_path: Path) -> None:
     scene = shared_data / "scenes" / "swellendam" / "3320D_2010_315_RGB_LATLNG.tif"
     info = model_info(radiometry="equalize", tile_size=256, threshold=0.97)
-    run(str(scene), tmp_path / "slides.gpkg", info, mask=tmp_path / "mask.tif", min_area=200)
+    options = {"mask": tmp_path / "mask.tif", "min_area": 200, "gsd": "native"}
+    run(str(scene), tmp_path / "slides.gpkg", info, **options)
     layer = read(tmp_path / "slides.gpkg")
     assert layer.crs == "EPSG:4326"
     assert len(layer) > 3
@@ -191,6 +192,7 @@ def test_a_turned_scene_keeps_its_place(tmp_path: Path) -> None:
         assert raster.transform.almost_equals(turned)
 
 
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
 def test_without_crs_measures_stay_empty(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

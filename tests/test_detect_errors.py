@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 from fakes import blobs, brightness, grey, model_info, nothing_but, read, write_scene
 from fakes import detect_brightness as run
 
 from landslide_mapper.detect import detect_with
-from landslide_mapper.detect_plan import DetectConfig
 from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.mapping.plan import DetectConfig
 
 
 def test_outputs_that_exist_are_kept_unless_told(tmp_path: Path) -> None:
@@ -50,13 +52,17 @@ def refused(tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
         ({"overlap": 64}, {}, "--overlap 64"),
         ({"min_area": -1.0}, {}, "--min-area -1"),
         ({"batch_size": 0}, {}, "--batch-size"),
+        ({"workers": 0}, {}, "--workers 0: give 1 or more"),
+        ({"workers": 2, "dask": "tcp://a:1"}, {}, "give one of them"),
+        ({"gsd": -1.0}, {}, "--gsd -1: give metres above 0"),
+        ({"asset": ("red",)}, {}, "none of the inputs is a STAC item"),
         ({"bands": (1, 2)}, {}, "--bands names 2 bands"),
         ({"bands": (1, 2, 9)}, {}, "no band 9"),
         ({}, {"band_count": 4, "bands": (1, 2, 3, 4)}, "has 3 bands; the model fake was trained"),
     ]
 
 
-@pytest.mark.parametrize("case", range(15))
+@pytest.mark.parametrize("case", range(19))
 def test_bad_input_is_refused_before_any_work(tmp_path: Path, case: int) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
     options, changes, message = refused(tmp_path)[case]
@@ -82,14 +88,14 @@ def test_alpha_never_goes_into_the_model(tmp_path: Path) -> None:
     assert run(scene, tmp_path / "slides.gpkg").landslides > 0
 
 
-def test_pixel_sizes_far_from_the_training_are_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_area_is_never_written_over(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
-    run(scene, tmp_path / "a.gpkg", model_info(gsd=2.0))
-    assert "pixels are 0.5 m, the model was trained at 2 m" in capsys.readouterr().err
-    run(scene, tmp_path / "b.gpkg", model_info(gsd=0.7))
-    assert "trained at" not in capsys.readouterr().err
+    area = geopandas.GeoDataFrame(geometry=[shapely.box(3e5, 3e6, 4e5, 4e6)], crs="EPSG:32648")
+    area.to_file(tmp_path / "aoi.gpkg")
+    before = (tmp_path / "aoi.gpkg").read_bytes()
+    with pytest.raises(LsmapError, match=r"aoi\.gpkg: this is an input"):
+        run(scene, tmp_path / "aoi.gpkg", aoi=str(tmp_path / "aoi.gpkg"), overwrite=True)
+    assert (tmp_path / "aoi.gpkg").read_bytes() == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("CUDA out of memory")])
@@ -127,7 +133,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fakes import brightness, model_info
 from landslide_mapper.detect import detect_with
-from landslide_mapper.detect_plan import DetectConfig
+from landslide_mapper.mapping.plan import DetectConfig
 from landslide_mapper.errors import LsmapFailure
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder, limit = Path(sys.argv[2]), int(sys.argv[3])
@@ -161,12 +167,16 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, limit: int) -> None:
 
 MEMORY = """
 import resource, sys
+from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fakes import brightness, model_info
+from landslide_mapper import detect
 from landslide_mapper.detect import detect_with
-from landslide_mapper.detect_plan import DetectConfig
+from landslide_mapper.mapping.plan import DetectConfig
 folder = Path(sys.argv[2])
+# Blocks as small as the shorter scene: memory goes with the block, whatever it is.
+detect.Layout = partial(detect.Layout, max_pixels=500 * 1000)
 config = DetectConfig((str(folder / "scene.tif"),), folder / "slides.gpkg",
                       mask=folder / "mask.tif")
 detect_with(config, brightness, model_info(tile_size=256))

@@ -140,11 +140,15 @@ def test_a_table_without_geometry(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"bands": (1, 2, 4)}, "it reads bands 1,2,4, the scene has 3"),
-        ({"radiometry": "none"}, "it takes uint8 pixels as they are, the scene has uint16"),
-        ({"gsd": 0.2}, "10 times those of the training"),
+        ({"bands": (1, 2, 4)}, "has 3 bands; the model made-up was trained on bands 1,2,4"),
+        (
+            {"radiometry": "none"},
+            "pixels are uint16; the model made-up was trained without a stretch",
+        ),
+        ({"gsd": 0.2}, "10 times those of the training: do not trust"),
+        ({"gsd": 0.5}, "4 times those of the training: detect reads it at 0.5 m"),
         ({"gsd": 2.0}, "can serve it"),
-        ({"bands": (1, 2, 3, 4)}, "it reads bands 1,2,3,4, the scene has 3"),
+        ({"bands": (1, 2, 3, 4)}, "was trained on bands 1,2,3,4"),
     ],
 )
 def test_whether_the_bundled_model_serves(

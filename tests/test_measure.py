@@ -7,6 +7,11 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from fakes import blobs
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.features import shapes
+from shapely.geometry import shape
 
 from landslide_mapper.geo.measure import (
     Measurer,
@@ -31,8 +36,9 @@ def test_a_square_kilometre_at_60_degrees_north_is_one_in_every_crs() -> None:
         way = pyproj.Transformer.from_crs(32648, crs, always_xy=True)
         # The unit of the identity transform is 1 m, or 1 degree in EPSG:4326.
         gsd = 111000.0 if code == 4326 else 1.0
-        found = Measurer(crs, Affine.identity(), gsd).measure(reproject(square, way))
-        assert found.area[0] == pytest.approx(1e6, rel=1e-3)
+        measurer, placed = Measurer(crs, Affine.identity(), gsd), reproject(square, way)
+        found = measurer.measure(placed)
+        assert measurer.area(placed)[0] == pytest.approx(1e6, rel=1e-3)
         assert found.perimeter[0] == pytest.approx(4000, rel=1e-3)
         assert found.length[0] == pytest.approx(1000, rel=1e-3)
         assert found.width[0] == pytest.approx(1000, rel=1e-3)
@@ -48,8 +54,9 @@ def test_holes_count_in_area_and_perimeter_whatever_their_direction() -> None:
         ]
     )
     transform = Affine(1, 0, 499950, 0, -1, 3500000)
-    found = Measurer(crs, transform, 1.0).measure(polygons)
-    np.testing.assert_allclose(found.area, 9600, rtol=1e-3)
+    measurer = Measurer(crs, transform, 1.0)
+    found = measurer.measure(polygons)
+    np.testing.assert_allclose(measurer.area(polygons), 9600, rtol=1e-3)
     np.testing.assert_allclose(found.perimeter, 480, rtol=1e-3)
 
 
@@ -89,7 +96,8 @@ def test_mars_has_metres_but_no_way_to_earth() -> None:
 def test_without_crs_nothing_is_measured() -> None:
     measurer = Measurer(None, Affine.identity(), None)
     assert not measurer.metric
-    assert np.isnan(measurer.measure(np.array([shapely.box(0, 0, 1, 1)])).area).all()
+    assert np.isnan(measurer.area(np.array([shapely.box(0, 0, 1, 1)]))).all()
+    assert np.isnan(measurer.measure(np.array([shapely.box(0, 0, 1, 1)])).perimeter).all()
 
 
 def test_rotated_transforms_and_ring_direction() -> None:
@@ -98,8 +106,9 @@ def test_rotated_transforms_and_ring_direction() -> None:
     placed = to_map(box, transform)
     assert placed[0].area == pytest.approx(2000)
     assert placed[0].exterior.is_ccw
-    found = Measurer(pyproj.CRS.from_epsg(32648), transform, 2.0).measure(box)
-    assert found.area[0] == pytest.approx(2000, rel=2e-3)
+    measurer = Measurer(pyproj.CRS.from_epsg(32648), transform, 2.0)
+    found = measurer.measure(box)
+    assert measurer.area(box)[0] == pytest.approx(2000, rel=2e-3)
     assert (found.length[0], found.width[0]) == pytest.approx((100, 20), rel=2e-3)
 
 
@@ -111,3 +120,129 @@ def test_a_point_inside_is_inside() -> None:
     lon, lat = inner_points(np.array([ring]), transform, way)
     back = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(lon[0], lat[0])
     assert to_map(np.array([ring]), transform)[0].contains(shapely.Point(back))
+
+
+def outlines(seed: int, side: int = 40) -> np.ndarray:
+    """Pixel-edge polygons with holes on a square of `side` pixels."""
+    mask = blobs(seed, (side, side), 0.4)
+    return np.array([shape(g) for g, _ in shapes(mask.astype(np.uint8), mask=mask)], dtype=object)
+
+
+def geodesic(crs: pyproj.CRS, placed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Areas and perimeters of `placed` polygons (coordinates of `crs`), ring by ring."""
+    geod, geodetic = crs.get_geod(), crs.geodetic_crs
+    assert geod is not None
+    way = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
+    found = []
+    for polygon in placed:
+        rings = [
+            geod.polygon_area_perimeter(*way.transform(*shapely.get_coordinates(ring).T))
+            for ring in (polygon.exterior, *polygon.interiors)
+        ]
+        area = abs(rings[0][0]) - sum(abs(hole) for hole, _ in rings[1:])
+        found.append((area, sum(around for _, around in rings)))
+    return np.array(found).T
+
+
+@given(
+    seed=st.integers(0, 99),
+    place=st.sampled_from(
+        [
+            (32648, 500000, 10000),
+            (32648, 170000, 9300000),
+            (3857, 11e6, 0),
+            (3857, 1e6, 15e6),
+            (3413, 0, 0),
+            (3413, -2e6, 1.5e6),
+            (4326, 179.999, 0.01),
+            (4326, 10, 60),
+            (4326, 0, 88),
+            (4326, 0, -89.9),
+            (MARS, 1e6, -2e6),
+        ]
+    ),
+    gsd=st.sampled_from([2, 30, 1250]),
+    turn=st.floats(0, 360),
+)
+def test_areas_and_perimeters_are_the_geodesics(
+    seed: int, place: tuple[int | str, float, float], gsd: float, turn: float
+) -> None:
+    """From a pixel to 50 km, at the poles, across 180° and on Mars."""
+    code, x, y = place
+    crs = pyproj.CRS.from_user_input(code)
+    unit = gsd / 111e3 if code == 4326 else gsd
+    if code == 4326 and abs(y) + 40 * unit > 90:
+        return
+    transform = (
+        Affine.translation(x - 20 * unit, y)
+        * Affine.rotation(turn if code != 4326 or abs(y) < 80 else 0)
+        * Affine.scale(unit, -unit)
+    )
+    polygons = outlines(seed)
+    measurer = Measurer(crs, transform, gsd)
+    fine = shapely.segmentize(polygons, 200 / gsd)
+    area, perimeter = geodesic(crs, to_map(fine, transform))
+    # Geod rounds azimuths: 2e-16 times the radius squared is a hundredth of a m² an edge.
+    rounding = 0.02 * shapely.get_num_coordinates(fine)
+    assert (abs(measurer.area(polygons) - area) < 1e-6 * area + rounding).all()
+    np.testing.assert_allclose(measurer.measure(polygons).perimeter, perimeter, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gsd", [0.5, 2, 30, 100, 1250])
+@pytest.mark.parametrize("lat", [-89, -45, 0, 30, 60, 80, 89])
+def test_areas_in_degrees_are_those_of_the_authalic_cylinder(lat: float, gsd: float) -> None:
+    """Between parallels and meridians, an area is a sum of differences of the authalic latitude."""
+    polygons, unit = outlines(3), gsd / 111e3
+    transform = Affine(unit, 0, 179.9, 0, -unit, lat)
+    found = Measurer(pyproj.CRS.from_epsg(4326), transform, gsd).area(polygons)
+    e, a = pyproj.Geod(ellps="WGS84").es ** 0.5, 6378137.0
+
+    def area(ring: shapely.LinearRing) -> float:
+        x, y = shapely.get_coordinates(ring).T
+        sine = np.sin(np.radians(lat - y * unit))
+        q = (1 - e**2) * (sine / (1 - (e * sine) ** 2) + np.arctanh(e * sine) / e)
+        turns = (x[1:] + x[:-1]) / 2 * np.diff(q)
+        return float(abs(turns.sum()) * np.radians(unit) * a**2 / 2)
+
+    expected = [area(p.exterior) - sum(area(hole) for hole in p.interiors) for p in polygons]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gsd", [0.05, 0.5, 2, 30])
+@pytest.mark.parametrize("place", [(32648, 170000, 9300000), (3395, 1e6, 15e6), (3413, 9, 9)])
+def test_small_areas_are_the_plane_ones_over_the_scale(
+    place: tuple[int, float, float], gsd: float
+) -> None:
+    code, x, y = place
+    crs = pyproj.CRS.from_epsg(code)
+    polygons = outlines(1)
+    transform = Affine(gsd, 0, x, 0, -gsd, y)
+    found = Measurer(crs, transform, gsd).area(polygons)
+    centres = shapely.get_coordinates(shapely.centroid(to_map(polygons, transform)))
+    lonlat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(*centres.T)
+    scale = pyproj.Proj(crs).get_factors(*lonlat).areal_scale
+    np.testing.assert_allclose(found, shapely.area(polygons) * gsd**2 / scale, rtol=1e-6)
+
+
+@given(seed=st.integers(0, 999), turn=st.floats(0, 180))
+def test_no_turn_gives_a_smaller_rectangle(seed: int, turn: float) -> None:
+    crs = pyproj.CRS.from_epsg(32648)
+    polygons = outlines(seed)
+    transform = Affine.translation(500000, 0) * Affine.rotation(turn)
+    measurer = Measurer(crs, transform, 1.0)
+    found, area = measurer.measure(polygons), measurer.area(polygons)
+    turned = [shapely.affinity.rotate(p, angle) for p in polygons for angle in range(0, 90, 3)]
+    low, high = np.split(shapely.bounds(turned).reshape(len(polygons), -1, 4), 2, axis=2)
+    sides = np.prod(high - low, axis=2) * 0.9996**-2
+    assert (found.length * found.width <= sides.min(axis=1) * (1 + 1e-6)).all()
+    assert (found.length >= found.width).all()
+    assert (found.length * found.width >= area * (1 - 1e-6)).all()
+
+
+def test_places_that_are_nowhere_have_no_measures() -> None:
+    crs = pyproj.CRS.from_proj4("+proj=ortho +lat_0=0 +lon_0=0 +ellps=WGS84")
+    boxes = shapely.box([0, 7e6], 0, [1000, 7.1e6], 1000)  # the second is beside the globe
+    measurer = Measurer(crs, Affine.identity(), 1.0)
+    found = measurer.measure(boxes)
+    for values in (measurer.area(boxes), found.perimeter, found.length, found.width):
+        assert np.isfinite(values).tolist() == [True, False]

@@ -15,7 +15,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from landslide_mapper.checkpoint import load_predictor
 from landslide_mapper.cli import main
 from landslide_mapper.config import ModelConfig, TrainConfig, from_dict
 from landslide_mapper.data.dataset import TileDataset
@@ -23,6 +22,7 @@ from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import read_log
 from landslide_mapper.nn.metrics import confusion_at, probability_histogram
 from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.predictors import load_predictor
 from landslide_mapper.train import learning_rate
 
 LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]

@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 
-from landslide_mapper.checkpoint import load_model, load_predictor, read_info, save_model
+from landslide_mapper.checkpoint import load_model, read_info, save_model
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
@@ -29,6 +29,7 @@ from landslide_mapper.nn.metrics import (
     confusion_at,
     probability_histogram,
 )
+from landslide_mapper.predictors import load_predictor
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CARD = Path(__file__).with_name("card.md")

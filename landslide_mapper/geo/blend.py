@@ -1,32 +1,30 @@
 """From windows to one seamless probability: overlapping windows, blended strip by strip.
 
 The predictor is any callable (windows in, probabilities out); nothing here knows a network.
-Memory depends on the scene's width and the window size, never on the scene's height.
+Memory depends on the width that is worked on and the window size, never on the height.
+
+What a pixel gets depends on the grid of its scene alone, bit by bit: the same windows are
+predicted in the same batches and summed in the same order, whichever part of the scene is
+worked on and wherever the work starts. That is why an interrupted run, or one that is spread
+over machines, ends with the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from itertools import groupby
 
 import numpy as np
 
-from landslide_mapper.geo.grid import shifted_starts
-from landslide_mapper.geo.radiometry import Radiometry
-from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.geo.grid import Frame, shifted_starts
 
-READ_COLUMNS = 4096  # pixels of a row of windows that are read and stretched at a time
-
-T = TypeVar("T")
-
-# uint8 (N, B, tile, tile) → probabilities (N, tile, tile) in 0..1
+# uint8 (N, B, tile, tile) → probabilities (N, tile, tile) in 0..1. It may have a method
+# `stream` from an iterator of such batches to one of answers, in order, that works ahead, and
+# `batch_size`, the number of windows that it likes to get at once.
 Predictor = Callable[[np.ndarray], np.ndarray]
-# (first row, height, width) → uint8 (B, height, width) and valid (height, width)
-RowReader = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,62 @@ class WindowGrid:
         """Number of windows."""
         return len(self.rows) * len(self.cols)
 
+    def span(self, frame: Frame) -> Span:
+        """The windows that a pixel of `frame` depends on."""
+        return Span(
+            _touching(self.rows, self.tile, frame.row, frame.bottom),
+            _touching(self.cols, self.tile, frame.col, frame.right),
+        )
+
+
+@dataclass(frozen=True)
+class Span:
+    """A rectangle of windows: ranges of indices into `WindowGrid.rows` and `WindowGrid.cols`."""
+
+    rows: range
+    cols: range
+
+    def left(self, grid: WindowGrid) -> int:
+        """First pixel column that the windows see."""
+        return grid.cols[self.cols.start]
+
+    def width(self, grid: WindowGrid) -> int:
+        """Pixel columns that the windows see, over the scene's edge as well."""
+        return grid.cols[self.cols.stop - 1] + grid.tile - self.left(grid)
+
+    def whole_batches(self, grid: WindowGrid, batch_size: int) -> Span:
+        """The same, with the rows above and below whose windows share batches with these."""
+        rows = _rows_per_group(len(self.cols), batch_size)
+        start, stop = self.rows.start // rows * rows, -(-self.rows.stop // rows) * rows
+        return Span(range(start, min(stop, len(grid.rows))), self.cols)
+
 
 @dataclass(frozen=True)
 class Strip:
-    """Finished rows of the scene, over its full width."""
+    """Finished rows of the columns that are worked on."""
 
     row: int  # first pixel row
-    probability: np.ndarray  # float32 (h, width), 0 where not valid
-    valid: np.ndarray  # bool (h, width)
+    probability: np.ndarray  # float32 (h, w), 0 where not valid
+    valid: np.ndarray  # bool (h, w)
 
 
 @dataclass(frozen=True)
 class WindowRow:
-    """One row of windows: `tile` pixel rows over the full width (at least one window wide)."""
+    """One row of windows: `tile` pixel rows over all columns that are worked on."""
 
     index: int
-    data: np.ndarray
-    valid: np.ndarray
+    data: np.ndarray  # uint8 (B, tile, w), 0 in all bands where nothing was seen
+    valid: np.ndarray  # bool (tile, w), where an answer is wanted
+
+
+def _touching(starts: list[int], tile: int, begin: int, end: int) -> range:
+    found = [index for index, start in enumerate(starts) if start < end and start + tile > begin]
+    return range(found[0], found[-1] + 1)
+
+
+def _rows_per_group(columns: int, batch_size: int) -> int:
+    """Rows of windows whose windows share batches: several where a row is less than a batch."""
+    return max(1, batch_size // columns)
 
 
 def axis_weights(size: int, tile: int, overlap: int) -> np.ndarray:
@@ -110,108 +147,105 @@ def axis_weights(size: int, tile: int, overlap: int) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def scene_rows(scene: Scene, radiometry: Radiometry, grid: WindowGrid) -> Iterator[WindowRow]:
-    """Every row of windows of `scene`, stretched by `radiometry`; each pixel is read once.
-
-    Opens a GDAL handle of its own in the thread that iterates.
-    """
-    with SceneReader(scene) as reader:
-
-        def read(row: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-            data = np.empty((len(scene.bands), height, width), dtype=np.uint8)
-            valid = np.empty((height, width), dtype=bool)
-            for col in range(0, width, READ_COLUMNS):
-                part = slice(col, min(col + READ_COLUMNS, width))
-                raw, seen = reader.read(row, col, height, part.stop - part.start)
-                data[:, :, part] = radiometry.apply(raw, seen)
-                valid[:, part] = seen
-            return data, valid
-
-        yield from window_rows(read, grid)
-
-
-def window_rows(read: RowReader, grid: WindowGrid) -> Iterator[WindowRow]:
-    """Rows of windows one after the other; rows shared by two of them are read only once."""
-    width = max(grid.width, grid.tile)
-    data, valid = read(0, grid.tile, width)
-    yield WindowRow(0, data, valid)
-    for index in range(1, len(grid.rows)):
-        step = grid.rows[index] - grid.rows[index - 1]
-        new, seen = read(grid.rows[index] + grid.tile - step, step, width)
-        data = np.concatenate([data[:, step:], new], axis=1)
-        valid = np.concatenate([valid[step:], seen], axis=0)
-        yield WindowRow(index, data, valid)
-
-
 def blend(
     rows: Iterable[WindowRow],
     predict: Predictor,
     grid: WindowGrid,
+    span: Span,
     batch_size: int = 1,
-    on_window: Callable[[], object] | None = None,
+    on_windows: Callable[[int], object] | None = None,
 ) -> Iterator[Strip]:
-    """Predict the windows of all `rows` in batches and yield the finished strips in order.
+    """Predict the windows of `rows`, which are those of `span`, and yield strips in order.
 
     Windows without a valid pixel are never predicted: a valid pixel is valid in every window
-    that covers it, so its weights are complete without them. `on_window` is called once for
-    every window that is done.
+    that covers it, so its weights are complete without them. `on_windows` is called with the
+    number of windows that are done. The first rows of windows of a span that does not start
+    with the scene lack what windows above them would have added: their strips above the
+    frame that the span was made for are not complete.
     """
-    total = np.zeros((grid.tile, max(grid.width, grid.tile)), dtype=np.float32)
-    for row, col, answer in _answers(rows, predict, grid, batch_size):
-        if answer is not None:
-            start = grid.cols[col]
-            weight = grid.row_weights[row.index][:, None] * grid.col_weights[col]
-            total[:, start : start + grid.tile] += weight * answer
-        if on_window:
-            on_window()
-        if col == len(grid.cols) - 1:
-            strip, total = _close(row, total, grid)
-            yield strip
+    tile, left, width = grid.tile, span.left(grid), span.width(grid)
+    carry = np.zeros((0, width), dtype=np.float32)
+    total = np.zeros((tile, width), dtype=np.float32)
+    for row, cols, answers in _answers(rows, predict, grid, span, batch_size):
+        total[:] = 0
+        for col, answer in zip(cols, answers, strict=True):
+            start = grid.cols[col] - left
+            total[:, start : start + tile] += grid.col_weights[col] * answer
+        total *= grid.row_weights[row.index][:, None]
+        total[: len(carry)] += carry
+        strip, done = _finished(row, total, grid, min(width, grid.width - left))
+        carry = total[done:].copy()
+        yield strip
+        if on_windows:
+            on_windows(len(span.cols))
 
 
-def _answers(
-    rows: Iterable[WindowRow], predict: Predictor, grid: WindowGrid, batch_size: int
-) -> Iterator[tuple[WindowRow, int, np.ndarray | None]]:
-    """`(row, column of windows, probabilities)` in order; None for windows without valid pixels."""
-    # Batches may reach over rows of windows, but the rows that wait must not pile up where
-    # there is nothing to predict.
-    limit = max(batch_size, 2 * len(grid.cols))
-    waiting: list[tuple[WindowRow, int, np.ndarray | None]] = []
-    seen = 0
-    for row in rows:
-        for col, start in enumerate(grid.cols):
-            part = slice(start, start + grid.tile)
-            window = row.data[:, :, part] if row.valid[:, part].any() else None
-            waiting.append((row, col, window))
-            seen += window is not None
-            if seen == batch_size or seen == 0 or len(waiting) == limit:
-                yield from _predict(waiting, predict)
-                waiting, seen = [], 0
-    yield from _predict(waiting, predict)
-
-
-def _predict(
-    waiting: list[tuple[WindowRow, int, np.ndarray | None]], predict: Predictor
-) -> Iterator[tuple[WindowRow, int, np.ndarray | None]]:
-    windows = [window for _, _, window in waiting if window is not None]
-    answers = iter(predict(np.stack(windows)) if windows else ())
-    for row, col, window in waiting:
-        yield row, col, None if window is None else next(answers)
-
-
-def _close(row: WindowRow, total: np.ndarray, grid: WindowGrid) -> tuple[Strip, np.ndarray]:
-    """The rows above the next row of windows are final; the rest moves up."""
+def _finished(row: WindowRow, total: np.ndarray, grid: WindowGrid, width: int) -> tuple[Strip, int]:
+    """The rows above the next row of windows, which are final, and their number."""
     start = grid.rows[row.index]
     last = row.index == len(grid.rows) - 1
     end = grid.height if last else grid.rows[row.index + 1]
-    done = end - start
-    valid = row.valid[:done, : grid.width]
+    valid = row.valid[: end - start, :width]
     # Each pixel's weights sum to 1 within float rounding; the answer is a probability.
-    probability = np.clip(total[:done, : grid.width], 0.0, 1.0)
-    probability[~valid] = 0.0
-    moved = np.zeros_like(total)
-    moved[: grid.tile - done] = total[done:]
-    return Strip(start, probability, valid), moved
+    probability = np.minimum(total[: end - start, :width], np.float32(1))
+    if not valid.all():
+        probability[~valid] = 0.0
+    return Strip(start, probability, valid), end - start
+
+
+def _answers(
+    rows: Iterable[WindowRow], predict: Predictor, grid: WindowGrid, span: Span, batch_size: int
+) -> Iterator[tuple[WindowRow, list[int], list[np.ndarray]]]:
+    """Per row of windows: its columns of windows with valid pixels, and their probabilities."""
+    waiting: deque[list[tuple[WindowRow, list[int]]]] = deque()
+    size = _rows_per_group(len(span.cols), batch_size)
+    left = span.left(grid)
+
+    def batches() -> Iterator[np.ndarray]:
+        for _, group in groupby(rows, lambda row: row.index // size):
+            rows_of_group = [(row, _wanted(row, grid, span)) for row in group]
+            windows = [(row, col) for row, cols in rows_of_group for col in cols]
+            parts = max(1, -(-len(windows) // batch_size))
+            sizes = [len(part) for part in np.array_split(np.arange(len(windows)), parts)]
+            for number, count in enumerate(sizes):
+                # All rows of a group wait for its last batch; the others have empty entries.
+                waiting.append(rows_of_group if number == len(sizes) - 1 else [])
+                chosen, windows = windows[:count], windows[count:]
+                yield _stack(chosen, grid, left, rows_of_group[0][0].data)
+
+    answers: deque[np.ndarray] = deque()
+    for answer in _stream(predict, batches()):
+        answers.extend(answer)
+        for row, cols in waiting.popleft():
+            yield row, cols, [answers.popleft() for _ in cols]
+
+
+def _stack(
+    windows: list[tuple[WindowRow, int]], grid: WindowGrid, left: int, like: np.ndarray
+) -> np.ndarray:
+    batch = np.empty((len(windows), len(like), grid.tile, grid.tile), dtype=np.uint8)
+    for place, (row, col) in zip(batch, windows, strict=True):
+        start = grid.cols[col] - left
+        place[:] = row.data[:, :, start : start + grid.tile]
+    return batch
+
+
+def _wanted(row: WindowRow, grid: WindowGrid, span: Span) -> list[int]:
+    """Columns of windows with a valid pixel."""
+    left = span.left(grid)
+    seen = np.concatenate([[0], np.cumsum(row.valid.any(axis=0))])
+    starts = np.array([grid.cols[col] - left for col in span.cols])
+    return (np.flatnonzero(seen[starts + grid.tile] > seen[starts]) + span.cols.start).tolist()
+
+
+def _stream(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Answers to all batches, in order; a batch may be empty."""
+    ahead = getattr(predict, "stream", None)
+    if ahead is not None:
+        yield from ahead(batches)
+        return
+    for batch in batches:
+        yield predict(batch) if len(batch) else np.empty((0, *batch.shape[2:]), np.float32)
 
 
 def average_symmetries(predict: Predictor) -> Predictor:
@@ -227,44 +261,6 @@ def average_symmetries(predict: Predictor) -> Predictor:
                 total += answer[..., ::-1] if mirrored else answer
         return total / np.float32(8)
 
+    if hasattr(predict, "batch_size"):
+        averaged.batch_size = predict.batch_size  # type: ignore[attr-defined]
     return averaged
-
-
-def prefetch(items: Callable[[], Iterator[T]], depth: int = 1) -> Generator[T, None, None]:
-    """Iterate `items()` in a thread, up to `depth` items ahead; its errors are raised here.
-
-    Closing the generator (or an error while it is consumed) ends the thread.
-    """
-    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(item: T | None, error: BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items():
-                put(item, None)
-                if stopped.is_set():
-                    return
-            put(None, StopIteration())
-        except BaseException as error:  # handed to the consumer, who raises it
-            put(None, error)
-
-    thread = threading.Thread(target=work, name="lsmap-reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pyproj
@@ -17,7 +16,7 @@ from landslide_mapper.geo.measure import (
     to_map,
     wgs84_transformer,
 )
-from landslide_mapper.geo.rasters import UNSEEN, StripRaster
+from landslide_mapper.geo.rasters import UNSEEN
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.simplify import DEFAULT_TOLERANCE, simplify
 from landslide_mapper.geo.vectorize import Components
@@ -38,86 +37,98 @@ class Shaping:
         return self.tolerance / max(scene.gsd) if scene.gsd else 0.0
 
 
+class Canvas(Protocol):
+    """A mask that can be looked into and changed; polygons (n,) follow its pixels' edges."""
+
+    def holds(self, polygons: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+        """Whether a pixel inside each polygon has one of `values`, as a bool array (n,)."""
+        ...
+
+    def burn(self, polygons: np.ndarray, value: int) -> None:
+        """Give all pixels inside the polygons this value."""
+        ...
+
+
 class Landslides:
     """Turns the components of one scene into polygons with attributes, batch by batch.
 
-    `mask` is the scene's mask as written so far; what is left out or filled changes there as
-    well, so that mask and polygons say the same. Filling holes needs it; None otherwise means
-    that nobody asked for a mask.
+    `to_layer` leads from the scene's CRS to that of the layer; None: it is the same.
     """
 
     def __init__(
-        self,
-        scene: Scene,
-        shaping: Shaping,
-        mask: StripRaster | None,
-        to_layer: pyproj.Transformer | None,
+        self, scene: Scene, shaping: Shaping, to_layer: pyproj.Transformer | None = None
     ) -> None:
         self._scene = scene
         self._shaping = shaping
-        self._mask = mask
-        self._to_layer = to_layer  # None: the layer has the scene's CRS
+        self._to_layer = to_layer
         self._tolerance = shaping.in_pixels(scene)
         self._wgs84 = wgs84_transformer(scene.crs)
         self._measurer = Measurer(scene.crs, scene.transform, max(scene.gsd) if scene.gsd else None)
 
-    def shape(self, components: Components) -> tuple[Components, np.ndarray]:
-        """The components that are kept, and their simplified outlines, both in pixels."""
-        if self._shaping.min_area > 0:
-            components = self._sieve(components)
+    def shape(
+        self,
+        components: Components,
+        canvas: Canvas | None,
+        room: np.ndarray | None = None,
+        beside: np.ndarray | None = None,
+    ) -> tuple[Components, np.ndarray]:
+        """The components that are kept, and their simplified outlines, both in pixels.
+
+        What is left out or filled changes on `canvas` as well, so that mask and polygons say the
+        same. Filling holes needs it; None otherwise means that nobody asked for a mask. `room` and
+        `beside` are what `simplify` takes: how far off each component's unknown neighbours are,
+        in pixels, and known ones that are not shaped now.
+        """
+        if self._shaping.min_area > 0 and len(components):
+            large = self._measurer.area(components.polygons) >= self._shaping.min_area
+            if canvas is not None:
+                canvas.burn(components.polygons[~large], 0)
+            components, room = components.where(large), None if room is None else room[large]
         if self._shaping.fill_holes > 0:
-            components = self._fill(components)
-        return components, simplify(components.polygons, self._tolerance)
+            assert canvas is not None
+            polygons = self._filled(components.polygons, canvas)
+            components = Components(
+                polygons, components.pixels, components.total, components.highest
+            )
+        return components, simplify(components.polygons, self._tolerance, room, beside)
 
-    def _sieve(self, components: Components) -> Components:
-        small = self._measurer.area(components.polygons) < self._shaping.min_area
-        if self._mask is not None:
-            for polygon in components.polygons[small]:
-                self._mask.burn(polygon, 0)
-        return components.where(~small)
-
-    def _fill(self, components: Components) -> Components:
+    def _filled(self, polygons: np.ndarray, canvas: Canvas) -> np.ndarray:
         """Fill small holes, unless they hold pixels that were not seen or another landslide."""
-        assert self._mask is not None
-        polygons = components.polygons.copy()
-        for index in np.flatnonzero(shapely.get_num_interior_rings(polygons)):
-            holes = np.array([shapely.Polygon(ring) for ring in polygons[index].interiors])
-            keep = []
-            small = self._measurer.area(holes) < self._shaping.fill_holes
-            for hole, fits in zip(holes, small, strict=True):
-                if fits and not np.isin(self._mask.inside(hole), (1, UNSEEN)).any():
-                    self._mask.burn(hole, 1)
-                else:
-                    keep.append(hole.exterior)
-            polygons[index] = shapely.Polygon(polygons[index].exterior, keep)
-        return Components(polygons, components.pixels, components.total, components.highest)
+        pierced = np.flatnonzero(shapely.get_num_interior_rings(polygons))
+        if len(pierced) == 0:
+            return polygons
+        rings, owner = shapely.get_rings(polygons[pierced], return_index=True)
+        inner = np.flatnonzero(owner[1:] == owner[:-1]) + 1  # a polygon's first ring is no hole
+        holes = np.asarray(shapely.polygons(rings[inner]))
+        small = self._measurer.area(holes) < self._shaping.fill_holes
+        inner, holes = inner[small], holes[small]
+        empty = ~canvas.holds(holes, (1, UNSEEN))
+        canvas.burn(holes[empty], 1)
+        stays = np.ones(len(rings), dtype=bool)
+        stays[inner[empty]] = False
+        polygons = polygons.copy()
+        polygons[pierced] = shapely.polygons(rings[stays], indices=owner[stays])
+        return polygons
 
     def on_map(self, outlines: np.ndarray) -> np.ndarray:
         """Outlines in the layer's CRS."""
         placed = to_map(outlines, self._scene.transform)
         return reproject(placed, self._to_layer) if self._to_layer else placed
 
-    def attributes(
-        self, components: Components, outlines: np.ndarray, model: str
-    ) -> Iterator[dict[str, Any]]:
-        """One row per landslide, all of `vectors.FIELDS` but ``id``.
+    def columns(self, components: Components, outlines: np.ndarray) -> dict[str, np.ndarray]:
+        """What can be measured of each landslide, float64 (n,): the numbers of `vectors.FIELDS`.
 
         The area is that of the mapped pixels; perimeter, length and width are the outline's.
         """
         measures = self._measurer.measure(outlines)
-        area = self._measurer.area(components.polygons)
         lon, lat = inner_points(outlines, self._scene.transform, self._wgs84)
-        for index, mean in enumerate(components.mean):
-            yield {
-                "area_m2": float(area[index]),
-                "perimeter_m": float(measures.perimeter[index]),
-                "length_m": float(measures.length[index]),
-                "width_m": float(measures.width[index]),
-                "confidence": float(mean),
-                "max_probability": float(components.highest[index]),
-                "lon": float(lon[index]),
-                "lat": float(lat[index]),
-                "scene": self._scene.name,
-                "model": model,
-                "review": None,
-            }
+        return {
+            "area_m2": self._measurer.area(components.polygons),
+            "perimeter_m": measures.perimeter,
+            "length_m": measures.length,
+            "width_m": measures.width,
+            "confidence": components.mean,
+            "max_probability": components.highest.astype(np.float64),
+            "lon": lon,
+            "lat": lat,
+        }

@@ -1,6 +1,39 @@
-"""Where windows start along one axis. Pure arithmetic in pixels."""
+"""Where windows start along one axis, and rectangles of a scene. Pure arithmetic in pixels."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+from affine import Affine
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A rectangle of whole pixels of a scene."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Frame:
+        """All of a scene of this size."""
+        return cls(0, 0, height, width)
+
+    @property
+    def bottom(self) -> int:
+        """First pixel row below."""
+        return self.row + self.height
+
+    @property
+    def right(self) -> int:
+        """First pixel column to the right."""
+        return self.col + self.width
+
+    def transform(self, scene: Affine) -> Affine:
+        """The affine transform of a raster of just this rectangle; `scene` is the scene's."""
+        return scene * Affine.translation(self.col, self.row)
 
 
 def axis_starts(size: int, tile: int, stride: int) -> list[int]:

@@ -102,8 +102,8 @@ def _only_layer(path: str) -> str:
         layers = pyogrio.list_layers(path)
     except (DataSourceError, DataLayerError) as error:
         raise LsmapError(
-            f"{path}: GDAL cannot read this as a vector layer; the last argument must be the "
-            "label polygons (shp, gpkg, geojson, fgb, ...)."
+            f"{path}: GDAL cannot read this as a vector layer; this must be polygons "
+            "(shp, gpkg, geojson, fgb, ...)."
         ) from error
     spatial = [str(name) for name, kind in layers if kind is not None]
     polygonal = [
@@ -115,7 +115,8 @@ def _only_layer(path: str) -> str:
     if not spatial:
         raise LsmapError(f"{path}: there is no layer with geometry in it.")
     raise LsmapError(
-        f"{path}: there are several layers ({', '.join(spatial)}); choose one with --layer."
+        f"{path}: there are several layers ({', '.join(spatial)}); choose one with --layer (of "
+        "the labels), or put it into a file of its own."
     )
 
 

@@ -2,6 +2,11 @@
 
 Everything is computed on the CRS's own ellipsoid through its own geodetic CRS, so EPSG:3857,
 EPSG:4326 and a projection of Mars are all right. Polygons come in pixel coordinates.
+
+A landslide is small beside a planet. So its area is the plane one times the scale at its
+centroid, wrong by about D²/6R², less than one in ten million up to `SMALL`; larger ones are cut
+into pieces. (pyproj.Geod is slow, and rounds to a hundredth of a m² an edge.) Lengths are those
+of chords through the planet, shorter than their geodesics by L²/24R² of themselves.
 """
 
 from __future__ import annotations
@@ -14,18 +19,18 @@ import pyproj
 import shapely
 from affine import Affine
 
-# An edge that is straight in the CRS is not a geodesic. Pieces of this length are, within
-# centimetres.
-MAX_EDGE_METRES = 2000.0
+MAX_EDGE_METRES = 1000.0  # of a chord: an edge that is straight in the CRS may be curved
+
+SMALL = 4e-4  # of the semi-major axis: 2.5 km on Earth
+SCALE_STEP_METRES = 50.0  # to both sides, for the scale at a point
 
 WGS84 = pyproj.CRS("EPSG:4326")
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Measures of polygons, metres and square metres; NaN where the CRS gives no metres."""
+    """Lengths of polygons in metres; NaN where the CRS gives no metres."""
 
-    area: np.ndarray
     perimeter: np.ndarray  # of all rings, holes as well
     length: np.ndarray  # long side of the smallest rectangle around the polygon
     width: np.ndarray  # its short side
@@ -86,82 +91,125 @@ class Measurer:
         self._to_geodetic = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
         # A geographic CRS may count in grads.
         self._degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
-        self._max_edge = MAX_EDGE_METRES / gsd  # pixels
+        self._gsd = gsd
 
     def area(self, polygons: np.ndarray) -> np.ndarray:
         """Geodesic area in m² of each polygon."""
-        if not self.metric:
+        if not self.metric or len(polygons) == 0:
             return np.full(len(polygons), np.nan)
-        return self._rings(self._lonlat(polygons))[0]
+        assert self._geod is not None
+        pieces, owner = _cut(polygons, SMALL * self._geod.a / self._gsd)
+        areas = np.asarray(shapely.area(pieces)) * self._scale(shapely.centroid(pieces))
+        return np.bincount(owner, areas, len(polygons))
+
+    def _scale(self, centres: np.ndarray) -> np.ndarray:
+        """Square metres per square pixel at points."""
+        step = SCALE_STEP_METRES / self._gsd
+        offsets = step * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+        around = shapely.get_coordinates(centres)[:, None] + offsets
+        points = self._in_space(around.reshape(-1, 2))[1].reshape(3, -1, 4)
+        right = (points[..., 0] - points[..., 1]) / (2 * step)
+        down = (points[..., 2] - points[..., 3]) / (2 * step)
+        scale: np.ndarray = np.linalg.norm(np.cross(right, down, axis=0), axis=0)
+        return scale
 
     def measure(self, polygons: np.ndarray) -> Measures:
-        """Geodesic area and perimeter, and the sides of the smallest rectangle around each."""
-        if not self.metric:
+        """Geodesic perimeter, and the sides of the smallest rectangle around each polygon."""
+        if not self.metric or len(polygons) == 0:
             nothing = np.full(len(polygons), np.nan)
-            return Measures(nothing, nothing, nothing, nothing)
-        lonlat = self._lonlat(polygons)
-        area, perimeter = self._rings(lonlat)
-        length, width = self._rectangles(lonlat)
-        return Measures(area, perimeter, length, width)
+            return Measures(nothing, nothing, nothing)
+        rings = self._rings(polygons)
+        step = np.diff(rings.points, axis=1, append=0.0)
+        step[:, np.append(rings.first[1:], step.shape[1]) - 1] = 0  # from one ring to the next
+        around = np.add.reduceat(np.sqrt((step**2).sum(axis=0)), rings.first)
+        perimeter = np.bincount(rings.owner, around, len(polygons))
+        length, width = _rectangles(rings)
+        return Measures(perimeter, length, width)
 
-    def _lonlat(self, polygons: np.ndarray) -> np.ndarray:
-        """The same polygons in degrees on the CRS's own ellipsoid."""
+    def _rings(self, polygons: np.ndarray) -> _Rings:
+        bounds, longest = shapely.bounds(polygons), MAX_EDGE_METRES / self._gsd
+        long = (bounds[:, 2:] - bounds[:, :2]).max(axis=1) > longest
+        if long.any():
+            polygons = polygons.copy()
+            polygons[long] = shapely.segmentize(polygons[long], longest)
+        rings, owner = shapely.get_rings(polygons, return_index=True)
+        first = np.append(0, np.cumsum(shapely.get_num_coordinates(rings))[:-1])
+        return _Rings(*self._in_space(shapely.get_coordinates(rings)), first, owner)
 
-        def move(points: np.ndarray) -> np.ndarray:
-            placed = _affine(points, self._transform)
-            lon, lat = self._to_geodetic.transform(placed[:, 0], placed[:, 1])
-            return np.column_stack([lon, lat]) * self._degrees
+    def _in_space(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixel coordinates (n, 2) as (2, n) degrees and as (3, n) metres from the centre.
 
-        return shapely.transform(shapely.segmentize(polygons, self._max_edge), move)
-
-    def _rings(self, lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        NaN where the projection does not reach.
+        """
         assert self._geod is not None
-        area, perimeter = np.zeros(len(lonlat)), np.zeros(len(lonlat))
-        for index, polygon in enumerate(lonlat):
-            for number, ring in enumerate((polygon.exterior, *polygon.interiors)):
-                points = shapely.get_coordinates(ring)
-                # Signed by the ring's direction, which says nothing here: holes are known.
-                inside, around = self._geod.polygon_area_perimeter(points[:, 0], points[:, 1])
-                area[index] += -abs(inside) if number else abs(inside)
-                perimeter[index] += around
-        return area, perimeter
-
-    def _rectangles(self, lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sides of the smallest rectangle, in the plane that touches the ellipsoid there."""
-        if len(lonlat) == 0:
-            return np.zeros(0), np.zeros(0)
-        hulls = shapely.convex_hull(lonlat)
-        points, owner = shapely.get_coordinates(hulls, return_index=True)
-        first = np.unique(owner, return_index=True)[1]
-        lon0, lat0 = points[first].T
-        # Radii of curvature across (N) and along (M) the meridian.
-        assert self._geod is not None
-        sine = np.sin(np.radians(lat0))
-        curve = 1 - self._geod.es * sine**2
-        across = self._geod.a / np.sqrt(curve) * np.cos(np.radians(lat0))
-        along = self._geod.a * (1 - self._geod.es) / curve**1.5
-        turn = (points[:, 0] - lon0[owner] + 180) % 360 - 180  # a polygon may cross 180°
-        east = np.radians(turn) * across[owner]
-        north = np.radians(points[:, 1] - lat0[owner]) * along[owner]
-        sides = [_rectangle(part) for part in np.split(np.column_stack([east, north]), first[1:])]
-        return np.array([s[0] for s in sides]), np.array([s[1] for s in sides])
+        placed = _affine(pixels, self._transform)
+        lonlat = np.array(self._to_geodetic.transform(placed[:, 0], placed[:, 1]))
+        lonlat[:, ~np.isfinite(lonlat).all(axis=0)] = np.nan
+        lonlat *= self._degrees
+        (sin_lon, sin_lat), (cos_lon, cos_lat) = _turns(lonlat)
+        normal = self._geod.a / np.sqrt(1 - self._geod.es * sin_lat**2)
+        flat, up = normal * cos_lat, (1 - self._geod.es) * normal * sin_lat
+        return lonlat, np.stack([flat * cos_lon, flat * sin_lon, up])
 
 
-def _rectangle(hull: np.ndarray) -> tuple[float, float]:
-    """Long and short side of the smallest-area rectangle around a closed convex ring (metres).
+@dataclass(frozen=True)
+class _Rings:
+    """The rings of polygons, closed and one after the other, as points on the ellipsoid."""
 
-    One of its sides lies along an edge of the hull, so those directions are all there is to try.
-    """
-    edges = np.diff(hull, axis=0)
-    norm = np.hypot(edges[:, 0], edges[:, 1])
-    edges = edges[norm > 0] / norm[norm > 0, None]
-    if len(edges) == 0:
-        return 0.0, 0.0
-    ahead = hull @ edges.T
-    aside = hull @ np.stack([-edges[:, 1], edges[:, 0]])
-    a, b = np.ptp(ahead, axis=0), np.ptp(aside, axis=0)
-    best = int(np.argmin(a * b))
-    return float(max(a[best], b[best])), float(min(a[best], b[best]))
+    lonlat: np.ndarray  # (2, n) degrees
+    points: np.ndarray  # (3, n) metres from the planet's centre
+    first: np.ndarray  # (r,) index of each ring's first point
+    owner: np.ndarray  # (r,) index of each ring's polygon
+
+
+def _cut(polygons: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of polygons that are no wider and no higher than `side`, and whose they are."""
+    owner = np.arange(len(polygons))
+    while True:
+        low, high = np.split(shapely.bounds(polygons), 2, axis=1)
+        large = (high - low > side).any(axis=1)
+        if not large.any():
+            return polygons, owner
+        low, high, whole = low[large], high[large], polygons[large]
+        longer = (np.arange(len(low)), np.argmax(high - low, axis=1))
+        end, start = high.copy(), low.copy()
+        end[longer] = start[longer] = (low[longer] + high[longer]) / 2
+        halves = [
+            shapely.intersection(whole, shapely.box(*low.T, *end.T)),
+            shapely.intersection(whole, shapely.box(*start.T, *high.T)),
+        ]
+        polygons = np.concatenate([polygons[~large], *halves])
+        owner = np.concatenate([owner[~large], owner[large], owner[large]])
+
+
+def _turns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    radians = np.radians(degrees)
+    return np.sin(radians), np.cos(radians)
+
+
+def _rectangles(rings: _Rings) -> tuple[np.ndarray, np.ndarray]:
+    """Long and short sides of the smallest rectangles, each in the plane that touches there."""
+    exterior = np.append(True, rings.owner[1:] != rings.owner[:-1])
+    counts = np.diff(rings.first, append=rings.lonlat.shape[1])
+    chosen = np.repeat(exterior, counts)
+    first, counts = rings.first[exterior], counts[exterior]
+    x, y, z = rings.points[:, chosen] - np.repeat(rings.points[:, first], counts, axis=1)
+    (sin_lon, sin_lat), (cos_lon, cos_lat) = (
+        np.repeat(turn, counts, axis=1) for turn in _turns(rings.lonlat[:, first])
+    )
+    outward = cos_lon * x + sin_lon * y  # from the axis, in the meridian's plane
+    plane = np.stack([cos_lon * y - sin_lon * x, cos_lat * z - sin_lat * outward], axis=1)
+    owner = np.repeat(np.arange(len(first)), counts)
+    lost = np.isnan(plane).any(axis=1)
+    plane[lost] = 0
+    boxes = np.asarray(shapely.oriented_envelope(shapely.linestrings(plane, indices=owner)))
+    sides = np.zeros((len(boxes), 2))
+    solid = shapely.get_type_id(boxes) == shapely.GeometryType.POLYGON
+    corners = shapely.get_coordinates(boxes[solid]).reshape(-1, 5, 2)
+    sides[solid] = np.hypot(*np.diff(corners[:, :3], axis=1).transpose(2, 0, 1))
+    sides[~solid, 0] = shapely.length(boxes[~solid])
+    sides[owner[lost]] = np.nan
+    return sides.max(axis=1), sides.min(axis=1)
 
 
 def _affine(points: np.ndarray, transform: Affine) -> np.ndarray:

@@ -7,39 +7,43 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import shapely
-from affine import Affine
-from rasterio.features import rasterize
 
+from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.rasters import as_os_error
 from landslide_mapper.geo.scene import Scene, SceneReader
 from landslide_mapper.geo.style import LANDSLIDE
 
 MAX_SIDE = 2048  # pixels
+EDGES = 100_000  # that are drawn together
 
 
 class Overlay:
-    """Collects outlines (pixel coordinates of the scene) and draws them over the scene."""
+    """Collects outlines (pixel coordinates of the scene) and draws them over `frame` of it."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, frame: Frame) -> None:
         self._scene = scene
-        shrink = max(1.0, max(scene.height, scene.width) / MAX_SIDE)
-        self._shape = (max(1, round(scene.height / shrink)), max(1, round(scene.width / shrink)))
-        self._lines = np.zeros(self._shape, dtype=np.uint8)
+        self._frame = frame
+        shrink = max(1.0, max(frame.height, frame.width) / MAX_SIDE)
+        self._shape = (max(1, round(frame.height / shrink)), max(1, round(frame.width / shrink)))
+        self._lines = np.zeros(self._shape, dtype=bool)
 
     def draw(self, outlines: np.ndarray) -> None:
         """Add the outlines of polygons."""
-        if len(outlines) == 0:
-            return
-        rows, cols = self._shape
-        place = Affine.scale(self._scene.width / cols, self._scene.height / rows)
-        lines = ((line, 1) for line in shapely.boundary(outlines))
-        rasterize(lines, out=self._lines, transform=place, all_touched=True)
+        frame, (height, width) = self._frame, self._shape
+        rings = shapely.get_rings(outlines)
+        points, ring = shapely.get_coordinates(rings, return_index=True)
+        points = (points - [frame.col, frame.row]) * [width / frame.width, height / frame.height]
+        edge = np.flatnonzero(ring[1:] == ring[:-1])
+        for some in np.array_split(edge, len(edge) // EDGES + 1):
+            col, row = np.floor(_along(points[some], points[some + 1])).astype(int).T
+            # An outline on the last pixel's outer edge is that pixel's.
+            self._lines[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)] = True
 
     def save(self, path: Path) -> None:
         """Write the PNG; pixels that were not seen are transparent. Raises `OSError`."""
         image, valid = self._picture()
-        line = _thicker(self._lines > 0)
+        line = _thicker(self._lines)
         halo = _thicker(line) & ~line
         for band, colour in zip(image, LANDSLIDE, strict=True):
             band[halo] = band[halo] // 3
@@ -52,12 +56,21 @@ class Overlay:
 
     def _picture(self) -> tuple[np.ndarray, np.ndarray]:
         """The scene as RGB uint8 (3, h, w): as it is if it is 8 bit, else stretched."""
-        scene = self._scene
-        with SceneReader(scene) as reader:
-            data, valid = reader.read(0, 0, scene.height, scene.width, self._shape)
+        frame = self._frame
+        with SceneReader(self._scene) as reader:
+            data, valid = reader.read(frame.row, frame.col, frame.height, frame.width, self._shape)
         if data.dtype != np.uint8:
-            data = fit(scene, "percentile").apply(data, valid)
+            data = fit(self._scene, "percentile").apply(data, valid)
         return data[[min(band, len(data) - 1) for band in range(3)]], valid
+
+
+def _along(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Points (n, 2) along edges, so close that they miss no pixel but for its corner."""
+    steps = np.ceil(np.abs(end - start).max(axis=1) * 2).astype(int) + 1
+    edge = np.repeat(np.arange(len(start)), steps + 1)
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(steps + 1) - steps - 1, steps + 1)
+    points: np.ndarray = start[edge] + (end - start)[edge] * (step / steps[edge])[:, None]
+    return points
 
 
 def _thicker(lines: np.ndarray) -> np.ndarray:

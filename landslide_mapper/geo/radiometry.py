@@ -38,7 +38,8 @@ class Radiometry:
                 np.take(_table(curve, data.dtype.str), band, out=target, mode="clip")
             else:
                 target[:] = _follow(curve, band)
-        out[:, ~valid] = 0
+        if not valid.all():
+            out[:, ~valid] = 0
         return out
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def fit(scene: Scene, rule: str) -> Radiometry:
 
 
 def _sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    scene = scene.native or scene  # the curve is the file's, whatever the working pixel size
     shrink = max(1.0, max(scene.height, scene.width) / SAMPLE_SIDE)
     shape = (max(1, int(scene.height / shrink)), max(1, int(scene.width / shrink)))
     with SceneReader(scene) as reader:

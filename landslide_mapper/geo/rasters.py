@@ -1,4 +1,4 @@
-"""Mask and probability rasters: written strip by strip, delivered as cloud-optimised GeoTIFF.
+"""Mask and probability rasters: written block by block, delivered as cloud-optimised GeoTIFF.
 
 Mask: 0 background, 1 landslide, 255 not seen. Probability: whole percent, 255 not seen. In both
 255 is the nodata value, so it is transparent in a GIS and still there for whoever reads it.
@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
-import shapely
-from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
-from rasterio.features import rasterize
 from rasterio.windows import Window
 
+from landslide_mapper.geo.cover import covered
+from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.style import MASK_COLOURS
 
@@ -30,16 +29,18 @@ BLOCK = 512  # pixels a side of a tile
 
 
 class StripRaster:
-    """A uint8 GeoTIFF on the scene's grid that is written from top to bottom.
+    """A uint8 GeoTIFF of a part of a scene, `frame`, that is written block by block.
 
-    A finished part can be changed again (`burn`). A context manager; raises `OSError` when the
-    disk does not take it.
+    What is never written is 255. A finished part can be changed again (`burn`). Rows, columns and
+    polygons are in pixels of the scene. A context manager; raises `OSError` when the disk does
+    not take it.
     """
 
-    def __init__(self, path: Path, scene: Scene) -> None:
+    def __init__(self, path: Path, scene: Scene, frame: Frame) -> None:
         self.path = path
+        self._frame = frame
         with as_os_error():
-            self._raster = rasterio.open(path, "w+", **_profile(scene))
+            self._raster = rasterio.open(path, "w+", **_profile(scene, frame))
 
     def __enter__(self) -> StripRaster:
         return self
@@ -57,51 +58,86 @@ class StripRaster:
         with as_os_error():
             self._raster.close()
 
-    def write(self, row: int, values: np.ndarray) -> None:
-        """Write `values` (h, width) from pixel row `row` on."""
-        window = Window(0, row, values.shape[1], values.shape[0])
-        with as_os_error():
-            self._raster.write(values, 1, window=window)
+    def write(self, row: int, col: int, values: np.ndarray) -> None:
+        """Write `values` (h, w) from pixel `row`, `col` on; what is off the frame is left out."""
+        frame = self._frame
+        top, left = max(row, frame.row), max(col, frame.col)
+        bottom = min(row + values.shape[0], frame.bottom)
+        right = min(col + values.shape[1], frame.right)
+        if top < bottom and left < right:
+            window = Window(left - frame.col, top - frame.row, right - left, bottom - top)
+            part = values[top - row : bottom - row, left - col : right - col]
+            with as_os_error():
+                self._raster.write(part, 1, window=window)
 
-    def inside(self, polygon: shapely.Polygon) -> np.ndarray:
-        """The values of the pixels inside a pixel-edge `polygon` (pixel coordinates)."""
-        window, chosen = _footprint(polygon)
-        values: np.ndarray = self._raster.read(1, window=window)
-        return values[chosen]
+    def holds(self, polygons: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+        """Whether a pixel inside each pixel-edge polygon has one of `values`."""
+        found = np.zeros(len(polygons), dtype=bool)
+        for index, window, rows, cols in self._parts(polygons):
+            with as_os_error():
+                pixels = self._raster.read(1, window=window)
+            found[index] |= np.isin(pixels[rows, cols], values).any()
+        return found
 
-    def burn(self, polygon: shapely.Polygon, value: int) -> None:
-        """Give the pixels inside a pixel-edge `polygon` (pixel coordinates) this value."""
-        window, chosen = _footprint(polygon)
-        with as_os_error():
-            values = self._raster.read(1, window=window)
-            values[chosen] = value
-            self._raster.write(values, 1, window=window)
+    def burn(self, polygons: np.ndarray, value: int) -> None:
+        """Give the pixels inside pixel-edge polygons this value."""
+        for _, window, rows, cols in self._parts(polygons):
+            with as_os_error():
+                pixels = self._raster.read(1, window=window)
+                pixels[rows, cols] = value
+                self._raster.write(pixels, 1, window=window)
+
+    def _parts(self, polygons: np.ndarray) -> Iterator[tuple[int, Window, np.ndarray, np.ndarray]]:
+        """The pixels of each polygon by windows: its index, a window, rows and columns in it."""
+        for index in range(len(polygons)):
+            for _, rows, cols in covered(polygons[index : index + 1]):
+                rows, cols = rows - self._frame.row, cols - self._frame.col
+                # A window that is as high as a tile fits into memory, however wide it is.
+                for tile in np.unique(rows // BLOCK):
+                    here = rows // BLOCK == tile
+                    top, left = int(rows[here].min()), int(cols[here].min())
+                    height = int(rows[here].max()) + 1 - top
+                    width = int(cols[here].max()) + 1 - left
+                    window = Window(left, top, width, height)
+                    yield index, window, rows[here] - top, cols[here] - left
 
 
-def _footprint(polygon: shapely.Polygon) -> tuple[Window, np.ndarray]:
-    left, top, right, bottom = (int(v) for v in polygon.bounds)
-    chosen = rasterize(
-        [(polygon, 1)],
-        out_shape=(bottom - top, right - left),
-        transform=Affine.translation(left, top),
-        dtype="uint8",
-    )
-    return Window(left, top, right - left, bottom - top), chosen.astype(bool)
+class ArrayCanvas:
+    """A mask in memory: `values` uint8 (h, w), its first pixel at `row`, `col` of the scene."""
+
+    def __init__(self, values: np.ndarray, row: int, col: int) -> None:
+        self.values = values
+        self._row = row
+        self._col = col
+
+    def holds(self, polygons: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+        """Whether a pixel inside each pixel-edge polygon has one of `values`."""
+        found = np.zeros(len(polygons), dtype=bool)
+        for owner, rows, cols in covered(polygons):
+            pixels = self.values[rows - self._row, cols - self._col]
+            found[owner[np.isin(pixels, values)]] = True
+        return found
+
+    def burn(self, polygons: np.ndarray, value: int) -> None:
+        """Give the pixels inside pixel-edge polygons this value."""
+        for _, rows, cols in covered(polygons):
+            self.values[rows - self._row, cols - self._col] = value
 
 
-def _profile(scene: Scene) -> dict[str, Any]:
+def _profile(scene: Scene, frame: Frame) -> dict[str, Any]:
     return {
         "driver": "GTiff",
-        "width": scene.width,
-        "height": scene.height,
+        "width": frame.width,
+        "height": frame.height,
         "count": 1,
         "dtype": "uint8",
         "crs": scene.crs.to_wkt() if scene.crs is not None else None,
-        "transform": scene.transform,
+        "transform": frame.transform(scene.transform),
         "nodata": UNSEEN,
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
+        "sparse_ok": True,
         "compress": "deflate",
         "zlevel": 1,
         "bigtiff": "if_safer",
@@ -133,26 +169,27 @@ def finish_mask(strips: Path, target: Path) -> None:
     with as_os_error():
         with rasterio.open(strips, "r+") as raster:
             raster.write_colormap(1, MASK_COLOURS)
-        _to_cog(strips, target, "MODE")
+        # Of what every GIS reads, the quickest that is also the smallest for masks.
+        _to_cog(strips, target, RESAMPLING="MODE", COMPRESS="LZW")
 
 
 def finish_probability(strips: Path, target: Path) -> None:
     """Make a COG with averaged overviews from the closed strip raster `strips`."""
     with as_os_error():
-        _to_cog(strips, target, "AVERAGE")
+        packing = {"COMPRESS": "DEFLATE", "LEVEL": "1", "PREDICTOR": "YES"}
+        _to_cog(strips, target, RESAMPLING="AVERAGE", **packing)
 
 
-def _to_cog(source: Path, target: Path, resampling: str) -> None:
+def _to_cog(source: Path, target: Path, **options: str) -> None:
     rasterio.shutil.copy(
         source,
         target,
         driver="COG",
-        COMPRESS="DEFLATE",
         BLOCKSIZE=BLOCK,
-        RESAMPLING=resampling,
         OVERVIEWS="IGNORE_EXISTING",
         BIGTIFF="IF_SAFER",
         NUM_THREADS="ALL_CPUS",
+        **options,
     )
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import affine
 import numpy as np
 import pyproj
 import rasterio
@@ -18,62 +15,50 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo import remote
+from landslide_mapper.geo.resample import axis_taps, cells_inside, resample, touched
+from landslide_mapper.geo.scene_info import SAME_SIZE, Scene, Source, at_pixel_size, pixel_size
+
+__all__ = ["Scene", "SceneReader", "Source", "at_pixel_size", "open_raster", "open_scene"]
 
 # A raster without georeference is a normal input here (image folders); lsmap says so itself.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 STRIP_PIXELS = 4_000_000  # of a mask that are looked at together
+PIECE = 2048  # source pixels a side that are resampled together
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What one raster is: path, size in pixels, bands to read, CRS and pixel size in metres."""
-
-    path: str
-    width: int
-    height: int
-    count: int
-    dtype: str
-    crs: pyproj.CRS | None
-    transform: affine.Affine
-    bands: tuple[int, ...]
-    gsd: tuple[float, float] | None
-    colorinterp: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """File name without folder, as shown to people."""
-        return Path(self.path).name
-
-    def corners(
-        self, row: float, col: float, height: float, width: float
-    ) -> list[tuple[float, float]]:
-        """Map coordinates of a window's four corners, in the scene's CRS, as a ring."""
-        pixels = ((col, row), (col + width, row), (col + width, row + height), (col, row + height))
-        return [self.transform * pixel for pixel in pixels]
-
-    def pixel_size(self, row: float, col: float) -> tuple[float, float] | None:
-        """Geodesic size in metres (x, y) of the pixel at `row`, `col`; None without a CRS."""
-        return _pixel_size(self.crs, self.transform, row, col)
-
-
-def open_scene(path: str, bands: Sequence[int] | None = None) -> Scene:
-    """Describe the raster at `path` (file, VRT, /vsi…, URL).
+def open_scene(source: str | Source, bands: Sequence[int] | None = None) -> Scene:
+    """Describe a raster (file, VRT, /vsi…, URL, s3://).
 
     `bands` are 1-based; by default the first three that are not alpha (all if fewer).
     Raises `LsmapError` when it is missing, not a raster, or has no such band.
     """
-    path = str(path)
+    source = source if isinstance(source, Source) else Source(str(source))
+    with open_raster(source) as raster:
+        return _describe(source, raster, bands)
+
+
+def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.DatasetReader:
+    """The open raster behind a source, for reading. Raises `LsmapError`.
+
+    Read from it inside `remote.settings`. `options` are those of `rasterio.open`.
+    """
+    source = Source(source) if isinstance(source, str) else source
+    name = source.opened or remote.gdal_name(source.path)
+    remote.limit_cache()
     try:
-        with rasterio.open(path) as raster:
-            return _describe(path, raster, bands)
+        with remote.settings(name):
+            return rasterio.open(name, **options)
     except RasterioError as error:
-        raise LsmapError(_open_error(path, error)) from error
+        raise LsmapError(_open_error(source.path, name, error)) from error
 
 
-def _open_error(path: str, error: Exception) -> str:
-    local = "://" not in path and ":" not in path[2:] and not path.startswith("/vsi")
+def _open_error(path: str, name: str, error: Exception) -> str:
+    if remote.is_remote(name):
+        return remote.open_error(path, error)
+    local = remote.is_local(path)
     if local and not Path(path).exists():
         return f"{path}: there is no such file."
     if local and Path(path).is_dir():
@@ -81,7 +66,8 @@ def _open_error(path: str, error: Exception) -> str:
     return f"{path}: GDAL cannot read this as a raster ({' '.join(str(error).split())})."
 
 
-def _describe(path: str, raster: rasterio.DatasetReader, bands: Sequence[int] | None) -> Scene:
+def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[int] | None) -> Scene:
+    path = source.path
     if raster.count == 0:
         inside = ", ".join(raster.subdatasets[:3]) or "nothing"
         raise LsmapError(f"{path}: no bands at the top level; give one of what is inside: {inside}")
@@ -117,8 +103,10 @@ def _describe(path: str, raster: rasterio.DatasetReader, bands: Sequence[int] | 
         crs=crs,
         transform=raster.transform,
         bands=chosen,
-        gsd=_pixel_size(crs, raster.transform, *centre),
+        gsd=pixel_size(crs, raster.transform, *centre),
         colorinterp=tuple(c.name for c in interp),
+        opened=source.opened,
+        title=source.title,
     )
 
 
@@ -131,48 +119,23 @@ def _crs(path: str, raster: rasterio.DatasetReader) -> pyproj.CRS | None:
         raise LsmapError(f"{path}: its coordinate reference system cannot be used.") from error
 
 
-@lru_cache(maxsize=64)
-def _to_geodetic(crs: pyproj.CRS) -> tuple[pyproj.Transformer, pyproj.Geod] | None:
-    geod, geodetic = crs.get_geod(), crs.geodetic_crs
-    if geod is None or geodetic is None:
-        return None
-    return pyproj.Transformer.from_crs(crs, geodetic, always_xy=True), geod
-
-
-def _pixel_size(
-    crs: pyproj.CRS | None, transform: affine.Affine, row: float, col: float
-) -> tuple[float, float] | None:
-    if crs is None:
-        return None
-    pair = _to_geodetic(crs)
-    if pair is None:  # a local engineering grid: its unit is all there is to know
-        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-        return (
-            math.hypot(transform.a, transform.d) * unit,
-            math.hypot(transform.b, transform.e) * unit,
-        )
-    transformer, geod = pair
-    ends = [(col - 0.5, row), (col + 0.5, row), (col, row - 0.5), (col, row + 0.5)]
-    xs, ys = zip(*(transform * end for end in ends), strict=True)
-    lon, lat = transformer.transform(xs, ys)
-    if not np.all(np.isfinite([*lon, *lat])):
-        return None
-    _, _, metres = geod.inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]], [lat[1], lat[3]])
-    return float(metres[0]), float(metres[1])
-
-
 class SceneReader:
-    """Reads windows of one scene. Holds one GDAL handle: use one reader per thread."""
+    """Reads windows of one scene. Holds GDAL handles: use one reader per thread."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        try:
-            self._raster = rasterio.open(scene.path)
-        except RasterioError as error:
-            raise LsmapError(_open_error(scene.path, error)) from error
+        self._raster = open_raster(scene)
+        self._levels: dict[tuple[float, float], rasterio.DatasetReader] = {}
         self._alpha = [i + 1 for i, c in enumerate(scene.colorinterp) if c == "alpha"]
         flags = [f for b in scene.bands for f in self._raster.mask_flag_enums[b - 1]]
         self._all_valid = not self._alpha and all(f == MaskFlags.all_valid for f in flags)
+
+    @property
+    def block_width(self) -> int:
+        """Columns of the scene that the file keeps in one block."""
+        raster = self._level(self.scene.step)
+        columns = raster.block_shapes[self.scene.bands[0] - 1][1]
+        return max(1, round(columns * self.scene.width / raster.width))
 
     def __enter__(self) -> SceneReader:
         return self
@@ -186,8 +149,9 @@ class SceneReader:
         self.close()
 
     def close(self) -> None:
-        """Close the GDAL handle."""
-        self._raster.close()
+        """Close the GDAL handles."""
+        for raster in (self._raster, *self._levels.values()):
+            raster.close()
 
     def read(
         self,
@@ -203,62 +167,126 @@ class SceneReader:
         Returns `(data, valid)`: data (B, h, w) in the scene's dtype and valid (h, w) bool.
         Outside the scene data is 0 and invalid. With `out_shape` = (h, w) the window is decimated
         (mean of the valid pixels; valid where all of the source is) or enlarged (bilinear);
-        `nearest` takes single source pixels instead of means. Raises `LsmapError` when a
-        block of the file cannot be read.
+        `nearest` takes single source pixels instead of means. A scene at another pixel size than
+        its file's is always resampled from the file: means are of valid pixels, from the nearest
+        finer overview, and valid where at least half of the source is; what a pixel gets does
+        not depend on the window. Raises `LsmapFailure` when pixels cannot be read.
         """
         h, w = out_shape or (height, width)
         data = np.zeros((len(self.scene.bands), h, w), dtype=self.scene.dtype)
         valid = np.zeros((h, w), dtype=bool)
-        rows, source_rows = _inside(row, height, h, self.scene.height)
-        cols, source_cols = _inside(col, width, w, self.scene.width)
+        rows, source_rows = cells_inside(row, height, h, self.scene.height)
+        cols, source_cols = cells_inside(col, width, w, self.scene.width)
         if rows.start >= rows.stop or cols.start >= cols.stop:
             return data, valid
-        window = Window.from_slices(source_rows, source_cols)
-        part = (rows.stop - rows.start, cols.stop - cols.start)
-        resampling = Resampling.nearest
-        if (h, w) != (height, width) and not nearest:
-            shrinks = h * w < height * width
-            resampling = Resampling.average if shrinks else Resampling.bilinear
         try:
-            data[:, rows, cols], valid[rows, cols] = self._read(window, part, resampling)
+            with remote.settings(self.scene.gdal):
+                if self.scene.native:
+                    down = row + np.arange(rows.start, rows.stop + 1) * (height / h)
+                    across = col + np.arange(cols.start, cols.stop + 1) * (width / w)
+                    part = self._resampled(down, across, (width / w, height / h), nearest)
+                else:
+                    resampling = Resampling.nearest
+                    if (h, w) != (height, width) and not nearest:
+                        shrinks = h * w < height * width
+                        resampling = Resampling.average if shrinks else Resampling.bilinear
+                    window = Window.from_slices(source_rows, source_cols)
+                    shape = (rows.stop - rows.start, cols.stop - cols.start)
+                    part = self._read(self._raster, window, shape, resampling)
         except RasterioError as error:
-            cause = " ".join(str(error.__cause__ or error).split())
-            raise LsmapError(
-                f"{self.scene.path}: pixels at row {row}, column {col} cannot be read ({cause}); "
-                "the file may be cut short or damaged."
-            ) from error
+            raise LsmapFailure(_read_error(self.scene, row, col, error)) from error
+        data[:, rows, cols], valid[rows, cols] = part
         return data, valid
 
+    def _resampled(
+        self, down: np.ndarray, across: np.ndarray, cell: tuple[float, float], nearest: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cells of size `cell` (x, y) between the edges `down` and `across`, piece by piece.
+
+        All are in pixels of the scene, which are not the file's.
+        """
+        native = self.scene.native
+        assert native is not None
+        step = (cell[0] * self.scene.step[0], cell[1] * self.scene.step[1])
+        raster = self._raster if nearest else self._level(step)
+        # A level spans what the file spans, so its pixels need not be a power of two of them.
+        x = self.scene.step[0] * (raster.width / native.width)
+        y = self.scene.step[1] * (raster.height / native.height)
+        data = np.empty((len(native.bands), len(down) - 1, len(across) - 1), dtype=native.dtype)
+        valid = np.empty(data.shape[1:], dtype=bool)
+        for rows in _pieces(len(down) - 1, y * cell[1]):
+            edges = down[rows.start : rows.stop + 1] * y
+            row_taps = axis_taps(edges, raster.height, step[1], nearest)
+            for cols in _pieces(len(across) - 1, x * cell[0]):
+                edges = across[cols.start : cols.stop + 1] * x
+                col_taps = axis_taps(edges, raster.width, step[0], nearest)
+                shape = (row_taps.count, col_taps.count)
+                window = Window(col_taps.first, row_taps.first, shape[1], shape[0])
+                pixels, seen = self._read(raster, window, shape, Resampling.nearest)
+                known = None if seen.all() else seen
+                data[:, rows, cols], valid[rows, cols] = resample(pixels, known, row_taps, col_taps)
+        return data, valid
+
+    def _level(self, step: tuple[float, float]) -> rasterio.DatasetReader:
+        """The coarsest overview that is still as fine as `step` file pixels (x, y)."""
+        if step not in self._levels:
+            self._levels[step] = self._open_level(min(step))
+        return self._levels[step]
+
+    def _open_level(self, step: float) -> rasterio.DatasetReader:
+        raster = self._raster
+        factors = raster.overviews(self.scene.bands[0])
+        fitting = [n for n, factor in enumerate(factors) if factor <= step * (1 + SAME_SIZE)]
+        if not fitting or any(raster.overviews(band) != factors for band in raster.indexes):
+            return raster
+        level = open_raster(self.scene, overview_level=fitting[-1])
+        # An external mask may have no overviews; then only the file itself knows what is valid.
+        if level.mask_flag_enums != raster.mask_flag_enums:
+            level.close()
+            return raster
+        return level
+
     def _read(
-        self, window: Window, shape: tuple[int, int], resampling: Resampling
+        self,
+        raster: rasterio.DatasetReader,
+        window: Window,
+        shape: tuple[int, int],
+        resampling: Resampling,
     ) -> tuple[np.ndarray, np.ndarray]:
         bands = list(self.scene.bands)
-        data = self._raster.read(
+        data = raster.read(
             bands, window=window, out_shape=(len(bands), *shape), resampling=resampling
         )
         if resampling == Resampling.average:
             valid = self._shrunk_valid(window, shape)
             data[:, ~valid] = 0
         else:
-            valid = self._valid(window, shape, data if resampling == Resampling.nearest else None)
+            single = data if resampling == Resampling.nearest else None
+            valid = self._valid(raster, window, shape, single)
             if data.dtype.kind == "f":
                 valid &= np.isfinite(data).all(axis=0)
                 data[:, ~np.isfinite(data).all(axis=0)] = 0
         return data, valid
 
-    def _valid(self, window: Window, shape: tuple[int, int], data: np.ndarray | None) -> np.ndarray:
+    def _valid(
+        self,
+        raster: rasterio.DatasetReader,
+        window: Window,
+        shape: tuple[int, int],
+        data: np.ndarray | None,
+    ) -> np.ndarray:
         """Validity (h, w) of a window, from single source pixels; `data` saves a second read."""
         valid = np.ones(shape, dtype=bool)
         bands = list(self.scene.bands)
         if not self._all_valid:
             # A pixel is seen when any of its bands is: black in one band is not a hole.
-            masks = self._raster.read_masks(bands, window=window, out_shape=(len(bands), *shape))
+            masks = raster.read_masks(bands, window=window, out_shape=(len(bands), *shape))
             valid &= (masks > 0).any(axis=0)
             for alpha in self._alpha:
-                valid &= self._raster.read(alpha, window=window, out_shape=shape) > 0
+                valid &= raster.read(alpha, window=window, out_shape=shape) > 0
         if np.dtype(self.scene.dtype).kind == "f":
             if data is None:
-                data = self._raster.read(bands, window=window, out_shape=(len(bands), *shape))
+                data = raster.read(bands, window=window, out_shape=(len(bands), *shape))
             valid &= np.isfinite(data).all(axis=0)
         return valid
 
@@ -269,38 +297,36 @@ class SceneReader:
         """
         if self._all_valid and np.dtype(self.scene.dtype).kind != "f":
             return np.ones(shape, dtype=bool)
-        tops, bottoms = _cells(window.row_off, window.height, shape[0], self.scene.height)
-        lefts, rights = _cells(window.col_off, window.width, shape[1], self.scene.width)
+        tops, bottoms = touched(window.row_off, window.height, shape[0], self.scene.height)
+        lefts, rights = touched(window.col_off, window.width, shape[1], self.scene.width)
         first, width = lefts[0], rights[-1] - lefts[0]
         valid = np.empty(shape, dtype=bool)
         at_once = max(1, int(STRIP_PIXELS / (width * window.height / shape[0])))
         for start in range(0, shape[0], at_once):
             part = slice(start, min(start + at_once, shape[0]))
             top, height = tops[part][0], bottoms[part][-1] - tops[part][0]
-            strip = self._valid(Window(first, top, width, height), (height, width), None)
+            strip = self._valid(
+                self._raster, Window(first, top, width, height), (height, width), None
+            )
             holes = np.zeros((height + 1, width + 1), dtype=np.int64)
             holes[1:, 1:] = (~strip).cumsum(axis=0).cumsum(axis=1)
             rows, cols = (tops[part] - top, bottoms[part] - top), (lefts - first, rights - first)
-            inside = holes[np.ix_(rows[1], cols[1])] - holes[np.ix_(rows[0], cols[1])]
-            inside += holes[np.ix_(rows[0], cols[0])] - holes[np.ix_(rows[1], cols[0])]
-            valid[part] = inside == 0
+            count = holes[np.ix_(rows[1], cols[1])] - holes[np.ix_(rows[0], cols[1])]
+            count += holes[np.ix_(rows[0], cols[0])] - holes[np.ix_(rows[1], cols[0])]
+            valid[part] = count == 0
         return valid
 
 
-def _cells(start: float, length: float, out: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last-plus-one source pixel that each of `out` cells along an axis touches."""
-    edges = start + np.arange(out + 1) * (length / out)
-    first = np.floor(edges[:-1] + 1e-6).astype(int)
-    last = np.ceil(edges[1:] - 1e-6).astype(int)
-    return np.clip(first, 0, size - 1), np.clip(np.maximum(last, first + 1), 1, size)
+def _pieces(cells: int, size: float) -> list[slice]:
+    """Slices of an axis of `cells` cells, each of which takes about `PIECE` source pixels."""
+    at_once = max(1, int(PIECE / size))
+    return [slice(first, min(first + at_once, cells)) for first in range(0, cells, at_once)]
 
 
-def _inside(start: int, length: int, out: int, size: int) -> tuple[slice, slice]:
-    """Output cells of one axis that lie wholly inside the scene, and the source they cover."""
-    scale = length / out
-    first = max(0, math.ceil(-start / scale - 1e-9))
-    last = min(out, math.floor((size - start) / scale + 1e-9))
-    low, high = start + first * scale, start + last * scale
-    if length == out:
-        return slice(first, last), slice(round(low), round(high))
-    return slice(first, last), slice(max(0.0, low), min(float(size), high))
+def _read_error(scene: Scene, row: int, col: int, error: Exception) -> str:
+    cause = " ".join(str(error.__cause__ or error).split())
+    if remote.is_remote(scene.gdal):
+        hint = "the server or the network may be gone; run the same command again later"
+    else:
+        hint = "the file may be cut short or damaged, or its disk may be gone"
+    return f"{scene.path}: pixels at row {row}, column {col} cannot be read ({cause}); {hint}."

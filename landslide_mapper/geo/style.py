@@ -13,6 +13,9 @@ LANDSLIDE = (227, 59, 30)
 
 MASK_COLOURS = {0: (236, 236, 236, 255), 1: (*LANDSLIDE, 255), 255: (0, 0, 0, 0)}
 
+# The date in files that want one: the same results are then the same bytes.
+TIMESTAMP = "2000-01-01T00:00:00.000Z"
+
 _VERSION = "3.22.0"
 
 _STYLE_TABLE = """
@@ -130,12 +133,15 @@ def add_default_style(geopackage: Path, layer: str, geometry: str, qml: str, nam
     with closing(sqlite3.connect(geopackage)) as database, database:
         database.execute(_STYLE_TABLE)
         database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', 0)"
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, "
+            "last_change, srs_id) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
+            (TIMESTAMP,),
         )
         database.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
-            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-            "VALUES ('', '', ?, ?, ?, ?, '', 1, 'lsmap: mean probability of each landslide', '')",
-            (layer, geometry, name, qml),
+            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
+            "update_time) VALUES ('', '', ?, ?, ?, ?, '', 1, "
+            "'lsmap: mean probability of each landslide', '', ?)",
+            (layer, geometry, name, qml, TIMESTAMP),
         )

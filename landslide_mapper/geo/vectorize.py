@@ -1,26 +1,25 @@
-"""From mask strips to polygons, exactly: nothing is lost, shifted or cut where strips meet.
+"""From masks to polygons, exactly: nothing is lost, shifted or cut where blocks meet.
 
 Polygons are in pixel coordinates (x = column, y = row, pixel corners are integers); the
-landslides of one component hang together by pixel edges (4-connectivity).
+landslides of one component hang together by pixel edges (4-connectivity). A block of a scene is
+vectorised on its own; `Joiner` puts together what reaches over the sides of blocks.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import shapely
-from affine import Affine
-from rasterio.features import rasterize, shapes
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
+
+from landslide_mapper.geo.rings import Corners, Rings, trace, unite
+from landslide_mapper.geo.runs import Scan, component_at, label_runs
 
 
 @dataclass(frozen=True)
 class Components:
-    """Whole landslides, one entry per component in every array."""
+    """Landslides, one entry per component in every array."""
 
     polygons: np.ndarray  # shapely polygons in pixel coordinates
     pixels: np.ndarray  # int64, number of pixels
@@ -29,6 +28,18 @@ class Components:
 
     def __len__(self) -> int:
         return len(self.polygons)
+
+    @classmethod
+    def empty(cls) -> Components:
+        """No components."""
+        return cls(np.empty(0, object), np.empty(0, np.int64), np.empty(0), np.empty(0, np.float32))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Components]) -> Components:
+        """All components of `parts`, in their order."""
+        together = [cls.empty(), *parts]
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in together]) for name in names))
 
     @property
     def mean(self) -> np.ndarray:
@@ -41,147 +52,270 @@ class Components:
             self.polygons[chosen], self.pixels[chosen], self.total[chosen], self.highest[chosen]
         )
 
+    def reading_order(self) -> np.ndarray:
+        """Indices that sort the components from top to bottom, then from left to right."""
+        if len(self) == 0:
+            return np.empty(0, np.intp)
+        corner = shapely.bounds(self.polygons)
+        return np.lexsort((corner[:, 0], corner[:, 1]))
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What lies along the inner sides of a block.
+
+    Per pixel 0, or 1 + the index of its component in `BlockComponents.open`; 0 all along a side
+    that is no inner one.
+    """
+
+    top: np.ndarray  # int32, (width,)
+    bottom: np.ndarray  # int32, (width,)
+    left: np.ndarray  # int32, (height,)
+    right: np.ndarray  # int32, (height,)
+
+
+@dataclass(frozen=True)
+class BlockComponents:
+    """The components of a block, each group from top to bottom, then from left to right."""
+
+    whole: Components
+    open: Components  # those with a pixel at an inner side: they may go on beyond it
+    sides: Sides
+
+
+def vectorize_block(
+    mask: np.ndarray,
+    probability: np.ndarray,
+    row: int = 0,
+    col: int = 0,
+    inner: tuple[bool, bool, bool, bool] = (False, False, False, False),
+) -> BlockComponents:
+    """The components of one block, with polygons in the scene's pixel coordinates.
+
+    Args:
+        mask: (h, w) bool, landslide or not.
+        probability: (h, w) float32.
+        row: scene row of the block's first row.
+        col: scene column of the block's first column.
+        inner: whether the scene goes on beyond the top, bottom, left and right side.
+    """
+    scan = Scan.of(mask, probability)
+    if len(scan.starts) == 0:
+        return BlockComponents(Components.empty(), Components.empty(), _no_sides(mask.shape))
+    label = label_runs(scan)
+    corners = _corners(scan, label)
+    rings = trace(corners, row, col)
+    found = _measure(scan, label, _polygons(scan, label, corners, rings))
+    order = found.reading_order()
+    is_open = np.zeros(len(found), bool)
+    at_sides = _runs_at_sides(scan, mask, inner)
+    for runs, _ in at_sides:
+        is_open[label[runs]] = True
+    open_order = order[is_open[order]]
+    number = np.zeros(len(found), np.int32)
+    number[open_order] = np.arange(1, len(open_order) + 1)
+    sides = _no_sides(mask.shape)
+    painted = (sides.top, sides.bottom, sides.left, sides.right)
+    for side, (runs, pixels) in zip(painted, at_sides, strict=True):
+        side[pixels] = number[label[runs]]
+    return BlockComponents(found.where(order[~is_open[order]]), found.where(open_order), sides)
+
+
+def _corners(scan: Scan, label: np.ndarray) -> Corners:
+    """Corners with the pinches told apart.
+
+    Diagonal pixels of one component hang together elsewhere, so the outline passes between them:
+    each of its corners there goes around an empty pixel. Those of two components stay apart:
+    each corner goes around its own pixel.
+    """
+    pinches = np.flatnonzero(scan.pinch)
+    place, falling = scan.corners[pinches], scan.inside[pinches]  # upper left and lower right set
+    lower = component_at(scan, label, np.where(falling, place, place - 1))
+    upper = component_at(scan, label, place - scan.stride - falling)
+    crossed = np.zeros(len(scan.corners) + len(pinches), bool)
+    crossed[pinches + np.arange(len(pinches))] = falling == (lower == upper)
+    twice = np.where(scan.pinch, 2, 1)
+    y, x = np.divmod(np.repeat(scan.corners, twice), scan.stride)
+    column = x.astype(np.uint16) if scan.stride < 2**16 else x  # sorted by radix
+    return Corners(x, y, column, np.repeat(scan.inside, twice)[0::2], crossed)
+
+
+def _polygons(scan: Scan, label: np.ndarray, corners: Corners, rings: Rings) -> np.ndarray:
+    """A polygon per component, in the order of their numbers."""
+    left = 2 * rings.top
+    place = corners.y[left] * scan.stride + corners.x[left]
+    component = component_at(
+        scan, label, place - np.where(corners.below[rings.top], 0, scan.stride)
+    )
+    order = np.argsort(component, kind="stable")  # leaves the outer ring, the topmost, first
+    return np.asarray(shapely.polygons(rings.lines[order], indices=component[order]))
+
+
+def _measure(scan: Scan, label: np.ndarray, polygons: np.ndarray) -> Components:
+    count = len(polygons)
+    highest = np.zeros(count, np.float32)
+    np.maximum.at(highest, label, scan.highest)
+    pixels = np.bincount(label, weights=scan.ends - scan.starts, minlength=count)
+    total = np.bincount(label, weights=scan.total, minlength=count)
+    return Components(polygons, pixels.astype(np.int64), total, highest)
+
+
+def _no_sides(shape: tuple[int, ...]) -> Sides:
+    height, width = shape
+    return Sides(*(np.zeros(length, np.int32) for length in (width, width, height, height)))
+
+
+def _runs_at_sides(
+    scan: Scan, mask: np.ndarray, inner: tuple[bool, bool, bool, bool]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For the top, bottom, left and right side: runs of set pixels there, and which pixels.
+
+    One run per pixel; nothing for sides that are no inner ones.
+    """
+    found = []
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    height, width = mask.shape
+    for side, (edge, is_inner) in enumerate(zip(edges, inner, strict=True)):
+        pixels = np.flatnonzero(edge) if is_inner else np.empty(0, np.intp)
+        place = (
+            pixels,
+            (height - 1) * scan.stride + pixels,
+            pixels * scan.stride,
+            pixels * scan.stride + width - 1,
+        )[side]
+        found.append((np.searchsorted(scan.starts, place, side="right") - 1, pixels))
+    return found
+
 
 @dataclass
 class _Open:
-    """A component that reaches the last row read so far: what is known of it."""
+    """Pieces of one component that hang together, as far as is known."""
 
-    pieces: list[BaseGeometry] = field(default_factory=list)
-    pixels: int = 0
-    total: float = 0.0
-    highest: float = 0.0
+    pieces: list[int]
+    polygons: list[shapely.Polygon]
+    pixels: int
+    total: float
+    highest: float
+    waits: int = 0  # pieces × sides that the blocks beyond are still to come for
 
     def take(self, other: _Open) -> None:
         self.pieces += other.pieces
+        self.polygons += other.polygons
         self.pixels += other.pixels
         self.total += other.total
         self.highest = max(self.highest, other.highest)
+        self.waits += other.waits
 
 
-class StripVectorizer:
-    """Turns strips, given from top to bottom, into components as soon as they are complete.
+class Joiner:
+    """Joins what reaches over the sides of blocks that lie in bands (rows) and columns.
 
-    Holds only the components that touch the last row given.
+    All blocks of a band have the same rows, all of a column the same columns. They are given in
+    reading order; where one is missing, nothing is there. Holds the components that may go on,
+    and the labels along the frontier.
     """
 
-    def __init__(self, width: int) -> None:
-        self._row = 0
-        self._open: list[_Open] = []
-        self._border = np.zeros(width, dtype=np.int32)  # 1-based index into _open, 0: background
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self._turn = -1
+        self._next_piece = 0
+        self._group: dict[int, _Open] = {}  # of each piece
+        # Piece per pixel (-1: none) along sides, by the turn of the block beyond and its side.
+        self._frontier: dict[tuple[int, str], np.ndarray] = {}
 
-    def add(self, mask: np.ndarray, probability: np.ndarray) -> Components:
-        """Add the next strip: `mask` (h, width) bool and `probability` (h, width) float.
+    def add(self, band: int, column: int, block: BlockComponents) -> Components:
+        """Add a block; returns the joined components that are complete now.
 
-        Returns the components that end in or above this strip.
+        These are apart from the block's `whole` ones. Raises `ValueError` when the block does not
+        come after those added before.
         """
-        pieces, labels = _pieces(mask, self._row)
-        parts = [*self._open, *_measured(pieces, labels, mask, probability)]
-        before = len(self._open)
-        group = _groups(len(parts), _contacts(self._border, labels[0], before))
-        merged: dict[int, _Open] = defaultdict(_Open)
-        for part, root in zip(parts, group, strict=True):
-            merged[root].take(part)
-        self._row += len(mask)
-        self._border, stays = self._next_border(labels[-1], before, group)
-        self._open = [merged[root] for root in stays]
-        staying = set(stays)
-        return _whole(part for root, part in merged.items() if root not in staying)
+        turn = band * self._columns + column
+        if not self._turn < turn or not 0 <= column < self._columns:
+            raise ValueError(f"block ({band}, {column}) is out of turn")
+        self._turn = turn
+        missed = [key for key in self._frontier if key[0] < turn]
+        done = [piece for key in missed for piece in self._release(self._frontier.pop(key))]
+        first = self._next_piece
+        done += self._open_pieces(block.open)
+        sides = block.sides
+        if column + 1 < self._columns:
+            self._wait((turn + 1, "left"), sides.right, first)
+        self._wait((turn + self._columns, "top"), sides.bottom, first)
+        for side, labels in (("top", sides.top), ("left", sides.left)):
+            beyond = self._frontier.pop((turn, side), None)
+            if beyond is not None:
+                self._link(beyond, labels, first)
+                done += self._release(beyond)
+        return self._complete(done)
 
     def finish(self) -> Components:
-        """The components that reach the scene's last row."""
-        left, self._open = self._open, []
-        return _whole(left)
+        """The components that waited for blocks which never came."""
+        done = [piece for beyond in self._frontier.values() for piece in self._release(beyond)]
+        self._frontier.clear()
+        return self._complete(done)
 
-    @staticmethod
-    def _next_border(
-        last: np.ndarray, before: int, group: list[int]
-    ) -> tuple[np.ndarray, list[int]]:
-        roots = np.array([-1, *group[before:]])[last]
-        stays, border = np.unique(roots, return_inverse=True)
-        if len(stays) and stays[0] == -1:
-            return border.astype(np.int32), stays[1:].tolist()
-        return border.astype(np.int32) + 1, stays.tolist()
+    def _open_pieces(self, found: Components) -> range:
+        pieces = range(self._next_piece, self._next_piece + len(found))
+        self._next_piece = pieces.stop
+        for piece, *values in zip(
+            pieces,
+            found.polygons.tolist(),
+            found.pixels.tolist(),
+            found.total.tolist(),
+            found.highest.tolist(),
+            strict=True,
+        ):
+            self._group[piece] = _Open([piece], [values[0]], *values[1:])
+        return pieces
 
+    def _wait(self, key: tuple[int, str], labels: np.ndarray, first: int) -> None:
+        if not labels.any():
+            return
+        self._frontier[key] = np.where(labels > 0, labels.astype(np.int64) + (first - 1), -1)
+        for piece in _pieces(self._frontier[key]):
+            self._group[piece].waits += 1
 
-def _pieces(mask: np.ndarray, row: int) -> tuple[list[BaseGeometry], np.ndarray]:
-    """Polygons of a strip whose first row is `row`, and the 1-based label of every pixel."""
-    if not mask.any():
-        return [], np.zeros(mask.shape, dtype=np.int32)
-    place = Affine.translation(0, row)
-    found = shapes(mask.astype(np.uint8), mask=mask, connectivity=4, transform=place)
-    geometries = [geometry for geometry, _ in found]
-    labels = rasterize(
-        zip(geometries, range(1, len(geometries) + 1), strict=True),
-        out_shape=mask.shape,
-        transform=place,
-        dtype="int32",
-    )
-    return [shape(geometry) for geometry in geometries], labels
+    def _release(self, beyond: np.ndarray) -> list[int]:
+        """Count off the pieces that waited along a side, and return them."""
+        pieces = _pieces(beyond)
+        for piece in pieces:
+            self._group[piece].waits -= 1
+        return pieces
 
+    def _link(self, beyond: np.ndarray, labels: np.ndarray, first: int) -> None:
+        touching = (beyond >= 0) & (labels > 0)
+        pairs = np.stack([beyond[touching], labels[touching] + (first - 1)], axis=1)
+        for a, b in np.unique(pairs, axis=0).tolist():
+            large, small = self._group[a], self._group[b]
+            if large is small:
+                continue
+            if len(large.pieces) < len(small.pieces):
+                large, small = small, large
+            large.take(small)
+            for piece in small.pieces:
+                self._group[piece] = large
 
-def _measured(
-    pieces: list[BaseGeometry], labels: np.ndarray, mask: np.ndarray, probability: np.ndarray
-) -> Iterable[_Open]:
-    ids = labels[mask] - 1
-    values = probability[mask]
-    pixels = np.bincount(ids, minlength=len(pieces))
-    total = np.bincount(ids, weights=values, minlength=len(pieces))
-    highest = np.zeros(len(pieces), dtype=np.float32)
-    np.maximum.at(highest, ids, values)
-    for index, piece in enumerate(pieces):
-        yield _Open([piece], int(pixels[index]), float(total[index]), float(highest[index]))
-
-
-def _contacts(above: np.ndarray, below: np.ndarray, before: int) -> np.ndarray:
-    """Pairs (open component, piece of the new strip) that share a pixel edge, 0-based parts."""
-    touching = (above > 0) & (below > 0)
-    pairs = np.stack([above[touching] - 1, below[touching] - 1 + before], axis=1)
-    return np.unique(pairs, axis=0)
-
-
-def _groups(count: int, pairs: np.ndarray) -> list[int]:
-    """Root of every part after joining `pairs` (union-find)."""
-    parent = list(range(count))
-
-    def root(part: int) -> int:
-        while parent[part] != part:
-            parent[part] = parent[parent[part]]
-            part = parent[part]
-        return part
-
-    for a, b in pairs.tolist():
-        a, b = root(a), root(b)
-        parent[max(a, b)] = min(a, b)
-    return [root(part) for part in range(count)]
-
-
-def _whole(parts: Iterable[_Open]) -> Components:
-    closed = list(parts)
-    polygons = np.empty(len(closed), dtype=object)
-    for index, part in enumerate(closed):
-        polygons[index] = part.pieces[0] if len(part.pieces) == 1 else _joined(part.pieces)
-    corner = shapely.bounds(polygons) if len(closed) else np.empty((0, 4))
-    order = np.lexsort((corner[:, 0], corner[:, 1]))  # from top to bottom, from left to right
-    return Components(
-        polygons,
-        np.array([part.pixels for part in closed], dtype=np.int64),
-        np.array([part.total for part in closed], dtype=np.float64),
-        np.array([part.highest for part in closed], dtype=np.float32),
-    ).where(order)
+    def _complete(self, pieces: list[int]) -> Components:
+        """The components of these pieces that wait for nothing more."""
+        closed = []
+        for piece in pieces:
+            group = self._group.get(piece)
+            if group is not None and group.waits == 0:
+                closed.append(group)
+                for member in group.pieces:
+                    del self._group[member]
+        if not closed:
+            return Components.empty()
+        owner = np.repeat(np.arange(len(closed)), [len(group.pieces) for group in closed])
+        found = Components(
+            unite(np.array([p for group in closed for p in group.polygons], object), owner),
+            np.array([group.pixels for group in closed], np.int64),
+            np.array([group.total for group in closed], np.float64),
+            np.array([group.highest for group in closed], np.float32),
+        )
+        return found.where(found.reading_order())
 
 
-def _joined(pieces: list[BaseGeometry]) -> shapely.Polygon:
-    """One polygon from pieces that share edges, without the vertices that the seams left."""
-    union = shapely.union_all(pieces)
-    assert isinstance(union, shapely.Polygon)  # the pieces hang together by edges
-    rings = [_corners(shapely.get_coordinates(ring)) for ring in (union.exterior, *union.interiors)]
-    return shapely.Polygon(rings[0], rings[1:])
-
-
-def _corners(ring: np.ndarray) -> np.ndarray:
-    """A closed axis-aligned ring without the points where it goes straight on."""
-    points = ring[:-1]
-    into = points - np.roll(points, 1, axis=0)
-    out = np.roll(points, -1, axis=0) - points
-    turns = (into[:, 0] == 0) != (out[:, 0] == 0)
-    return points[turns]
+def _pieces(beyond: np.ndarray) -> list[int]:
+    pieces: list[int] = np.unique(beyond[beyond >= 0]).tolist()
+    return pieces

@@ -1,24 +1,34 @@
-"""Landslide polygons on disk: one layer, written batch by batch, in the format its suffix names."""
+"""Landslide polygons on disk: one layer, written batch by batch, in the format its suffix names.
+
+Not every format can be added to, so the batches go into a GeoPackage beside the target first;
+at the end that is copied in one pass, itself batch by batch, to the target. The same polygons
+give the same bytes: dates in the files are a fixed day.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import json
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import fiona
+import numpy as np
+import pyogrio
 import pyproj
-from fiona._err import CPLE_BaseError
-from fiona.errors import FionaError, TransactionError
-from fiona.model import Feature, Geometry, Properties
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.style import add_default_style, polygon_qml
+from landslide_mapper.geo.style import TIMESTAMP, add_default_style, polygon_qml
+
+# A layer without a CRS is possible here, and said elsewhere.
+warnings.filterwarnings("ignore", message="'crs' was not provided")
 
 LAYER = "landslides"
 GEOMETRY_COLUMN = "geom"
@@ -31,24 +41,27 @@ DRIVERS = {
     ".parquet": "Parquet",
 }
 
-FIELDS = {
-    "id": "int32",
-    "area_m2": "float",
-    "perimeter_m": "float",
-    "length_m": "float",
-    "width_m": "float",
-    "confidence": "float",
-    "max_probability": "float",
-    "lon": "float",
-    "lat": "float",
-    "scene": "str",
-    "model": "str",
-    "review": "str",
+FIELDS: dict[str, type] = {
+    "id": np.int32,
+    "area_m2": np.float64,
+    "perimeter_m": np.float64,
+    "length_m": np.float64,
+    "width_m": np.float64,
+    "confidence": np.float64,
+    "max_probability": np.float64,
+    "lon": np.float64,
+    "lat": np.float64,
+    "scene": np.object_,
+    "model": np.object_,
+    "review": np.object_,
 }
 
 # A shapefile's field names have ten characters at most.
 SHAPEFILE_NAMES = {"perimeter_m": "perim_m", "max_probability": "max_prob"}
 SHAPEFILE_PARTS = (".cpg", ".prj", ".dbf", ".shx", ".shp")
+
+BATCH_POINTS = 1_000_000  # of the polygons that are held back before they are written together
+COPIED_AT_ONCE = 4096  # polygons
 
 
 @dataclass(frozen=True)
@@ -111,33 +124,11 @@ class PolygonWriter:
         self._target = target
         self._threshold = threshold
         self._final = folder / target.path.name
-        # GeoParquet has no streamed writer here: a GeoPackage comes first.
-        parquet = target.suffix == ".parquet"
-        self._path = self._final.with_suffix(".stage.gpkg") if parquet else self._final
-        driver = "GPKG" if parquet else target.driver
-        self._names = SHAPEFILE_NAMES if target.suffix == ".shp" else {}
-        options: dict[str, Any] = {"encoding": "UTF-8"}
-        if driver == "GPKG":
-            options |= {"layer": LAYER, "GEOMETRY_NAME": GEOMETRY_COLUMN}
-        if driver == "GeoJSON":
-            options = {"COORDINATE_PRECISION": 8 if _is_wgs84(target.crs) else 4}
-        with _as_os_error():
-            self._layer = fiona.open(
-                self._path,
-                "w",
-                driver=driver,
-                crs_wkt=target.crs.to_wkt() if target.crs is not None else None,
-                schema={"geometry": "Polygon", "properties": self._schema()},
-                **options,
-            )
+        self._stage = _Stage(folder / f"{target.path.name}.stage.gpkg", target)
+        self._polygons: list[np.ndarray] = []
+        self._columns: list[dict[str, np.ndarray]] = []
+        self._points = 0
         self.count = 0
-
-    def _schema(self) -> dict[str, str]:
-        text = "str:254" if self._names else "str"
-        return {
-            self._names.get(name, name): text if kind == "str" else kind
-            for name, kind in FIELDS.items()
-        }
 
     def __enter__(self) -> PolygonWriter:
         return self
@@ -148,66 +139,179 @@ class PolygonWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            # What is on disk is thrown away; an error of closing would hide the first one.
-            with suppress(OSError):
-                self._close()
+        # After an error, what is on disk is thrown away.
+        if error is None:
+            self._flush()
+            self._finish()
+
+    def write(self, polygons: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        """Append shapely `polygons` (n,) in the layer's CRS with their attributes.
+
+        `columns` has an array (n,) for each of `FIELDS` but ``id``; one that is missing stays
+        empty, and so does NaN.
+        """
+        if len(polygons) == 0:
             return
-        self._close()
-        self._finish()
+        self._columns.append(_typed(columns, self.count, len(polygons)))
+        self._polygons.append(polygons)
+        self.count += len(polygons)
+        self._points += int(shapely.get_num_coordinates(polygons).sum())
+        if self._points >= BATCH_POINTS:
+            self._flush()
 
-    def _close(self) -> None:
-        with _as_os_error():
-            self._layer.close()
-
-    def write(self, polygons: Iterable[Any], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append shapely polygons with their attributes (all of `FIELDS` but ``id``)."""
-        features = []
-        for polygon, row in zip(polygons, rows, strict=True):
-            self.count += 1
-            values = {"id": self.count, **row}
-            properties = {self._names.get(name, name): _plain(values[name]) for name in FIELDS}
-            geometry = Geometry.from_dict(polygon.__geo_interface__)
-            features.append(Feature(geometry=geometry, properties=Properties(**properties)))
-        if features:
-            with _as_os_error():
-                self._layer.writerecords(features)
+    def _flush(self) -> None:
+        """Write what was held back; an empty layer still gets its fields."""
+        columns = self._columns or [_typed({}, 0, 0)]
+        table = {name: np.concatenate([part[name] for part in columns]) for name in FIELDS}
+        polygons = np.concatenate(self._polygons) if self._polygons else np.empty(0, dtype=object)
+        self._polygons, self._columns, self._points = [], [], 0
+        if len(polygons) or not self._stage.begun:
+            self._stage.append(polygons, table)
 
     def _finish(self) -> None:
+        qml = polygon_qml(self._threshold)
         if self._target.suffix == ".parquet":
-            _to_parquet(self._path, self._final)
-        elif self._target.suffix == ".gpkg":
-            qml = polygon_qml(self._threshold)
-            add_default_style(self._path, LAYER, GEOMETRY_COLUMN, qml, "confidence")
+            self._stage.copy_to_parquet(self._final)
         else:
-            self._path.with_suffix(".qml").write_text(polygon_qml(self._threshold), "utf-8")
+            self._stage.copy_to(self._final, self.count)
+        self._stage.path.unlink()
+        if self._target.suffix == ".gpkg":
+            with _gdal():
+                add_default_style(self._final, LAYER, GEOMETRY_COLUMN, qml, "confidence")
+        elif self._target.suffix != ".parquet":
+            self._final.with_suffix(".qml").write_text(qml, "utf-8")
+
+
+class _Stage:
+    """A GeoPackage without a spatial index: quick to add to, quick to read in one pass."""
+
+    def __init__(self, path: Path, target: VectorTarget) -> None:
+        self.path = path
+        self.begun = False
+        self._target = target
+        self._wkt = target.crs.to_wkt() if target.crs is not None else None
+        # Already here, because the shapefile driver would cut the names at ten characters.
+        names = SHAPEFILE_NAMES if target.suffix == ".shp" else {}
+        self._names = [names.get(name, name) for name in FIELDS]
+        self._bounds: np.ndarray | None = None  # of all polygons
+
+    def append(self, polygons: np.ndarray, table: Mapping[str, np.ndarray]) -> None:
+        """Add a batch; `table` has an array of its type for each of `FIELDS`."""
+        if len(polygons):
+            bounds = shapely.total_bounds(polygons)
+            if self._bounds is not None:
+                bounds[:2] = np.minimum(bounds[:2], self._bounds[:2])
+                bounds[2:] = np.maximum(bounds[2:], self._bounds[2:])
+            self._bounds = bounds
+        with _gdal(OGR_SQLITE_SYNCHRONOUS="OFF"):
+            pyogrio.raw.write(
+                self.path,
+                shapely.to_wkb(polygons),
+                [table[name] for name in FIELDS],
+                self._names,
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=self._wkt,
+                append=self.begun,
+                layer_options={"SPATIAL_INDEX": "NO"},
+            )
+        self.begun = True
+
+    def copy_to(self, path: Path, count: int) -> None:
+        """Write the layer, `count` polygons, in the target's format."""
+        layer = path.stem if self._target.suffix == ".shp" else LAYER
+        with _gdal():
+            with self._read(use_pyarrow=False) as (meta, rows):
+                pyogrio.raw.write_arrow(
+                    rows,
+                    path,
+                    layer=layer,
+                    driver=self._target.driver,
+                    encoding="UTF-8",
+                    geometry_name=meta["geometry_name"],
+                    geometry_type="Polygon",
+                    crs=self._wkt,
+                    layer_options=self._layer_options(),
+                )
+            _check_whole(path, count)
+
+    def _read(self, use_pyarrow: bool) -> AbstractContextManager[tuple[dict[str, Any], Any]]:
+        """The layer as a stream of Arrow batches, with what pyogrio says of it."""
+        stream: AbstractContextManager[tuple[dict[str, Any], Any]] = pyogrio.raw.open_arrow(
+            self.path, layer=LAYER, use_pyarrow=use_pyarrow, batch_size=COPIED_AT_ONCE
+        )
+        return stream
+
+    def _layer_options(self) -> dict[str, str]:
+        crs = self._target.crs
+        if self._target.suffix == ".gpkg":
+            return {"GEOMETRY_NAME": GEOMETRY_COLUMN}
+        if self._target.suffix == ".geojson":
+            degrees = crs is not None and crs.to_epsg() == 4326
+            return {"COORDINATE_PRECISION": "8" if degrees else "4"}
+        return {"DBF_DATE_LAST_UPDATE": TIMESTAMP[:10]} if self._target.suffix == ".shp" else {}
+
+    def copy_to_parquet(self, path: Path) -> None:
+        """Write the layer as GeoParquet 1.0, batch by batch."""
+        import pyarrow
+        from pyarrow import parquet
+
+        with _gdal(), self._read(use_pyarrow=True) as (meta, rows):
+            fields = [rows.schema.field(name) for name in self._names]
+            fields.append(pyarrow.field("geometry", pyarrow.binary()))
+            schema = pyarrow.schema(fields, metadata={"geo": json.dumps(self._geo())})
+            with parquet.ParquetWriter(path, schema, compression="snappy") as writer:
+                for batch in rows:
+                    columns = [batch.column(name) for name in self._names]
+                    wkb = batch.column(meta["geometry_name"])
+                    wkb = getattr(wkb, "storage", wkb)  # of an extension type, if it is known
+                    writer.write_batch(pyarrow.record_batch([*columns, wkb], schema=schema))
+
+    def _geo(self) -> dict[str, Any]:
+        """What GeoParquet says of the geometry in the file's metadata."""
+        crs = self._target.crs
+        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+        column["crs"] = crs.to_json_dict() if crs is not None else None
+        if self._bounds is not None:
+            column["bbox"] = self._bounds.tolist()
+        return {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _typed(columns: Mapping[str, np.ndarray], count: int, size: int) -> dict[str, np.ndarray]:
+    """All of `FIELDS`, in their types; ids go on from `count`; what is missing is empty."""
+    table: dict[str, np.ndarray] = {"id": np.arange(count + 1, count + size + 1, dtype=np.int32)}
+    for name, kind in list(FIELDS.items())[1:]:
+        nothing = None if kind is np.object_ else np.nan
+        table[name] = np.full(size, columns.get(name, nothing), dtype=kind)
+    return table
+
+
+def _check_whole(path: Path, count: int) -> None:
+    """Raise `OSError` unless the last of `count` polygons is there.
+
+    A driver may say nothing when the disk does not take the last bytes.
+    """
+    if path.suffix.lower() == ".geojson":  # which is only counted by reading all of it
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16))
+            whole = file.read().split()[-2:] == [b"]", b"}"]
+    else:
+        last = pyogrio.raw.read(path, columns=[], skip_features=max(0, count - 1))[2]
+        whole = len(last) == min(count, 1) and all(wkb is not None for wkb in last)
+    if not whole:
+        raise OSError(f"{path.name} is not whole after it was written")
 
 
 @contextmanager
-def _as_os_error() -> Iterator[None]:
-    """GDAL's errors, which come through fiona as many types, as `OSError` with one line."""
+def _gdal(**settings: str) -> Iterator[None]:
+    """GDAL with `settings` and a clock that stands still; its errors as `OSError` in one line."""
+    settings |= {"OGR_CURRENT_DATE": TIMESTAMP}
+    before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
+    pyogrio.set_gdal_config_options(settings)
     try:
-        with fiona.Env():
-            yield
-    except (FionaError, TransactionError, CPLE_BaseError, RuntimeError) as error:
-        # fiona appends the whole feature to some of them.
-        reason = str(error).split("Failed to write record")[0]
-        raise OSError(" ".join(reason.split())[:200]) from error
-
-
-def _to_parquet(stage: Path, final: Path) -> None:
-    import geopandas
-
-    geopandas.read_file(stage, layer=LAYER).to_parquet(final)
-    stage.unlink()
-
-
-def _plain(value: Any) -> Any:
-    """Python values; NaN becomes null."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(value)
-    return value
-
-
-def _is_wgs84(crs: pyproj.CRS | None) -> bool:
-    return crs is not None and crs.to_epsg() == 4326
+        yield
+    except (DataSourceError, DataLayerError, sqlite3.Error) as error:
+        raise OSError(" ".join(str(error).split())[:200]) from error
+    finally:
+        pyogrio.set_gdal_config_options(before)

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from common import fastest, mosaic, print_table
 
-from landslide_mapper.checkpoint import bundled_model, load_predictor
+from landslide_mapper.checkpoint import bundled_model
 from landslide_mapper.detect import detect_with
-from landslide_mapper.detect_plan import DetectConfig, plan_detection
+from landslide_mapper.mapping.plan import DetectConfig, plan_detection
+from landslide_mapper.predictors import load_predictor
 
 REPEATS = 2
 

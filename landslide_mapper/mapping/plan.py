@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyproj
-from affine import Affine
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
-from landslide_mapper.geo import rasters, vectors
+from landslide_mapper.geo import vectors
+from landslide_mapper.geo.aoi import Aoi, Area, place, read_area, span
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.features import Shaping
+from landslide_mapper.geo.grid import Frame
+from landslide_mapper.geo.labels import crs_name
 from landslide_mapper.geo.measure import WGS84, wgs84_transformer
-from landslide_mapper.geo.scene import Scene, open_scene
-from landslide_mapper.staging import check_targets
-
-GSD_FACTOR = 1.5  # pixel sizes further off the training's than this are worth a warning
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.sources import expand_sources
+from landslide_mapper.mapping.outputs import check_outputs, extra_outputs
+from landslide_mapper.serving import open_for, working_scene
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class DetectConfig:
     """What was asked for. None: the model's value, or a default that is derived from it.
 
     Attributes:
-        scenes: rasters, anything GDAL opens.
+        scenes: rasters that GDAL opens, URLs, folders, patterns, STAC items.
         output: polygon layer; its suffix names the format.
         model: model file or run folder; None: the newest run, else the bundled model.
         mask, probability, overlay: extra outputs; a file for one scene, a folder for several.
@@ -40,6 +42,15 @@ class DetectConfig:
         batch_size: windows predicted at once.
         device: auto, cpu, cuda or cuda:N.
         overwrite: replace outputs that exist.
+        bbox: west, south, east, north; only what lies in it is mapped.
+        bbox_crs: CRS of `bbox`, e.g. EPSG:4326; None: the scene's.
+        aoi: vector file; only what lies in its polygons is mapped.
+        gsd: pixel size to work at: "model", "native", metres; None: native when it is near the
+            model's, else the model's.
+        asset: assets of STAC items; none: chosen by name.
+        workers: processes on this machine.
+        dask: address of a Dask scheduler.
+        scratch: folder or s3:// address for unfinished parts; None: beside the output.
     """
 
     scenes: tuple[str, ...]
@@ -58,6 +69,14 @@ class DetectConfig:
     batch_size: int | None = None
     device: str = "auto"
     overwrite: bool = False
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    aoi: str | None = None
+    gsd: str | float | None = None
+    asset: tuple[str, ...] = ()
+    workers: int | None = None
+    dask: str | None = None
+    scratch: str | None = None
 
     @property
     def shaping(self) -> Shaping:
@@ -68,19 +87,27 @@ class DetectConfig:
         """The threshold in use with this model."""
         return info.threshold if self.threshold is None else self.threshold
 
-    def with_batch_size(self, batch_size: int) -> DetectConfig:
-        """The same with a batch size."""
-        return replace(self, batch_size=batch_size)
-
 
 @dataclass(frozen=True)
 class ScenePlan:
-    """One scene, its windows, its way into the layer and its extra outputs."""
+    """One scene, its windows, its way into the layer and its extra outputs.
+
+    Attributes:
+        scene: at the pixel size that is worked at.
+        grid: the windows of the whole scene.
+        frame: the pixels that the outputs have.
+        aoi: what is mapped of them; None: all that is valid.
+        layer_crs: CRS of the polygon layer.
+        to_layer: the way there; None: the layer has the scene's CRS.
+        mask, probability, overlay: extra outputs.
+    """
 
     scene: Scene
     grid: WindowGrid
+    frame: Frame
+    aoi: Aoi | None
     layer_crs: pyproj.CRS | None
-    to_layer: pyproj.Transformer | None  # None: the layer has the scene's CRS
+    to_layer: pyproj.Transformer | None
     mask: Path | None
     probability: Path | None
     overlay: Path | None
@@ -95,23 +122,48 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
     """
     _check_numbers(config, info)
     vectors.check_suffix(config.output)
-    scenes = [_open(path, config.bands, info) for path in config.scenes]
-    extras = _extra_outputs(config, scenes)
-    _check_outputs(config, extras)
+    area = read_area(config.bbox, config.bbox_crs, config.aoi)
+    sources = expand_sources(config.scenes, config.asset, info.band_count)
+    files = [open_for(source, config.bands, info) for source in sources]
+    chosen = _inside([working_scene(scene, info, config.gsd) for scene in files], area)
+    scenes = [scene for scene, _ in chosen]
+    extras = extra_outputs(config, scenes)
+    check_outputs(config, extras, files)
     _check_metres(config, scenes)
-    _compare_pixel_sizes(scenes, info)
     crs = _layer_crs(config.output, scenes)
     overlap = info.tile_size // 4 if config.overlap is None else config.overlap
     return [
         ScenePlan(
             scene=scene,
             grid=WindowGrid(scene.height, scene.width, info.tile_size, overlap),
+            frame=aoi.frame if aoi else Frame.whole(scene.height, scene.width),
+            aoi=aoi,
             layer_crs=crs,
             to_layer=_way(scene, crs),
             **{kind: paths[number] for kind, paths in extras.items()},
         )
-        for number, scene in enumerate(scenes)
+        for number, (scene, aoi) in enumerate(chosen)
     ]
+
+
+def _inside(scenes: Sequence[Scene], area: Area | None) -> list[tuple[Scene, Aoi | None]]:
+    """The scenes of which something is asked for, with that part of them."""
+    if area is None:
+        return [(scene, None) for scene in scenes]
+    placed = [(scene, place(area, scene)) for scene in scenes]
+    outside = [scene for scene, aoi in placed if aoi is None]
+    if len(outside) == len(scenes):
+        first = outside[0]
+        corners = list(zip(*first.corners(0, 0, first.height, first.width), strict=True))
+        box = (min(corners[0]), min(corners[1]), max(corners[0]), max(corners[1]))
+        more = f" (nor {len(scenes) - 1} more)" if len(scenes) > 1 else ""
+        raise LsmapError(
+            f"{first.path}: no pixel of it{more} lies in what was asked for: it spans {span(box)} "
+            f"({crs_name(first.crs)}), {area.extent()}"
+        )
+    if outside:
+        note(f"left out, nothing of them was asked for: {', '.join(s.name for s in outside)}")
+    return [(scene, aoi) for scene, aoi in placed if aoi is not None]
 
 
 def _check_numbers(config: DetectConfig, info: ModelInfo) -> None:
@@ -124,112 +176,21 @@ def _check_numbers(config: DetectConfig, info: ModelInfo) -> None:
             f"--overlap {config.overlap}: the windows of this model are {info.tile_size} pixels; "
             f"give 0 to {info.tile_size - 1}"
         )
-    if config.batch_size is not None and config.batch_size < 1:
-        raise LsmapError(f"--batch-size {config.batch_size}: give 1 or more")
+    for name in ("batch_size", "workers"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise LsmapError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+    if config.workers is not None and config.dask is not None:
+        raise LsmapError("--workers starts processes here, --dask uses a cluster: give one of them")
+    size = config.gsd
+    if isinstance(size, str) and size not in ("model", "native"):
+        raise LsmapError(f"--gsd {size}: give model, native, or metres such as 0.5")
+    if isinstance(size, float | int) and not (size > 0 and math.isfinite(size)):
+        raise LsmapError(f"--gsd {size:g}: give metres above 0")
     for name in ("min_area", "fill_holes", "simplify"):
         value = getattr(config, name)
         if value is not None and not (value >= 0 and math.isfinite(value)):
             raise LsmapError(f"--{name.replace('_', '-')} {value:g}: give 0 or more")
-
-
-def _open(path: str, bands: Sequence[int] | None, info: ModelInfo) -> Scene:
-    """The scene with the bands that go into the model."""
-    if bands is not None and len(bands) != info.band_count:
-        raise LsmapError(
-            f"--bands names {len(bands)} bands; the model {info.name} takes {info.band_count}"
-        )
-    chosen = tuple(bands or info.bands)
-    scene = open_scene(path)
-    if max(chosen) > scene.count:
-        hint = ",".join(["1"] * info.band_count)
-        raise LsmapError(
-            f"{path}: has {scene.count} band{'s' * (scene.count != 1)}; the model {info.name} was "
-            f"trained on bands {_listed(info.bands)}; say which to use, e.g. --bands {hint}"
-            if bands is None
-            else f"{path}: has no band {max(chosen)}, only 1 to {scene.count} (see --bands)"
-        )
-    alpha = [band for band in chosen if band > 0 and scene.colorinterp[band - 1] == "alpha"]
-    if alpha:
-        raise LsmapError(
-            f"{path}: band {alpha[0]} is transparency, and the model {info.name} takes "
-            f"{info.band_count} bands of colour; say which to use with --bands"
-        )
-    scene = _where_qgis_has_it(open_scene(path, chosen))
-    if info.radiometry == "none" and scene.dtype != "uint8":
-        raise LsmapError(
-            f"{path}: pixels are {scene.dtype}; the model {info.name} was trained without a "
-            "stretch and takes 8-bit pixels only; convert the scene or use a model that was "
-            "prepared with --stretch equalize"
-        )
-    return scene
-
-
-def _where_qgis_has_it(scene: Scene) -> Scene:
-    """A plain image, without any georeference, below the x axis: there QGIS shows it upright."""
-    if scene.crs is None and scene.transform.is_identity:
-        return replace(scene, transform=Affine.scale(1, -1))
-    return scene
-
-
-def _listed(bands: Sequence[int]) -> str:
-    return ",".join(str(band) for band in bands)
-
-
-def _extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, list[Path | None]]:
-    """Per kind, the path for every scene: the file itself, or a name inside a folder."""
-    found: dict[str, list[Path | None]] = {}
-    for kind, suffixes in (
-        ("mask", (".tif", ".tiff")),
-        ("probability", (".tif", ".tiff")),
-        ("overlay", (".png",)),
-    ):
-        given: Path | None = getattr(config, kind)
-        if given is None:
-            found[kind] = [None] * len(scenes)
-        elif given.suffix.lower() in suffixes and not given.is_dir():
-            if len(scenes) > 1:
-                raise LsmapError(
-                    f"--{kind} {given}: there are {len(scenes)} scenes; give a folder for one "
-                    "file each"
-                )
-            found[kind] = [given]
-        elif given.suffix and not given.is_dir():
-            raise LsmapError(f"--{kind} {given}: give a {suffixes[0]} file, or a folder")
-        else:
-            names = _names([scene.name for scene in scenes])
-            found[kind] = [given / f"{name}_{kind}{suffixes[0]}" for name in names]
-    return found
-
-
-def _names(files: Sequence[str]) -> list[str]:
-    """File names without suffix; those that come twice are numbered."""
-    names: list[str] = []
-    for file in files:
-        stem = name = Path(file).stem
-        number = 2
-        while name in names:
-            name, number = f"{stem}_{number}", number + 1
-        names.append(name)
-    return names
-
-
-def _check_outputs(config: DetectConfig, extras: dict[str, list[Path | None]]) -> None:
-    check_targets(vectors.outputs(config.output), config.overwrite)
-    made = list(vectors.outputs(config.output))
-    for kind, paths in extras.items():
-        for path in (path for path in paths if path):
-            # The folder for several rasters is made on the way.
-            exists = path.parent.exists() or path.parent == getattr(config, kind).parent
-            targets = [path] if kind == "overlay" else rasters.outputs(path)
-            check_targets(targets if exists else [path.parent], config.overwrite)
-            made += targets
-    twice = [path for path in made if made.count(path) > 1]
-    if twice:
-        raise LsmapError(f"{twice[0]}: two outputs would have this name; choose other names")
-    inputs = {Path(scene).resolve() for scene in config.scenes}
-    for path in made:
-        if path.resolve() in inputs:
-            raise LsmapError(f"{path}: this is an input; lsmap never changes its inputs")
 
 
 def _check_metres(config: DetectConfig, scenes: Sequence[Scene]) -> None:
@@ -250,18 +211,6 @@ def _check_metres(config: DetectConfig, scenes: Sequence[Scene]) -> None:
             warn(
                 f"{scene.name}: its coordinate reference system has no way to longitude and "
                 "latitude on Earth; lon and lat stay empty"
-            )
-
-
-def _compare_pixel_sizes(scenes: Sequence[Scene], info: ModelInfo) -> None:
-    for scene in scenes:
-        if info.gsd is None or scene.gsd is None:
-            continue
-        gsd = math.sqrt(scene.gsd[0] * scene.gsd[1])
-        if not 1 / GSD_FACTOR <= gsd / info.gsd <= GSD_FACTOR:
-            warn(
-                f"{scene.name}: pixels are {gsd:.3g} m, the model was trained at {info.gsd:.3g} m; "
-                "expect worse results, or resample the scene (gdalwarp -tr)"
             )
 
 

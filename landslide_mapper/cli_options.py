@@ -1,0 +1,233 @@
+"""The options of ``lsmap`` commands that have many, in groups; imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from landslide_mapper.config import BACKBONES, FUSED_VIEWS, FUSIONS, MASK_BLOCKS, SCHEDULES
+
+
+def bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    """Band numbers out of text such as 4,3,2."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter("give band numbers with commas between, e.g. 1,2,3") from None
+
+
+def negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    """A number, "all", or None when the option was not given."""
+    if value is None or value == "all":
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter("give a number such as 0.33, or 'all'") from None
+
+
+def _numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    """Four numbers out of text such as 1.5,2,3,4."""
+    if value is None:
+        return None
+    try:
+        west, south, east, north = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter("give west,south,east,north, e.g. 103.1,31.2,103.3,31.4") from None
+    return west, south, east, north
+
+
+def _names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Names out of text such as red,green,blue."""
+    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
+
+
+def _gsd(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    """Metres, "model", "native", or None when the option was not given."""
+    if value is None or value in ("model", "native"):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter("give model, native, or metres such as 0.5") from None
+
+
+def together(*options: Any) -> Any:
+    """One decorator out of several options, which are shown in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+detect_outputs = together(
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=Path("landslides.gpkg"),
+        show_default=True,
+        help="Polygons: .gpkg, .shp, .geojson (always WGS 84), .fgb or .parquet.",
+    ),
+    click.option(
+        "--model", help="Model file or run.  [default: newest in ./runs, else the bundled]"
+    ),
+    click.option(
+        "--mask",
+        type=click.Path(path_type=Path),
+        help="Also write a COG: 0, 1 landslide, 255 not seen. A folder for several REGIONs.",
+    ),
+    click.option(
+        "--probability",
+        type=click.Path(path_type=Path),
+        help="Also write a COG: percent, 255 not seen. A folder for several REGIONs.",
+    ),
+    click.option(
+        "--overlay",
+        type=click.Path(path_type=Path),
+        help="Also write a picture (.png) with the outlines. A folder for several REGIONs.",
+    ),
+)
+
+detect_rules = together(
+    click.option("--threshold", type=float, help="Landslide from here on.  [default: the model's]"),
+    click.option("--overlap", type=int, help="Pixels windows share.  [default: a quarter window]"),
+    click.option(
+        "--min-area",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Leave out landslides smaller than this, m² (also in the mask).",
+    ),
+    click.option(
+        "--fill-holes",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Fill holes smaller than this, m² (also in the mask).",
+    ),
+    click.option(
+        "--simplify",
+        type=float,
+        help="Metres an outline may move; 0 follows the pixel edges.  [default: half a pixel]",
+    ),
+    click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times slower."),
+)
+
+detect_area = together(
+    click.option(
+        "--bbox",
+        callback=_numbers,
+        metavar="W,S,E,N",
+        help="Map only what lies in this rectangle, in the CRS of REGION or of --bbox-crs.",
+    ),
+    click.option("--bbox-crs", help="CRS of --bbox, e.g. EPSG:4326.  [default: that of REGION]"),
+    click.option("--aoi", help="Map only what lies in the polygons of this file (any format)."),
+    click.option(
+        "--gsd",
+        callback=_gsd,
+        metavar="model|native|METRES",
+        help="Pixel size to work at.  [default: native within 1.5 times the model's, else model]",
+    ),
+    click.option(
+        "--asset",
+        callback=_names,
+        metavar="NAME[,NAME...]",
+        help="Assets of STAC items.  [default: visual, else the only raster, else red,green,blue]",
+    ),
+    click.option("--bands", callback=bands, help="Bands to use, from 1.  [default: the model's]"),
+)
+
+detect_machine = together(
+    click.option(
+        "--batch-size", type=int, help="Windows at once.  [default: as the device likes it]"
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option("--workers", type=int, help="Processes on this machine (Dask)."),
+    click.option(
+        "--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler (tcp://...)."
+    ),
+    click.option(
+        "--scratch",
+        help="Folder or s3:// address for unfinished parts.  [default: beside the output]",
+    ),
+)
+
+
+def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
+    """An option of `train` that stays unset unless given, so that it can override ``--config``."""
+    return click.option(*names, type=kind, default=None, help=f"{text}  [default: {default}]")
+
+
+train_settings = together(
+    _setting("--epochs", kind=int, text="Passes over the training tiles.", default=100),
+    _setting("--batch-size", kind=int, text="Tiles per step and process, even.", default=4),
+    _setting("--lr", kind=float, text="Learning rate of SGD.", default=0.007),
+    _setting("--momentum", kind=float, text="Momentum of SGD.", default=0.9),
+    _setting("--weight-decay", kind=float, text="Weight decay of SGD.", default=0.0005),
+    _setting(
+        "--schedule",
+        kind=click.Choice(SCHEDULES),
+        text="Learning rate over the run.",
+        default="constant",
+    ),
+    _setting("--workers", kind=int, text="Processes that read tiles.", default=4),
+    _setting("--device", kind=str, text="auto, cpu, cuda or cuda:N.", default="auto"),
+    _setting("--seed", kind=int, text="Seed of all random numbers.", default=0),
+    _setting(
+        "--compile/--no-compile",
+        "compile",
+        kind=bool,
+        text="Compile the network.",
+        default="no-compile",
+    ),
+    _setting(
+        "--weights",
+        kind=str,
+        text="Start of the backbones: imagenet, none or a safetensors file.",
+        default="imagenet",
+    ),
+    _setting(
+        "--backbone",
+        kind=click.Choice(BACKBONES),
+        text="ResNet of the encoders.",
+        default="resnet101",
+    ),
+    _setting("--last-layer", kind=int, text="Stage the backbone ends with, 3 or 4.", default=4),
+    _setting("--aspp-channels", kind=int, text="Width of the features.", default=256),
+    _setting(
+        "--fusion",
+        kind=click.Choice(FUSIONS),
+        text="How the two branches are joined.",
+        default="add",
+    ),
+    _setting(
+        "--fused-view",
+        kind=click.Choice(FUSED_VIEWS),
+        text="Image whose student features are fused; masked is the paper's and leaks labels.",
+        default="whole",
+    ),
+    _setting(
+        "--block-size", kind=int, text="Side of a masked block in pixels, 8 or 16.", default=8
+    ),
+    _setting(
+        "--mask-blocks",
+        kind=click.Choice(MASK_BLOCKS),
+        text="Blocks that stand for landslide.",
+        default="edge",
+    ),
+    _setting("--mask-ratio", kind=float, text="Share of those blocks that is masked.", default=0.5),
+    _setting("--ema", kind=float, text="Momentum of the teacher.", default=0.996),
+    _setting("--temperature", kind=float, text="Temperature of the contrast.", default=0.1),
+    _setting("--alpha", kind=float, text="Weight of the reconstruction.", default=1.0),
+    _setting("--beta", kind=float, text="Weight of the contrast.", default=0.1),
+    _setting("--gamma", kind=float, text="Weight of the cross-entropy.", default=1.0),
+    _setting("--dropout", kind=float, text="Dropout in the decoder.", default=0.1),
+)

@@ -1,0 +1,324 @@
+"""``lsmap export``: a model as an ONNX file for other tools, GeoDeep and Deepness (QGIS) above all.
+
+Both feed windows as float32 0..1 (pixel value / 255), want the probability of each class from a
+graph that does all else itself, and read what else they need from the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+import torch
+from torch import Tensor, nn
+
+from landslide_mapper.checkpoint import ModelInfo, find_model, load_model
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY
+from landslide_mapper.staging import Staging, check_targets
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSETS = (18, 23)  # from the least that torch writes to the highest that this was tested with
+OVERLAP = 25  # percent of the window, as lsmap detect itself has it
+TOLERANCE = 1e-4  # of probabilities; the file is refused beyond
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What was asked for.
+
+    Attributes:
+        output: the ONNX file.
+        model: model file or run folder; None: the newest run, else the bundled model.
+        opset: version of the ONNX operators.
+        scene: raster whose own stretch goes into the graph; None: feed stretched pixels.
+        overwrite: replace `output` if it exists.
+    """
+
+    output: Path
+    model: str | None = None
+    opset: int = OPSETS[0]
+    scene: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how far its probabilities are from the network's."""
+
+    output: Path
+    source: Path
+    info: ModelInfo
+    scene: Scene | None
+    difference: float
+
+    def summary(self) -> str:
+        """The result in a few lines, for the terminal."""
+        tile = self.info.tile_size
+        return (
+            f"{self.info.name} ({self.source}), windows of {tile} x {tile} pixels, threshold "
+            f"{self.info.threshold:g}; checked with onnxruntime: probabilities within "
+            f"{self.difference:.1e} of lsmap's\n  {self.output}"
+        )
+
+    def next_command(self) -> str:
+        """The command that uses the file."""
+        if self.scene is not None:
+            return shlex.join(["geodeep", self.scene.path, str(self.output)])
+        return f"lsmap detect REGION.tif -o slides.gpkg --model {shlex.quote(str(self.output))}"
+
+
+def export(config: ExportConfig) -> ExportReport:
+    """Write the model as ONNX and check it against the network.
+
+    Raises:
+        LsmapError: no such model, the extra ``onnx`` is not installed, the output exists or
+            cannot be made, or the scene does not suit the model. LsmapFailure: the file could
+            not be made or does not predict what the network does. Nothing is left behind then.
+    """
+    _check(config)
+    source, _ = find_model(config.model)
+    model, info = load_model(source)
+    scene = open_scene(config.scene, info.bands) if config.scene else None
+    graph = PortableModel(model, SceneStretch.of(scene, info) if scene else None).eval()
+    entries = metadata(info, scene)
+    _say_what_to_feed(info, scene)
+    try:
+        with Staging(config.output.name) as staging:
+            made = staging.stage(config.output)
+            _write(graph, info, config.opset, entries, made)
+            difference = _compare(graph, info, made)
+            staging.publish()
+    except OSError as error:
+        raise LsmapFailure(f"{config.output}: the model could not be written ({error})") from error
+    return ExportReport(config.output, source, info, scene, difference)
+
+
+def metadata(info: ModelInfo, scene: Scene | None = None) -> dict[str, str]:
+    """The entries of the ONNX file: those of GeoDeep and Deepness as JSON, then lsmap's own.
+
+    Lengths are in centimetres, overlaps in percent of the window.
+    """
+    entries: dict[str, Any] = {
+        "model_type": "Segmentor",
+        "class_names": {"0": "background", "1": "landslide"},
+        "tiles_size": info.tile_size,
+        "tile_size": info.tile_size,  # Deepness's documents say the former, its code the latter
+        "tiles_overlap": OVERLAP,
+        "seg_thresh": info.threshold,
+        "seg_small_segment": 0,  # remove and smooth nothing that was not asked for
+        "standardization_mean": [0.0] * info.band_count,  # the graph itself normalises
+        "standardization_std": [1.0] * info.band_count,
+    }
+    if info.gsd is not None:
+        entries["resolution"] = round(100 * info.gsd, 2)
+    texts = {key: json.dumps(value) for key, value in entries.items()}
+    if scene is not None:
+        texts[SCENE_KEY] = scene.name
+    return texts | info.to_metadata()
+
+
+class SceneStretch(nn.Module):
+    """The stretch of one scene on raw pixels, as `lsmap detect` would do it for this scene.
+
+    A pixel is not seen where it is 0 in all bands (tools fill with that) or nodata in all.
+    """
+
+    tables: Tensor
+    first: Tensor
+    nodata: Tensor
+
+    def __init__(self, tables: np.ndarray, nodata: np.ndarray) -> None:
+        """`tables`: uint8 (B, 256), per band from raw to stretched; `nodata`: (B,), 0 if none."""
+        super().__init__()
+        bands = torch.arange(len(tables)).reshape(1, -1, 1, 1)
+        self.register_buffer("tables", torch.from_numpy(tables.astype(np.float32) / 255).flatten())
+        self.register_buffer("first", bands * tables.shape[1])
+        self.register_buffer(
+            "nodata", torch.from_numpy(nodata.astype(np.int64))[None, :, None, None]
+        )
+
+    @classmethod
+    def of(cls, scene: Scene, info: ModelInfo) -> SceneStretch:
+        """Fit the model's stretch to `scene`.
+
+        Raises:
+            LsmapError: pixels that are not uint8, or a scene without valid pixels.
+        """
+        if scene.dtype != "uint8":
+            raise LsmapError(
+                f"{scene.path}: its pixels are {scene.dtype}; only a stretch of uint8 can be put "
+                "into the graph: export without --scene and feed stretched pixels"
+            )
+        levels = np.tile(np.arange(256, dtype=np.uint8), (len(scene.bands), 1))
+        everywhere = np.ones((1, 256), dtype=bool)
+        tables = fit(scene, info.radiometry).apply(levels[:, None], everywhere)[:, 0]
+        return cls(tables, _nodata(scene))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, B, h, w) raw values / 255 → stretched values / 255, 0 where nothing was seen."""
+        levels = (images * 255).round().clamp(0, 255).long()
+        seen = (levels != 0).any(1, True) & (levels != self.nodata).any(1, True)
+        return self.tables[levels + self.first] * seen
+
+
+class PortableModel(nn.Module):
+    """Images float32 (N, B, h, w) in 0..1 → classes float32 (N, 2, h, w).
+
+    Channel 1 is the landslide probability and channel 0, the background, is 0 throughout:
+    GeoDeep and Deepness set what is below the threshold to 0 and then take the highest channel
+    (the first of equals), so that any threshold does what it says, also one below 0.5.
+    """
+
+    def __init__(self, model: MRIFE, stretch: SceneStretch | None) -> None:
+        super().__init__()
+        self.model = model
+        self.stretch = stretch
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Predict; nodata (0 in every band) becomes the mean colour."""
+        if self.stretch is not None:
+            images = self.stretch(images)
+        seen = (images != 0).any(dim=1, keepdim=True)
+        rule = self.model.normalise
+        logits = self.model.predict_logits((images - rule.mean) / rule.std * seen)
+        landslide = torch.sigmoid(logits)[:, None]
+        return torch.cat([torch.zeros_like(landslide), landslide], dim=1)
+
+
+def _check(config: ExportConfig) -> None:
+    if config.output.suffix.lower() != ONNX_SUFFIX:
+        raise LsmapError(f"{config.output}: give a name that ends with {ONNX_SUFFIX}")
+    if not OPSETS[0] <= config.opset <= OPSETS[1]:
+        raise LsmapError(f"--opset {config.opset}: give {OPSETS[0]} to {OPSETS[1]}")
+    if config.model is not None and config.model.lower().endswith(ONNX_SUFFIX):
+        raise LsmapError(f"{config.model} is ONNX already; give the .safetensors model or a run")
+    check_targets([config.output], config.overwrite)
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise LsmapError(
+            f"lsmap export needs {error.name}; install it with: pip install 'lsmap[onnx]'"
+        ) from error
+
+
+def _nodata(scene: Scene) -> np.ndarray:
+    """Nodata value per band, 0 where there is none among uint8."""
+    with rasterio.open(scene.path) as raster:
+        values = [raster.nodatavals[band - 1] for band in scene.bands]
+    return np.array([value if value in range(256) else 0 for value in values], dtype=np.int64)
+
+
+def _say_what_to_feed(info: ModelInfo, scene: Scene | None) -> None:
+    if scene is not None:
+        note(f"the stretch is that of {scene.name}: feed raw pixels of this scene and of no other")
+    elif info.radiometry != "none":
+        note(
+            f"the model was trained on pixels stretched with {info.radiometry!r}: feed pixels "
+            "stretched that way, or give --scene to put a scene's own stretch into the graph"
+        )
+    if info.band_count != 3:
+        note(f"the model takes {info.band_count} bands; GeoDeep feeds three, no more and no less")
+    if info.gsd is None:
+        note("the model does not know its pixel size; set the resolution in the tool that uses it")
+
+
+def _write(
+    graph: PortableModel, info: ModelInfo, opset: int, entries: dict[str, str], path: Path
+) -> None:
+    """Trace the network and write it to `path`, weights included, any number of windows."""
+    import onnx
+
+    shape = (2, info.band_count, info.tile_size, info.tile_size)
+    program: Any = _trace(graph, torch.rand(shape), opset)
+    made: onnx.ModelProto = program.model_proto
+    # As old a format as the operators allow, for the onnxruntime that a tool brings along.
+    made.ir_version = onnx.helper.find_min_ir_version_for(list(made.opset_import))
+    made.producer_name = "lsmap"
+    made.doc_string = _description(info, entries.get(SCENE_KEY))
+    _forget_origin(made)
+    onnx.helper.set_model_props(made, entries)
+    onnx.checker.check_model(made)
+    onnx.save(made, path)
+
+
+def _forget_origin(made: onnx.ModelProto) -> None:
+    """Drop what torch notes of the source code, its paths on this machine among it."""
+    graph = made.graph
+    nodes = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
+    for part in (graph, *(item for group in nodes for item in group)):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def _trace(graph: PortableModel, images: Tensor, opset: int) -> Any:
+    noisy = logging.getLogger("torch.onnx")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.onnx.export(
+                graph,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=["images"],
+                output_names=["classes"],
+                dynamic_shapes=({0: torch.export.Dim("windows")},),
+            )
+    finally:
+        noisy.setLevel(level)
+
+
+def _description(info: ModelInfo, scene: str | None) -> str:
+    if scene is not None:
+        feed = f"raw pixels of {scene}, whose stretch ({info.radiometry}) is inside, divided by 255"
+    elif info.radiometry == "none":
+        feed = "pixels of 8 bits divided by 255"
+    else:
+        feed = f"pixels stretched to 1..255 with {info.radiometry} by lsmap, divided by 255"
+    return (
+        f"{info.name}: landslide probability in channel 1 of the output (channel 0 is always 0). "
+        f"Feed {feed}; 0 in all bands where nothing was seen. Bands of the training scenes: "
+        f"{', '.join(map(str, info.bands))}. Trained on: {info.data or 'not known'}"
+    )
+
+
+def _compare(graph: PortableModel, info: ModelInfo, path: Path) -> float:
+    """Largest difference in probability between the file and the network.
+
+    Raises:
+        LsmapFailure: it is more than rounding.
+    """
+    import onnxruntime
+
+    shape = (1, info.band_count, info.tile_size, info.tile_size)
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32) / np.float32(255)
+    images[..., : info.tile_size // 4] = 0  # not seen
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images})
+    with torch.inference_mode():
+        expected = graph(torch.from_numpy(images)).numpy()
+    difference = float(np.abs(found - expected).max())
+    if not difference <= TOLERANCE:
+        raise LsmapFailure(
+            f"the ONNX model is off by {difference:.1e} from the network and was not written; "
+            "try another --opset, or other versions of torch and onnxruntime"
+        )
+    return difference

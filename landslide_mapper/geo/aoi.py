@@ -1,0 +1,252 @@
+"""The part of a scene that is asked for: a rectangle (`--bbox`), polygons (`--aoi`), or both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyproj
+import shapely
+from affine import Affine
+from pyproj.exceptions import CRSError, ProjError
+from rasterio.features import rasterize
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.grid import Frame
+from landslide_mapper.geo.labels import (
+    LabelCounts,
+    Labels,
+    crs_name,
+    in_scene_crs,
+    read_labels,
+    same_crs,
+)
+from landslide_mapper.geo.scene import Scene
+
+# Vertices lie on this part of a pixel, so that shifting them to a window loses nothing and a
+# pixel is inside or not whatever the window it is seen through.
+VERTEX_STEPS = 256
+EDGE_PIECES = 64  # an edge that is straight in one CRS is bent in another: pieces per extent
+
+Bounds = tuple[float, float, float, float]  # west, south, east, north
+
+
+@dataclass(frozen=True)
+class Area:
+    """What was asked for, on the map. Bounds and polygons are each in a CRS of their own.
+
+    Attributes:
+        bounds: a rectangle, None for none; in `bounds_crs`, None: each scene's own.
+        polygons: None for none.
+    """
+
+    bounds: Bounds | None
+    bounds_crs: pyproj.CRS | None
+    polygons: Labels | None
+
+    def extent(self) -> str:
+        """The asked extents in words."""
+        said = []
+        if self.bounds:
+            where = f" ({crs_name(self.bounds_crs)})" if self.bounds_crs else ""
+            said.append(f"--bbox spans {span(self.bounds)}{where}")
+        if self.polygons:
+            box = shapely.total_bounds(self.polygons.polygons)
+            where = f" ({crs_name(self.polygons.crs)})" if self.polygons.crs else ""
+            said.append(f"{self.polygons.path} spans {span(tuple(box))}{where}")
+        return " and ".join(said)
+
+
+@dataclass(frozen=True, eq=False)
+class Aoi:
+    """The asked part of one scene, in its pixels. A pixel belongs to it when its centre does.
+
+    Attributes:
+        frame: the rectangle of whole pixels around it, inside the scene.
+        polygons: in pixel coordinates (column, row); None: all of `frame`.
+    """
+
+    frame: Frame
+    polygons: np.ndarray | None = None
+
+    def inside(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """Which pixels of a window (may lie partly or wholly outside the scene) belong, bool."""
+        found = np.zeros((height, width), dtype=bool)
+        frame = self.frame
+        top, bottom = max(row, frame.row), min(row + height, frame.bottom)
+        left, right = max(col, frame.col), min(col + width, frame.right)
+        if top < bottom and left < right:
+            part = Frame(top, left, bottom - top, right - left)
+            found[top - row : bottom - row, left - col : right - col] = self._inside(part)
+        return found
+
+    def _inside(self, part: Frame) -> np.ndarray | bool:
+        if self.polygons is None or self._tree is None:
+            return True
+        box = shapely.box(part.col, part.row, part.right, part.bottom)
+        near = self._tree.query(box, predicate="intersects")
+        if len(near) == 0:
+            return False
+        if len(self._tree.query(box, predicate="within")):
+            return True
+        burnt = rasterize(
+            [(polygon, 1) for polygon in self.polygons[near]],
+            out_shape=(part.height, part.width),
+            transform=Affine.translation(part.col, part.row),
+            dtype="uint8",
+        )
+        return burnt > 0
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree | None:
+        return None if self.polygons is None else shapely.STRtree(self.polygons)
+
+
+def span(bounds: Bounds) -> str:
+    """Bounds in words."""
+    west, south, east, north = (f"{value:.7g}" for value in bounds)
+    return f"x {west} to {east}, y {south} to {north}"
+
+
+def read_area(bounds: Bounds | None, bounds_crs: str | None, aoi: str | None) -> Area | None:
+    """What `--bbox`, `--bbox-crs` and `--aoi` ask for; None when they were not given.
+
+    Raises `LsmapError` for bounds that are none, an unknown CRS and a file without polygons.
+    """
+    if bounds is None and bounds_crs is not None:
+        raise LsmapError(f"--bbox-crs {bounds_crs}: there is no --bbox that it could belong to")
+    if bounds is None and aoi is None:
+        return None
+    if bounds is not None:
+        west, south, east, north = bounds
+        if not (all(map(math.isfinite, bounds)) and west < east and south < north):
+            raise LsmapError(
+                f"--bbox {','.join(f'{value:g}' for value in bounds)}: give west,south,east,north "
+                "with west below east and south below north"
+            )
+    polygons = read_labels(aoi) if aoi else None
+    if polygons is not None and not len(polygons.polygons):
+        raise LsmapError(f"{polygons.path}: there is no polygon in it that could be the AOI")
+    return Area(bounds, _crs(bounds_crs), polygons)
+
+
+def _crs(given: str | None) -> pyproj.CRS | None:
+    try:
+        return pyproj.CRS.from_user_input(given) if given else None
+    except CRSError as error:
+        raise LsmapError(
+            f"--bbox-crs: {given!r} is not a coordinate reference system; try EPSG:4326"
+        ) from error
+
+
+def place(area: Area, scene: Scene) -> Aoi | None:
+    """The part of `scene` that `area` asks for; None when no pixel of it is.
+
+    Raises `LsmapError` when there is no way from a CRS of the area to the scene's.
+    """
+    frame: Frame | None = Frame.whole(scene.height, scene.width)
+    polygons = None
+    if area.polygons:
+        polygons = _in_pixels(area.polygons, scene)
+    if area.bounds:
+        box = _bounds_in_pixels(area.bounds, area.bounds_crs or scene.crs, scene)
+        straight = same_crs(area.bounds_crs or scene.crs, scene.crs)
+        if straight and scene.transform.is_rectilinear:
+            frame = _frame(box, scene)
+        else:
+            whole = shapely.union_all(box)
+            polygons = box if polygons is None else shapely.intersection(polygons, whole)
+    if polygons is not None and frame is not None:
+        polygons = _on_grid(polygons)
+        inner = _frame(polygons, scene)
+        frame = _common(frame, inner) if inner else None
+    return None if frame is None else Aoi(frame, polygons)
+
+
+def _bounds_in_pixels(bounds: Bounds, crs: pyproj.CRS | None, scene: Scene) -> np.ndarray:
+    box = np.array([shapely.box(*bounds)], dtype=object)
+    return _in_pixels(Labels("--bbox", "", crs, box, LabelCounts()), scene)
+
+
+def _in_pixels(area: Labels, scene: Scene) -> np.ndarray:
+    """The polygons that meet the scene, cut off near its edges, in its pixel coordinates."""
+    if (area.crs is None) != (scene.crs is None):
+        lacks, other = (area.path, scene.path) if area.crs is None else (scene.path, area.path)
+        raise LsmapError(
+            f"{lacks}: has no coordinate reference system and {other} has one, so the two cannot "
+            "be laid over each other; assign it first"
+        )
+    if not same_crs(area.crs, scene.crs):
+        area = replace(area, polygons=_near(area, scene))
+    polygons = in_scene_crs(area, scene)[0]
+    to_pixel = ~scene.transform
+
+    def move(points: np.ndarray) -> np.ndarray:
+        x, y = points[:, 0], points[:, 1]
+        return np.column_stack(
+            [
+                to_pixel.a * x + to_pixel.b * y + to_pixel.c,
+                to_pixel.d * x + to_pixel.e * y + to_pixel.f,
+            ]
+        )
+
+    moved = np.asarray(shapely.transform(polygons, move))
+    around = shapely.box(-1, -1, scene.width + 1, scene.height + 1)
+    return _areas(shapely.intersection(moved, around))
+
+
+def _near(area: Labels, scene: Scene) -> np.ndarray:
+    """The polygons near the scene, still in their own CRS, with edges in short pieces.
+
+    Far from the scene its CRS may be undefined, so what is there must not be taken along.
+    """
+    ring = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+    ring = shapely.segmentize(ring, ring.length / 4 / EDGE_PIECES)
+    try:
+        way = pyproj.Transformer.from_crs(scene.crs, area.crs, always_xy=True)
+        points = shapely.get_coordinates(ring)
+        x, y = way.transform(points[:, 0], points[:, 1])
+    except ProjError:
+        return area.polygons  # `in_scene_crs` says what is wrong
+    west, south, east, north = min(x), min(y), max(x), max(y)
+    if not np.isfinite([west, south, east, north]).all():
+        return area.polygons
+    margin = (east - west + north - south) / EDGE_PIECES
+    box = shapely.box(west - margin, south - margin, east + margin, north + margin)
+    near = _areas(shapely.intersection(area.polygons, box))
+    return np.asarray(shapely.segmentize(near, margin))
+
+
+def _areas(shapes: np.ndarray) -> np.ndarray:
+    """The polygons in `shapes`, one by one."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)]
+
+
+def _on_grid(polygons: np.ndarray) -> np.ndarray:
+    """The polygons with their vertices on `VERTEX_STEPS`, still valid."""
+    moved = np.asarray(
+        shapely.transform(_areas(polygons), lambda p: np.rint(p * VERTEX_STEPS) / VERTEX_STEPS)
+    )
+    return _areas(shapely.make_valid(moved, method="structure", keep_collapsed=False))
+
+
+def _frame(polygons: np.ndarray, scene: Scene) -> Frame | None:
+    """The pixels whose centres lie in the bounds of `polygons`; None without any."""
+    if not len(polygons):
+        return None
+    west, south, east, north = shapely.total_bounds(polygons)
+    top, bottom = max(0, math.ceil(south - 0.5)), min(scene.height, math.ceil(north - 0.5))
+    left, right = max(0, math.ceil(west - 0.5)), min(scene.width, math.ceil(east - 0.5))
+    if top >= bottom or left >= right:
+        return None
+    return Frame(top, left, bottom - top, right - left)
+
+
+def _common(one: Frame, other: Frame) -> Frame | None:
+    top, left = max(one.row, other.row), max(one.col, other.col)
+    height = min(one.bottom, other.bottom) - top
+    width = min(one.right, other.right) - left
+    return Frame(top, left, height, width) if height > 0 and width > 0 else None

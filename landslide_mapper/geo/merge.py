@@ -1,0 +1,209 @@
+"""One landslide that several scenes show is one landslide of the layer.
+
+Where scenes overlap or lie side by side, polygons of different scenes that overlap or share an
+edge are put together; polygons of one scene never are, for they are apart already.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from affine import Affine
+
+from landslide_mapper.geo.measure import Measurer, inner_points, wgs84_transformer
+
+# Of a pixel: so much may be between two polygons that share an edge, because scenes in different
+# CRS, or moved by parts of a pixel, never meet exactly.
+SLACK = 1 / 20
+# Of a pixel: so long is an edge that is shared, at least.
+SHARED = 1 / 2
+
+Columns = dict[str, np.ndarray]
+
+
+class Merger:
+    """Lets polygons through, but holds back those that another scene may show as well.
+
+    `footprints` are the outlines of all scenes in the CRS of the layer, `pixel` is the side of
+    a pixel in its units. The order of what comes out follows the order of what came in.
+    """
+
+    def __init__(
+        self, footprints: Sequence[shapely.Polygon], pixel: float, layer_crs: pyproj.CRS | None
+    ) -> None:
+        self._pixel = pixel
+        self._crs = layer_crs
+        self._slack = SLACK * pixel
+        self._others = [self._beside(index, footprints) for index in range(len(footprints))]
+        self._scenes: list[np.ndarray] = []
+        self._polygons: list[np.ndarray] = []
+        self._columns: list[Columns] = []
+
+    def _beside(self, index: int, footprints: Sequence[shapely.Polygon]) -> Any:
+        """The footprints of the other scenes that meet one, as one geometry, or None."""
+        near = [
+            other
+            for place, other in enumerate(footprints)
+            if place != index and footprints[index].dwithin(other, self._slack)
+        ]
+        union = shapely.union_all(near) if near else None
+        shapely.prepare(union)
+        return union
+
+    def add(
+        self, scene: int, polygons: np.ndarray, columns: Mapping[str, Any]
+    ) -> tuple[np.ndarray, Columns]:
+        """Take polygons (n,) of a scene; returns those that no other scene can show.
+
+        `columns` has an array (n,), or one value for all, under each name of `vectors.FIELDS`
+        but ``id`` and ``review``; the scene's is a text.
+        """
+        table = {
+            name: values if isinstance(values, np.ndarray) else np.full(len(polygons), values, "O")
+            for name, values in columns.items()
+        }
+        others = self._others[scene]
+        if others is None or len(polygons) == 0:
+            return polygons, table
+        held = shapely.dwithin(polygons, others, self._slack)
+        if held.any():
+            self._scenes.append(np.full(int(held.sum()), scene))
+            self._polygons.append(polygons[held])
+            self._columns.append({name: values[held] for name, values in table.items()})
+        return polygons[~held], {name: values[~held] for name, values in table.items()}
+
+    def finish(self) -> tuple[np.ndarray, Columns]:
+        """What was held back, put together."""
+        if not self._polygons:
+            return np.empty(0, dtype=object), {}
+        polygons, scenes = np.concatenate(self._polygons), np.concatenate(self._scenes)
+        columns = {
+            name: np.concatenate([part[name] for part in self._columns])
+            for name in self._columns[0]
+        }
+        self._polygons, self._scenes, self._columns = [], [], []
+        groups = _groups(len(polygons), self._pairs(polygons, scenes))
+        alone = np.array([group[0] for group in groups if len(group) == 1], dtype=int)
+        together = [
+            (piece, group)
+            for group in groups
+            if len(group) > 1
+            for piece in self._union(polygons[group])
+        ]
+        if not together:
+            return polygons[alone], {name: values[alone] for name, values in columns.items()}
+        unions = np.array([piece for piece, _ in together], dtype=object)
+        merged = self._described(unions, [group for _, group in together], polygons, columns)
+        # Each group comes where its first polygon would have come.
+        order = np.argsort(
+            np.concatenate([alone, [group[0] for _, group in together]]), kind="stable"
+        )
+        table = {
+            name: np.concatenate([values[alone], merged[name]])[order]
+            for name, values in columns.items()
+        }
+        return np.concatenate([polygons[alone], unions])[order], table
+
+    def _pairs(self, polygons: np.ndarray, scenes: np.ndarray) -> np.ndarray:
+        """Pairs (k, 2) of polygons of different scenes that overlap or share an edge."""
+        tree = shapely.STRtree(polygons)
+        a, b = tree.query(polygons, predicate="dwithin", distance=self._slack)
+        other = (a < b) & (scenes[a] != scenes[b])
+        a, b = a[other], b[other]
+        near, place = np.unique(np.concatenate([a, b]), return_inverse=True)
+        grown = _grown(polygons[near], self._slack / 2)
+        common = shapely.intersection(grown[place[: len(a)]], grown[place[len(a) :]])
+        # Grown by half the slack each, they overlap along a shared edge in a band as wide as the
+        # slack, at a mere corner in a square of that side.
+        parts, pair = shapely.get_parts(common, return_index=True)
+        meet = np.unique(pair[shapely.area(parts) > SHARED * self._pixel * self._slack])
+        return np.stack([a[meet], b[meet]], axis=1)
+
+    def _union(self, polygons: np.ndarray) -> list[shapely.Polygon]:
+        """Valid polygons, nearly always one, that cover what the given ones cover."""
+        polygons = shapely.make_valid(polygons)  # another CRS may have folded one
+        union = shapely.union_all(polygons)
+        if not isinstance(union, shapely.Polygon):
+            # Slits narrower than the slack are between them: close those.
+            grown = _grown(polygons, self._slack / 2)
+            union = _grown(shapely.union_all(grown), -self._slack / 2)
+        parts = shapely.get_parts(union)
+        return [self._tidy(part) for part in parts[shapely.area(parts) > 0]]
+
+    def _tidy(self, polygon: shapely.Polygon) -> shapely.Polygon:
+        """Without slits between what was put together, and without points on straight edges."""
+        holes = [
+            hole
+            for hole in polygon.interiors
+            if not _grown(shapely.Polygon(hole), -self._slack / 2).is_empty
+        ]
+        whole = shapely.Polygon(polygon.exterior, holes)
+        tidy = shapely.simplify(whole, 1e-6 * self._pixel, preserve_topology=True)
+        return shapely.orient_polygons(tidy if tidy.is_valid else whole)
+
+    def _described(
+        self,
+        unions: np.ndarray,
+        groups: list[np.ndarray],
+        polygons: np.ndarray,
+        columns: Columns,
+    ) -> Columns:
+        """The columns of what was put together, measured anew on the outlines in the layer."""
+        measurer = Measurer(self._crs, Affine.identity(), _unit_metres(self._crs))
+        measures = measurer.measure(unions)
+        lon, lat = inner_points(unions, Affine.identity(), wgs84_transformer(self._crs))
+        weight = np.asarray(shapely.area(polygons))
+        mean, highest = columns["confidence"], columns["max_probability"]
+        found = {
+            "area_m2": measurer.area(unions),
+            "perimeter_m": measures.perimeter,
+            "length_m": measures.length,
+            "width_m": measures.width,
+            "confidence": np.array([np.average(mean[g], weights=weight[g]) for g in groups]),
+            "max_probability": np.array([highest[group].max() for group in groups]),
+            "lon": lon,
+            "lat": lat,
+            "scene": np.array(
+                [", ".join(dict.fromkeys(columns["scene"][group])) for group in groups], dtype="O"
+            ),
+        }
+        first = np.array([group[0] for group in groups])
+        return {name: found.get(name, values[first]) for name, values in columns.items()}
+
+
+def _grown(polygons: Any, distance: float) -> Any:
+    return shapely.buffer(polygons, distance, join_style="mitre", quad_segs=1)
+
+
+def _groups(count: int, pairs: np.ndarray) -> list[np.ndarray]:
+    """Items that hang together by `pairs`, each group and the groups in ascending order."""
+    parent = list(range(count))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    for a, b in pairs.tolist():
+        a, b = root(a), root(b)
+        parent[max(a, b)] = min(a, b)
+    members: dict[int, list[int]] = defaultdict(list)
+    for item in range(count):
+        members[root(item)].append(item)
+    return [np.array(members[first]) for first in sorted(members)]
+
+
+def _unit_metres(crs: pyproj.CRS | None) -> float | None:
+    """About how many metres the unit of a CRS is, on the ground."""
+    if crs is None or not crs.axis_info:
+        return None
+    factor, geod = crs.axis_info[0].unit_conversion_factor, crs.get_geod()
+    if not crs.is_geographic:
+        return factor
+    return factor * geod.a if geod is not None else None  # radians times the radius

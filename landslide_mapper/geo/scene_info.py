@@ -1,0 +1,134 @@
+"""What a scene is: its size, bands, place on the map and pixel size in metres."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import affine
+import numpy as np
+import pyproj
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo import remote
+
+SAME_SIZE = 0.01  # pixel sizes that differ by less are the same; neat factors are preferred
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raster as it was asked for: `path` for people, GDAL's name where that is another."""
+
+    path: str
+    opened: str | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one raster is: path, size in pixels, bands to read, CRS and pixel size in metres.
+
+    A scene that is worked on at another pixel size than its file's (`at_pixel_size`) describes
+    the working pixels, has `step` pixels of the file in one of them (x, y), and the scene as it
+    is in the file as `native`.
+    """
+
+    path: str
+    width: int
+    height: int
+    count: int
+    dtype: str
+    crs: pyproj.CRS | None
+    transform: affine.Affine
+    bands: tuple[int, ...]
+    gsd: tuple[float, float] | None
+    colorinterp: tuple[str, ...]
+    opened: str | None = None
+    title: str | None = None
+    native: Scene | None = None
+    step: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def name(self) -> str:
+        """File name without folder, or what the catalogue calls it, as shown to people."""
+        return self.title or remote.shown_name(self.path)
+
+    @property
+    def gdal(self) -> str:
+        """What GDAL is asked to open: a path, a /vsi… name or the text of a VRT."""
+        return self.opened or remote.gdal_name(self.path)
+
+    def corners(
+        self, row: float, col: float, height: float, width: float
+    ) -> list[tuple[float, float]]:
+        """Map coordinates of a window's four corners, in the scene's CRS, as a ring."""
+        pixels = ((col, row), (col + width, row), (col + width, row + height), (col, row + height))
+        return [self.transform * pixel for pixel in pixels]
+
+    def pixel_size(self, row: float, col: float) -> tuple[float, float] | None:
+        """Geodesic size in metres (x, y) of the pixel at `row`, `col`; None without a CRS."""
+        return pixel_size(self.crs, self.transform, row, col)
+
+
+def at_pixel_size(scene: Scene, metres: float) -> Scene:
+    """The scene with pixels of `metres` a side, read on the fly; same CRS and upper left corner.
+
+    Pixels at the far edges belong to it when at least half of them is in the file. Factors near
+    a whole number, or one over it, are taken as that (`SAME_SIZE`); the file's own pixels stay
+    when theirs is the size. Raises `LsmapError` when the scene's pixel size is not known.
+    """
+    native = scene.native or scene
+    if native.gsd is None:
+        raise LsmapError(
+            f"{scene.path}: has no pixel size in metres, so it cannot be read at {metres:g} m; "
+            "assign a CRS (gdal_edit.py -a_srs) or leave out --gsd"
+        )
+    x, y = (_neat(metres / size) for size in native.gsd)
+    if x == y == 1:
+        return native
+    return replace(
+        native,
+        width=max(1, math.floor(native.width / x + 0.5)),
+        height=max(1, math.floor(native.height / y + 0.5)),
+        transform=native.transform * affine.Affine.scale(x, y),
+        gsd=(native.gsd[0] * x, native.gsd[1] * y),
+        native=native,
+        step=(x, y),
+    )
+
+
+def _neat(factor: float) -> float:
+    whole = float(round(factor)) if factor >= 1 else 1 / round(1 / factor)
+    return whole if abs(factor / whole - 1) < SAME_SIZE else factor
+
+
+@lru_cache(maxsize=64)
+def _to_geodetic(crs: pyproj.CRS) -> tuple[pyproj.Transformer, pyproj.Geod] | None:
+    geod, geodetic = crs.get_geod(), crs.geodetic_crs
+    if geod is None or geodetic is None:
+        return None
+    return pyproj.Transformer.from_crs(crs, geodetic, always_xy=True), geod
+
+
+def pixel_size(
+    crs: pyproj.CRS | None, transform: affine.Affine, row: float, col: float
+) -> tuple[float, float] | None:
+    """Geodesic size in metres (x, y) of one pixel; None where it cannot be known."""
+    if crs is None:
+        return None
+    pair = _to_geodetic(crs)
+    if pair is None:  # a local engineering grid: its unit is all there is to know
+        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+        return (
+            math.hypot(transform.a, transform.d) * unit,
+            math.hypot(transform.b, transform.e) * unit,
+        )
+    transformer, geod = pair
+    ends = [(col - 0.5, row), (col + 0.5, row), (col, row - 0.5), (col, row + 0.5)]
+    xs, ys = zip(*(transform * end for end in ends), strict=True)
+    lon, lat = transformer.transform(xs, ys)
+    if not np.all(np.isfinite([*lon, *lat])):
+        return None
+    _, _, metres = geod.inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]], [lat[1], lat[3]])
+    return float(metres[0]), float(metres[1])

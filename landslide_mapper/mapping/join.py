@@ -1,0 +1,186 @@
+"""From parts to outputs: one pass over the parts of a scene, in order, whoever made them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from landslide_mapper.checkpoint import ModelInfo
+from landslide_mapper.errors import LsmapFailure
+from landslide_mapper.geo import rasters, style, vectors
+from landslide_mapper.geo.features import Landslides
+from landslide_mapper.geo.merge import Merger
+from landslide_mapper.geo.overlay import Overlay
+from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
+from landslide_mapper.mapping import parts
+from landslide_mapper.mapping.plan import DetectConfig, ScenePlan
+from landslide_mapper.mapping.store import Store
+from landslide_mapper.mapping.work import SceneWork
+from landslide_mapper.staging import Staging
+
+# Takes outlines in pixels of the scene and what is said of each.
+Emit = Callable[[np.ndarray, dict[str, np.ndarray]], None]
+
+
+def join_all(
+    config: DetectConfig,
+    info: ModelInfo,
+    works: Sequence[SceneWork],
+    plans: Sequence[ScenePlan],
+    store: Store,
+    staging: Staging,
+) -> tuple[int, float]:
+    """Stage all outputs; returns the number of landslides and their area in m².
+
+    Landslides that several scenes show where they overlap are put together.
+    """
+    target = vectors.VectorTarget(config.output, plans[0].layer_crs)
+    hidden = staging.folder(config.output)
+    areas: list[float] = []
+    shapers = [Landslides(plan.scene, config.shaping, plan.to_layer) for plan in plans]
+    merger = Merger(*_footprints(works, shapers), plans[0].layer_crs)
+    with vectors.PolygonWriter(target, hidden, config.threshold_of(info)) as writer:
+
+        def write(polygons: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+            if len(polygons):
+                areas.append(float(columns["area_m2"].sum()))
+                writer.write(polygons, columns)
+
+        for number, (work, plan) in enumerate(zip(works, plans, strict=True)):
+
+            def emit(
+                outlines: np.ndarray,
+                columns: dict[str, np.ndarray],
+                number: int = number,
+                said: dict[str, Any] = {"scene": plan.scene.name, "model": info.name},  # noqa: B006
+            ) -> None:
+                placed = shapers[number].on_map(outlines)
+                write(*merger.add(number, placed, columns | said))
+
+            join_scene(work, plan, shapers[number], store, staging, hidden, config.overwrite, emit)
+        write(*merger.finish())
+    for path in (*vectors.leftovers(config.output), *vectors.outputs(config.output)):
+        if path.suffix == ".qml":
+            staging.stage_sidecar(path, config.overwrite)
+        else:
+            staging.stage(path)
+    return writer.count, sum(areas)
+
+
+def _footprints(
+    works: Sequence[SceneWork], shapers: Sequence[Landslides]
+) -> tuple[list[shapely.Polygon], float]:
+    """Outlines of the scenes in the layer's CRS, and the smallest pixel in its units."""
+    found, pixels = [], []
+    for work, shaper in zip(works, shapers, strict=True):
+        frame = work.layout.frame
+        outline = shapely.box(frame.col, frame.row, frame.right, frame.bottom)
+        fine = shapely.segmentize(outline, max(frame.height, frame.width) / 32)
+        footprint = shaper.on_map(np.array([fine]))[0]
+        found.append(footprint)
+        pixels.append(math.sqrt(footprint.area / (frame.height * frame.width)))
+    return found, min(pixels)
+
+
+def join_scene(
+    work: SceneWork,
+    plan: ScenePlan,
+    landslides: Landslides,
+    store: Store,
+    staging: Staging,
+    hidden: Path,
+    replace: bool,
+    emit: Emit,
+) -> None:
+    """Hand every landslide of a scene to `emit` and stage the scene's rasters and picture.
+
+    Landslides that reach over blocks are put together, shaped and measured here. Memory holds
+    one part and the components that are not yet complete.
+
+    Raises:
+        LsmapFailure: a part is damaged. OSError: something cannot be written.
+    """
+    frame = work.layout.frame
+    overlay = Overlay(plan.scene, frame) if plan.overlay else None
+    with ExitStack() as stack:
+
+        def raster(name: str, needed: bool) -> rasters.StripRaster | None:
+            path = hidden / f"strips-{name}.tif"
+            if not needed:
+                return None
+            return stack.enter_context(rasters.StripRaster(path, plan.scene, frame))
+
+        mask = raster("mask", work.mask)
+        percent = raster("probability", plan.probability is not None)
+        joiner = Joiner(work.layout.columns)
+
+        def hand_on(outlines: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+            if len(outlines):
+                emit(outlines, columns)
+                if overlay:
+                    overlay.draw(outlines)
+
+        def join(complete: Components) -> None:
+            # Next to the sides of blocks nobody knew how much room there was to simplify.
+            room = np.zeros(len(complete))
+            complete, outlines = landslides.shape(complete, mask, room)
+            hand_on(outlines, landslides.columns(complete, outlines))
+
+        names = store.names()
+        for block in work.layout:
+            if work.part_name(block) not in names:
+                continue  # nothing was wanted there
+            part = _read(store, work.part_name(block))
+            for target, values in ((mask, part.mask), (percent, part.percent)):
+                if target and values is not None:
+                    target.write(block.frame.row, block.frame.col, values)
+            hand_on(part.outlines, part.columns)
+            border = BlockComponents(Components.empty(), part.open, part.sides)
+            join(joiner.add(block.band, block.column, border))
+        join(joiner.finish())
+    _finish(plan, staging, hidden, overlay, replace)
+
+
+def _read(store: Store, name: str) -> parts.Part:
+    content = store.read(name)
+    try:
+        return parts.from_bytes(content)
+    except ValueError as error:
+        store.delete(name)
+        raise LsmapFailure(
+            f"{store.url}/{name}: this part was damaged and has been removed; run the same "
+            "command again to make it anew"
+        ) from error
+
+
+def _finish(
+    plan: ScenePlan, staging: Staging, hidden: Path, overlay: Overlay | None, replace: bool
+) -> None:
+    """Turn the strips of this scene into its outputs."""
+    if plan.mask:
+        rasters.finish_mask(hidden / "strips-mask.tif", _stage(staging, plan.mask))
+        _style(staging, plan.mask, style.mask_qml(), replace)
+    if plan.probability:
+        strips = hidden / "strips-probability.tif"
+        rasters.finish_probability(strips, _stage(staging, plan.probability))
+        _style(staging, plan.probability, style.probability_qml(), replace)
+    if plan.overlay and overlay:
+        overlay.save(_stage(staging, plan.overlay))
+    for strips in hidden.glob("strips-*"):
+        strips.unlink()
+
+
+def _stage(staging: Staging, target: Path) -> Path:
+    for path in rasters.leftovers(target):
+        staging.stage(path)
+    return staging.stage(target)
+
+
+def _style(staging: Staging, target: Path, qml: str, replace: bool) -> None:
+    staging.stage_sidecar(target.with_suffix(".qml"), replace).write_text(qml, "utf-8")

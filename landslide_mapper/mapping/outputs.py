@@ -1,0 +1,78 @@
+"""Where `lsmap detect` writes what, checked before any pixel is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo import rasters, vectors
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.sources import RASTER_SUFFIXES
+from landslide_mapper.staging import check_targets
+
+if TYPE_CHECKING:
+    from landslide_mapper.mapping.plan import DetectConfig
+
+
+def extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, list[Path | None]]:
+    """Per kind, the path for every scene: the file itself, or a name inside a folder."""
+    found: dict[str, list[Path | None]] = {}
+    for kind, suffixes in (
+        ("mask", (".tif", ".tiff")),
+        ("probability", (".tif", ".tiff")),
+        ("overlay", (".png",)),
+    ):
+        given: Path | None = getattr(config, kind)
+        if given is None:
+            found[kind] = [None] * len(scenes)
+        elif given.suffix.lower() in suffixes and not given.is_dir():
+            if len(scenes) > 1:
+                raise LsmapError(
+                    f"--{kind} {given}: there are {len(scenes)} scenes; give a folder for one "
+                    "file each"
+                )
+            found[kind] = [given]
+        elif given.suffix and not given.is_dir():
+            raise LsmapError(f"--{kind} {given}: give a {suffixes[0]} file, or a folder")
+        else:
+            names = _names([scene.name for scene in scenes])
+            found[kind] = [given / f"{name}_{kind}{suffixes[0]}" for name in names]
+    return found
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """File names without suffix; those that come twice are numbered."""
+    names: list[str] = []
+    for file in files:
+        # The name of a STAC item may have dots and is no file's.
+        stem = name = Path(file).stem if file.lower().endswith(RASTER_SUFFIXES) else file
+        number = 2
+        while name in names:
+            name, number = f"{stem}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def check_outputs(
+    config: DetectConfig, extras: dict[str, list[Path | None]], scenes: Sequence[Scene]
+) -> None:
+    """Raise `LsmapError` where an output exists, cannot be made, or is an input."""
+    check_targets(vectors.outputs(config.output), config.overwrite)
+    made = list(vectors.outputs(config.output))
+    for kind, paths in extras.items():
+        for path in (path for path in paths if path):
+            # The folder for several rasters is made on the way.
+            exists = path.parent.exists() or path.parent == getattr(config, kind).parent
+            targets = [path] if kind == "overlay" else rasters.outputs(path)
+            check_targets(targets if exists else [path.parent], config.overwrite)
+            made += targets
+    twice = [path for path in made if made.count(path) > 1]
+    if twice:
+        raise LsmapError(f"{twice[0]}: two outputs would have this name; choose other names")
+    inputs = {Path(scene.path).resolve() for scene in scenes}
+    inputs |= {Path(config.aoi).resolve()} if config.aoi else set()
+    for path in made:
+        if path.resolve() in inputs:
+            raise LsmapError(f"{path}: this is an input; lsmap never changes its inputs")

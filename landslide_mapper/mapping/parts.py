@@ -1,0 +1,100 @@
+"""Parts: what is kept of a block once it is mapped.
+
+One part is one file: an npz archive without pickles. Polygons are WKB in pixel coordinates of
+the scene, rasters are compressed.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import shapely
+
+from landslide_mapper.geo.vectorize import Components, Sides
+
+TEXT = ("scene", "model")  # columns that are the same for a whole scene
+
+
+@dataclass(frozen=True)
+class Part:
+    """A mapped block: its landslides, and what the blocks beside it need to know.
+
+    Attributes:
+        outlines: finished landslides in pixels of the scene.
+        columns: what is said of each, one array per name.
+        open: components that may go on in the next block, not yet shaped.
+        sides: which of them touch which pixel of the block's sides.
+        mask: uint8 (h, w), see `geo.rasters`; None when nobody asked for it.
+        percent: likewise, the probability.
+    """
+
+    outlines: np.ndarray
+    columns: dict[str, np.ndarray]
+    open: Components
+    sides: Sides
+    mask: np.ndarray | None = None
+    percent: np.ndarray | None = None
+
+
+def to_bytes(part: Part) -> bytes:
+    """The part as the content of a file."""
+    arrays: dict[str, np.ndarray] = {}
+    _put_polygons(arrays, "outlines", part.outlines)
+    _put_polygons(arrays, "open", part.open.polygons)
+    arrays |= {f"column.{name}": values for name, values in part.columns.items()}
+    arrays |= {f"open.{name}": getattr(part.open, name) for name in ("pixels", "total", "highest")}
+    arrays |= {f"sides.{name}": values for name, values in vars(part.sides).items()}
+    for name in ("mask", "percent"):
+        raster = getattr(part, name)
+        if raster is not None:
+            # The fastest level: masks are mostly empty.
+            arrays[name] = np.frombuffer(zlib.compress(raster.tobytes(), 1), np.uint8)
+            arrays[f"{name}.shape"] = np.array(raster.shape)
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def from_bytes(content: bytes) -> Part:
+    """The inverse of `to_bytes`. Raises `ValueError` when this is not a whole part."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"damaged part: {error}") from error
+    names = ("pixels", "total", "highest")
+    rasters: dict[str, Any] = {}
+    for name in ("mask", "percent"):
+        if name in arrays:
+            values = np.frombuffer(zlib.decompress(arrays[name].tobytes()), np.uint8)
+            rasters[name] = values.reshape(arrays[f"{name}.shape"])
+    return Part(
+        outlines=_get_polygons(arrays, "outlines"),
+        columns={
+            name.removeprefix("column."): values
+            for name, values in arrays.items()
+            if name.startswith("column.")
+        },
+        open=Components(_get_polygons(arrays, "open"), *(arrays[f"open.{n}"] for n in names)),
+        sides=Sides(**{n: arrays[f"sides.{n}"] for n in ("top", "bottom", "left", "right")}),
+        **rasters,
+    )
+
+
+def _put_polygons(arrays: dict[str, np.ndarray], name: str, polygons: np.ndarray) -> None:
+    wkb = shapely.to_wkb(polygons)
+    arrays[name] = np.frombuffer(b"".join(wkb), np.uint8)
+    arrays[f"{name}.ends"] = np.cumsum([len(one) for one in wkb], dtype=np.int64)
+
+
+def _get_polygons(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    content, ends = arrays[name].tobytes(), [0, *arrays[f"{name}.ends"].tolist()]
+    wkb = [content[start:end] for start, end in pairwise(ends)]
+    polygons: np.ndarray = shapely.from_wkb(np.array(wkb, dtype=object))
+    return polygons

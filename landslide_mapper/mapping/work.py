@@ -1,0 +1,175 @@
+"""From pixels to parts: predict blocks of a scene, vectorise each and keep it.
+
+This is the work that can be done anywhere: in this process, or by the workers of a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landslide_mapper.geo import blend, rasters
+from landslide_mapper.geo.aoi import Aoi
+from landslide_mapper.geo.blocks import Block, Layout
+from landslide_mapper.geo.features import Landslides, Shaping
+from landslide_mapper.geo.grid import Frame
+from landslide_mapper.geo.radiometry import Radiometry
+from landslide_mapper.geo.reading import scene_rows
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.simplify import room_inside
+from landslide_mapper.geo.vectorize import vectorize_block
+from landslide_mapper.mapping import parts
+from landslide_mapper.mapping.store import Store
+
+# Makes the predictor where it is used; picklable.
+Loader = Callable[[], blend.Predictor]
+
+
+@dataclass(frozen=True)
+class SceneWork:
+    """All that mapping a block of one scene takes, but for the predictor. Small and picklable.
+
+    Attributes:
+        number: which of the scenes of this run.
+        scene, layout, aoi: the pixels to work on; `aoi` None: all that is valid.
+        radiometry: the scene's, fitted once.
+        threshold, shaping: what is a landslide.
+        mask, percent: whether parts carry these rasters.
+        batch_size: windows predicted at once; None: as the predictor likes it.
+    """
+
+    number: int
+    scene: Scene
+    layout: Layout
+    aoi: Aoi | None
+    radiometry: Radiometry
+    threshold: float
+    shaping: Shaping
+    mask: bool
+    percent: bool
+    batch_size: int | None
+
+    def part_name(self, block: Block) -> str:
+        """Under which its part is kept."""
+        return f"{self.number:04d}-{block.band:06d}-{block.column:04d}.part"
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks in which something is wanted."""
+        for block in self.layout:
+            frame = block.frame
+            if self.aoi is None or self.aoi.inside(*astuple(frame)).any():
+                yield block
+
+    def sized(self, predict: blend.Predictor) -> SceneWork:
+        """The same with a batch size, that of the predictor unless one was asked for."""
+        return replace(self, batch_size=self.batch_size or getattr(predict, "batch_size", 1))
+
+    def windows(self, run: Sequence[Block]) -> int:
+        """Number of windows that `map_run` goes through."""
+        span = self._span(run)
+        return len(span.rows) * len(span.cols)
+
+    def _span(self, run: Sequence[Block]) -> blend.Span:
+        grid, first, last = self.layout.grid, run[0].frame, run[-1].frame
+        frame = Frame(first.row, first.col, last.bottom - first.row, first.width)
+        return grid.span(frame).whole_batches(grid, self.batch_size or 1)
+
+    def map_run(
+        self,
+        run: Sequence[Block],
+        predict: blend.Predictor,
+        store: Store,
+        on_windows: Callable[[int], object] | None = None,
+    ) -> None:
+        """Map blocks that lie below each other and write their parts to `store`.
+
+        Raises:
+            LsmapFailure: pixels that cannot be read. OSError: a part that cannot be written.
+        """
+        span, grid = self._span(run), self.layout.grid
+        rows = scene_rows(self.scene, self.radiometry, grid, span, self.aoi)
+        left = span.left(grid)
+        # One block is vectorised while the next one is predicted; not more, for the memory.
+        with closing(rows), ThreadPoolExecutor(1, "lsmap-vectorise") as behind:
+            before: Future[None] | None = None
+            waiting = list(run)
+            canvas = _Canvas(waiting[0], left)
+            for strip in blend.blend(rows, predict, grid, span, self.batch_size or 1, on_windows):
+                while waiting and canvas.take(strip):
+                    if before:
+                        before.result()
+                    before = behind.submit(self._keep, canvas, store)
+                    waiting.pop(0)
+                    if waiting:
+                        canvas = _Canvas(waiting[0], left)
+            if before:
+                before.result()
+
+    def _keep(self, canvas: _Canvas, store: Store) -> None:
+        store.write(self.part_name(canvas.block), parts.to_bytes(self._part(canvas)))
+
+    def _part(self, canvas: _Canvas) -> parts.Part:
+        block, frame = canvas.block, canvas.block.frame
+        found = canvas.valid & (canvas.probability >= np.float32(self.threshold))
+        components = vectorize_block(found, canvas.probability, frame.row, frame.col, block.inner)
+        drawn = None
+        if self.mask:
+            drawn = rasters.ArrayCanvas(rasters.classes(found, canvas.valid), frame.row, frame.col)
+        room = room_inside(components.whole.polygons, frame, block.inner)
+        landslides = Landslides(self.scene, self.shaping)
+        whole, outlines = landslides.shape(components.whole, drawn, room, components.open.polygons)
+        return parts.Part(
+            outlines=outlines,
+            columns=landslides.columns(whole, outlines),
+            open=components.open,
+            sides=components.sides,
+            mask=drawn.values if drawn else None,
+            percent=rasters.percent(canvas.probability, canvas.valid) if self.percent else None,
+        )
+
+
+class _Canvas:
+    """The pixels of a block, filled strip by strip."""
+
+    def __init__(self, block: Block, left: int) -> None:
+        self.block = block
+        self._cols = slice(block.frame.col - left, block.frame.right - left)
+        shape = (block.frame.height, block.frame.width)
+        self.probability = np.zeros(shape, dtype=np.float32)
+        self.valid = np.zeros(shape, dtype=bool)
+
+    def take(self, strip: blend.Strip) -> bool:
+        """Take what is in the block; returns whether the block is complete with it."""
+        frame = self.block.frame
+        bottom = strip.row + len(strip.probability)
+        first, last = max(strip.row, frame.row), min(bottom, frame.bottom)
+        if first < last:
+            source = slice(first - strip.row, last - strip.row)
+            target = slice(first - frame.row, last - frame.row)
+            self.probability[target] = strip.probability[source, self._cols]
+            self.valid[target] = strip.valid[source, self._cols]
+        return bottom >= frame.bottom
+
+
+def identify(work: SceneWork) -> dict[str, Any]:
+    """What tells whether a scene is still the same, as JSON values.
+
+    Its size, place and curves, which follow its pixels; for a file its size in bytes and the
+    time of its last change as well.
+    """
+    scene = asdict(work.scene) | {"crs": work.scene.crs and work.scene.crs.to_wkt()}
+    found: dict[str, Any] = {name: repr(value) for name, value in scene.items()}
+    found["radiometry"] = work.radiometry.to_dict()
+    if work.aoi is not None:
+        polygons = () if work.aoi.polygons is None else work.aoi.polygons
+        found["aoi"] = [repr(work.aoi.frame), *(polygon.wkb_hex for polygon in polygons)]
+    file = Path(work.scene.path)
+    if file.is_file():
+        found["bytes"], found["changed"] = file.stat().st_size, file.stat().st_mtime_ns
+    return found

@@ -1,0 +1,112 @@
+"""What survives a crash: the finished parts of a run, and what they are parts of.
+
+Beside the output `slides.gpkg` lies the hidden folder `.lsmap-slides.gpkg` while a run is under
+way. It holds the parts, a description of the run that they belong to, and a lock. The same
+command goes on with the parts; another one starts afresh.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.mapping.store import open_store
+
+DESCRIPTION = "run.json"
+PUBLISHING = "publishing"  # written before the first output is moved to its place
+
+
+def hidden_folder(output: Path) -> Path:
+    """The folder in which a run that writes `output` keeps what it needs."""
+    return output.parent / f".lsmap-{output.name}"
+
+
+class Workspace:
+    """The parts of the run that writes `output`; a context manager, for one process at a time.
+
+    Raises:
+        LsmapError: another process is writing this output.
+    """
+
+    def __init__(self, output: Path, scratch: str | None) -> None:
+        self._output = output
+        self._folder = hidden_folder(output)
+        place = f"{scratch.rstrip('/')}/{output.name}.parts" if scratch else None
+        self.store = open_store(place or str(self._folder / "parts"))
+        self._lock = FileLock(self._folder / "lock")
+
+    def __enter__(self) -> Workspace:
+        self._folder.mkdir(exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise LsmapError(
+                f"{self._output}: another lsmap is writing this; wait for it to end or choose "
+                "another name"
+            ) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.parts():
+            self.clear()
+        (self._folder / "lock").unlink(missing_ok=True)
+        self._lock.release()
+        with suppress(OSError):  # there are parts to go on with
+            self._folder.rmdir()
+
+    def parts(self) -> set[str]:
+        """Names of the finished parts."""
+        return {name for name in self.store.names() if name.endswith(".part")}
+
+    def was_publishing(self) -> bool:
+        """Whether a run was stopped while its outputs were moved to their places."""
+        return PUBLISHING in self.store.names()
+
+    def begin(self, description: dict[str, Any]) -> bool:
+        """Keep the parts of an interrupted run if they are of this run, else clear them away.
+
+        `description` says, in JSON values, all that the parts depend on. Returns whether the
+        outputs may be replaced, because this very run was stopped while it made them.
+        """
+        names = self.store.names()
+        before = json.loads(self.store.read(DESCRIPTION)) if DESCRIPTION in names else None
+        now = json.loads(json.dumps(description))
+        if before == now:
+            return PUBLISHING in names
+        if self.parts():
+            changed = _changed(before or {}, now)
+            note(f"{self._output.name}: starting afresh, as {changed} since the run that stopped")
+        self.store.clear()
+        self.store.write(DESCRIPTION, json.dumps(now, indent=1).encode())
+        return False
+
+    def publishing(self) -> None:
+        """Note that outputs are going to be replaced."""
+        self.store.write(PUBLISHING, b"")
+
+    def clear(self) -> None:
+        """Forget everything. What says that the parts are good goes first."""
+        self.store.delete(DESCRIPTION)
+        self.store.clear()
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two descriptions, in words."""
+    missing = object()
+    names = [
+        name
+        for name in dict.fromkeys([*now, *before])
+        if before.get(name, missing) != now.get(name, missing)
+    ]
+    return f"{', '.join(names[:3])}{' …' * (len(names) > 3)} changed"

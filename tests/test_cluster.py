@@ -1,0 +1,179 @@
+"""Work on several processes: the same files as one process, also when workers die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import blobs, brightness, grey, model_info, write_scene
+
+from landslide_mapper import detect as detect_module
+from landslide_mapper.detect import detect, detect_with
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.blocks import Layout
+from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.store import RemoteStore, open_store
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(Layout, max_width=300, max_pixels=300 * 200)
+    monkeypatch.setattr(detect_module, "Layout", small)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a scheduler with two workers that are already there."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def config(scene: str, folder: Path, **options: Any) -> DetectConfig:
+    folder.mkdir()
+    rasters = {"mask": folder / "mask.tif", "probability": folder / "percent.tif"}
+    return DetectConfig((scene,), folder / "slides.gpkg", **rasters, min_area=5.0, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def set_environment(settings: dict[str, str]) -> None:
+    os.environ.update(settings)
+
+
+class DiesOnce:
+    """`brightness`; the first process that asks for an answer after `calls` dies of it."""
+
+    def __init__(self, grave: Path, calls: int) -> None:
+        self._grave, self._calls = grave, calls
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        self._calls -= 1
+        if self._calls < 0 and not self._grave.exists():
+            self._grave.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return brightness(windows)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> str:
+    return write_scene(tmp_path / "scene.tif", grey(blobs(4, (700, 900), 0.4, smooth=3)))
+
+
+def test_a_cluster_gives_the_identical_files(
+    scene: str, tmp_path: Path, scheduler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detect_with(config(scene, tmp_path / "one"), brightness, model_info())
+    detect_with(config(scene, tmp_path / "two", dask=scheduler), brightness, model_info())
+    said = capsys.readouterr().err
+    assert "12 blocks" in said
+    assert "on 2 workers" in said
+    assert len(contents(tmp_path / "one")) == 5
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_killed_worker_is_survived(scene: str, tmp_path: Path) -> None:
+    detect_with(config(scene, tmp_path / "one"), brightness, model_info())
+    dies = DiesOnce(tmp_path / "grave", 20)
+    detect_with(config(scene, tmp_path / "two", workers=2), dies, model_info())
+    assert (tmp_path / "grave").exists()
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_real_network_on_workers_gives_the_identical_files(
+    bundled_scene: Path, bundled_model: Path, tmp_path: Path, scheduler: str
+) -> None:
+    for name, options in (("one", {}), ("two", {"dask": scheduler})):
+        detect(
+            config(
+                str(bundled_scene),
+                tmp_path / name,
+                model=str(bundled_model),
+                device="cpu",
+                **options,
+            )
+        )
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_what_goes_wrong_on_a_worker_is_one_line(
+    scene: str, tmp_path: Path, scheduler: str
+) -> None:
+    Path(scene).write_bytes(Path(scene).read_bytes()[:20_000])
+    with pytest.raises(LsmapError, match="cannot be read"):
+        detect_with(config(scene, tmp_path / "out", dask=scheduler), brightness, model_info())
+    assert contents(tmp_path / "out") == {}
+
+
+def test_no_scheduler_is_one_line(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landslide_mapper.mapping.cluster.PATIENCE", 1)
+    with pytest.raises(LsmapError, match="no scheduler answers there"):
+        detect_with(
+            config(scene, tmp_path / "a", dask="tcp://127.0.0.1:9"), brightness, model_info()
+        )
+
+
+def test_parts_may_lie_on_object_storage(
+    scene: str, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that speaks S3, on this machine; workers find it through their environment."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    try:
+        import boto3
+
+        boto3.client("s3").create_bucket(Bucket="parts")
+        with distributed.Client(scheduler) as client:
+            client.run(set_environment, settings)
+        detect_with(config(scene, tmp_path / "one"), brightness, model_info())
+        remote = config(scene, tmp_path / "two", dask=scheduler, scratch="s3://parts/here")
+        detect_with(remote, brightness, model_info())
+        assert contents(tmp_path / "one") == contents(tmp_path / "two")
+        assert open_store("s3://parts/here/slides.gpkg.parts").names() == set()
+        missing = config(scene, tmp_path / "three", scratch="s3://no-such-bucket/here")
+        with pytest.raises(LsmapError, match="no-such-bucket"):
+            detect_with(missing, brightness, model_info())
+    finally:
+        server.stop()
+
+
+def test_a_store_on_any_file_system_of_fsspec() -> None:
+    store = RemoteStore("memory://some/where")
+    assert store.names() == set()
+    store.write("a.part", b"first")
+    store.write("a.part", b"second")
+    store.write("b", b"")
+    assert store.names() == {"a.part", "b"}
+    assert store.read("a.part") == b"second"
+    with pytest.raises(OSError, match="c"):
+        store.read("c")
+    store.delete("b")
+    store.delete("b")
+    assert store.names() == {"a.part"}
+    store.clear()
+    assert store.names() == set()
+    with pytest.raises(LsmapError, match="cannot be kept there"):
+        open_store("nonsense://a/b")

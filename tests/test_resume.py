@@ -1,0 +1,271 @@
+"""Interrupted runs: whatever happens, the same command ends with the identical files."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from fakes import blobs, brightness, detect_brightness, grey, model_info, read, write_scene
+
+from landslide_mapper import detect as detect_module
+from landslide_mapper.detect import detect_with
+from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.blocks import Layout
+from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.store import FolderStore
+from landslide_mapper.mapping.workspace import hidden_folder
+
+# Children come from a process without threads: those of GDAL and torch do not survive a fork.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["landslide_mapper.detect", "fakes"])
+
+OUTPUTS = ("slides.gpkg", "mask.tif", "percent.tif", "mask.qml", "percent.qml")
+
+
+# Blocks of about 150 × 150 pixels instead of 16 million pixels.
+SMALL = partial(Layout, max_width=200, max_pixels=200 * 150)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect_module, "Layout", SMALL)
+
+
+def child(config: DetectConfig, predict: Slow) -> Any:
+    """A process that runs `detect`, not yet started."""
+    return CHILDREN.Process(target=_child, args=(config, predict))
+
+
+def _child(config: DetectConfig, predict: Slow) -> None:
+    detect_module.Layout = SMALL  # type: ignore[assignment, misc]
+    try:
+        detect_with(config, predict, model_info())
+    except LsmapError as error:
+        sys.exit(str(error))
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> str:
+    return write_scene(tmp_path / "scene.tif", grey(blobs(8, (600, 400), 0.4)))
+
+
+def config(scene: str, folder: Path, **options: Any) -> DetectConfig:
+    folder.mkdir(exist_ok=True)
+    options = {"min_area": 5.0, "fill_holes": 4.0} | options
+    return DetectConfig(
+        (scene,),
+        folder / "slides.gpkg",
+        mask=folder / "mask.tif",
+        probability=folder / "percent.tif",
+        **options,
+    )
+
+
+class Slow:
+    """`brightness` with a pause; notes how many windows it was asked for."""
+
+    def __init__(self, log: Path, pause: float = 0.003, stop_after: int | None = None) -> None:
+        self._log, self._pause, self._left = log, pause, stop_after
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise KeyboardInterrupt
+        time.sleep(self._pause)
+        with self._log.open("a") as log:
+            log.write("." * len(windows))
+        return brightness(windows)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def test_twenty_kills_and_the_identical_files(
+    scene: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    detect_with(config(scene, tmp_path / "whole"), Slow(tmp_path / "log"), model_info())
+    expected = contents(tmp_path / "whole")
+    assert set(expected) == set(OUTPUTS)
+    asked = (tmp_path / "log").stat().st_size
+    folder = tmp_path / "killed"
+    rng = random.Random(1)
+    kills = finished = 0
+    while kills < 20:
+        process = child(config(scene, folder), Slow(tmp_path / "log"))
+        process.start()
+        process.join(rng.uniform(0.02, 0.9))
+        if process.is_alive():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+            for name, content in contents(folder).items():
+                assert content == expected[name], "an output that is there is whole"
+        else:
+            # Killed while it cleaned up, a run is finished: the next one finds its outputs.
+            said = capfd.readouterr().err
+            assert process.exitcode == 0 or "slides.gpkg: this file exists" in said
+            finished += 1
+            assert contents(folder) == expected
+            for path in folder.glob("[!.]*"):
+                path.unlink()
+    detect_with(config(scene, folder), Slow(tmp_path / "log"), model_info())
+    assert contents(folder) == expected
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+    # Without parts every try would start from nothing and few would ever end.
+    assert (tmp_path / "log").stat().st_size < asked * (1 + finished + 1 + kills / 2)
+
+
+def test_finished_parts_are_not_predicted_again(
+    scene: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detect_with(config(scene, tmp_path / "whole"), Slow(tmp_path / "first"), model_info())
+    all_windows = (tmp_path / "first").stat().st_size
+    folder = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(
+            config(scene, folder), Slow(tmp_path / "a", stop_after=all_windows // 2), model_info()
+        )
+    assert contents(folder) == {}
+    parts = list((hidden_folder(folder / "slides.gpkg") / "parts").glob("*.part"))
+    assert len(parts) > 3
+    detect_with(config(scene, folder), Slow(tmp_path / "b"), model_info())
+    assert f"going on with an unfinished run, {len(parts)} parts" in capsys.readouterr().err
+    assert (tmp_path / "b").stat().st_size < 0.7 * all_windows
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["option", "scene", "model"])
+def test_anything_different_starts_afresh_and_says_so(
+    scene: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    folder, slow = tmp_path / "out", Slow(tmp_path / "log", 0, stop_after=60)
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(config(scene, folder), slow, model_info())
+    info, options, said = model_info(), {}, ""
+    if change == "option":
+        options, said = {"min_area": 6.0}, "--min-area changed"
+    elif change == "scene":
+        with rasterio.open(scene, "r+") as raster:
+            raster.write(np.full((3, 50, 50), 200, np.uint8), window=((0, 50), (0, 50)))
+        said = "scene.tif (1) changed"
+    else:
+        info, said = model_info(threshold=0.6), "the model changed"
+    detect_with(config(scene, folder, **options), Slow(tmp_path / "log", 0), info)
+    errors = capsys.readouterr().err
+    assert "starting afresh" in errors
+    assert said in errors
+    other = tmp_path / "other"
+    detect_with(config(scene, other, **options), Slow(tmp_path / "log", 0), info)
+    assert contents(folder) == contents(other)
+
+
+def test_two_at_once_are_kept_apart(scene: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    process = child(config(scene, folder), Slow(tmp_path / "log", 0.01))
+    process.start()
+    try:
+        while not (hidden_folder(folder / "slides.gpkg") / "parts").exists():
+            time.sleep(0.01)
+        with pytest.raises(LsmapError, match="another lsmap is writing this"):
+            detect_with(config(scene, folder), brightness, model_info())
+    finally:
+        process.join()
+    assert process.exitcode == 0
+    assert set(contents(folder)) == set(OUTPUTS)
+
+
+def test_a_full_disk_leaves_no_output_and_the_next_try_ends_well(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    write = FolderStore.write
+    count = 0
+
+    def full(store: FolderStore, name: str, content: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise OSError(28, "No space left on device")
+        write(store, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "write", full)
+        with pytest.raises(LsmapFailure, match="No space left") as error:
+            detect_with(config(scene, folder), brightness, model_info())
+    assert "finished parts will be used" in str(error.value)
+    assert contents(folder) == {}
+    detect_with(config(scene, folder), brightness, model_info())
+    assert set(contents(folder)) == set(OUTPUTS)
+
+
+def test_a_source_that_vanishes_is_one_line_and_no_output(scene: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+
+    def cut(windows: np.ndarray) -> np.ndarray:
+        if Path(scene).stat().st_size > 1000:
+            Path(scene).write_bytes(Path(scene).read_bytes()[:1000])
+        return brightness(windows)
+
+    with pytest.raises(LsmapFailure, match="cannot be read") as error:
+        detect_with(config(scene, folder), cut, model_info())
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 1
+    assert contents(folder) == {}
+
+
+def test_a_damaged_part_is_made_anew(scene: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(config(scene, folder), Slow(tmp_path / "log", 0, stop_after=60), model_info())
+    part = min((hidden_folder(folder / "slides.gpkg") / "parts").glob("*.part"))
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(LsmapFailure, match="damaged"):
+        detect_with(config(scene, folder), brightness_named_slow(), model_info())
+    detect_with(config(scene, folder), brightness_named_slow(), model_info())
+    assert set(contents(folder)) == set(OUTPUTS)
+
+
+def brightness_named_slow() -> Slow:
+    """The same model as far as a run can tell."""
+    return Slow(Path(os.devnull), 0)
+
+
+@pytest.fixture
+def blocky() -> Iterator[np.ndarray]:
+    return blobs(3, (500, 700), 0.5)
+
+
+@pytest.mark.parametrize("limits", [(100, 100 * 100), (10_000, 10**9), (64, 64 * 700)])
+def test_blocks_do_not_change_what_is_found(
+    tmp_path: Path, blocky: np.ndarray, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]
+) -> None:
+    layout = partial(Layout, max_width=limits[0], max_pixels=limits[1])
+    monkeypatch.setattr(detect_module, "Layout", layout)
+    scene = write_scene(tmp_path / "scene.tif", grey(blocky))
+    detect_brightness(scene, tmp_path / "a.gpkg", min_area=2, fill_holes=3, mask=tmp_path / "a.tif")
+    monkeypatch.setattr(detect_module, "Layout", Layout)
+    detect_brightness(scene, tmp_path / "b.gpkg", min_area=2, fill_holes=3, mask=tmp_path / "b.tif")
+    ours, theirs = read(tmp_path / "a.gpkg"), read(tmp_path / "b.gpkg")
+    key = ["lon", "lat"]
+    ours, theirs = (
+        layer.sort_values(key).drop(columns="id").reset_index(drop=True) for layer in (ours, theirs)
+    )
+    assert len(ours) == len(theirs) > 20
+    assert (ours.normalize().geometry == theirs.normalize().geometry).all()
+    np.testing.assert_allclose(ours["confidence"], theirs["confidence"], rtol=1e-6)
+    np.testing.assert_allclose(ours["area_m2"], theirs["area_m2"], rtol=1e-9)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()

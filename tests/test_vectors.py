@@ -1,0 +1,139 @@
+"""Every format holds every polygon and value, in few bytes of memory, or says that it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from fakes import read
+
+from landslide_mapper.geo import vectors
+from landslide_mapper.geo.vectors import DRIVERS, FIELDS, PolygonWriter, VectorTarget
+
+pytestmark = pytest.mark.filterwarnings("ignore:'crs' was not provided")
+
+UTM = pyproj.CRS.from_epsg(32648)
+NUMBERS = [name for name, kind in FIELDS.items() if kind is np.float64]
+
+
+def layer(count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Squares of 1 m in a row, each with its own numbers; every third has no width."""
+    left = 2.0 * np.arange(count) + 400000
+    columns: dict[str, np.ndarray] = {
+        name: np.arange(count) + place / 16 for place, name in enumerate(NUMBERS)
+    }
+    columns["width_m"][::3] = np.nan
+    columns["scene"] = np.array([f"Szene {i % 3} – Süd.tif" for i in range(count)], dtype=object)
+    columns["model"] = np.full(count, "fake", dtype=object)
+    return shapely.box(left, 3500000, left + 1, 3500001), columns
+
+
+def written(path: Path, count: int, batch: int, crs: pyproj.CRS | None = UTM) -> Path:
+    polygons, columns = layer(count)
+    if path.suffix == ".geojson":
+        polygons, crs = shapely.transform(polygons, lambda p: p / 1e5), pyproj.CRS.from_epsg(4326)
+    path.parent.mkdir(exist_ok=True)
+    with PolygonWriter(VectorTarget(path, crs), path.parent, 0.5) as writer:
+        for start in range(0, count, batch):
+            part = slice(start, start + batch)
+            writer.write(polygons[part], {name: column[part] for name, column in columns.items()})
+    assert writer.count == count
+    return path
+
+
+@pytest.mark.parametrize("suffix", list(DRIVERS))
+def test_what_was_written_is_read_again(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "BATCH_POINTS", 100)
+    path = written(tmp_path / f"slides{suffix}", 100, 7)
+    assert sorted(tmp_path.iterdir()) == sorted(vectors.outputs(path))
+    table = read(path).sort_values("id")  # FlatGeobuf sorts by place
+    polygons, columns = layer(100)
+    names = vectors.SHAPEFILE_NAMES if suffix == ".shp" else {}
+    assert list(table.columns) == [*(names.get(name, name) for name in FIELDS), "geometry"]
+    assert list(table["id"]) == list(range(1, 101))
+    assert table["id"].dtype == np.int32
+    for name in NUMBERS:
+        np.testing.assert_array_equal(table[names.get(name, name)], columns[name])
+    assert list(table["scene"]) == list(columns["scene"])
+    assert table["review"].isna().all()
+    if suffix != ".geojson":
+        assert table.crs == UTM
+        assert all(shapely.equals(table.geometry, polygons))
+
+
+@pytest.mark.parametrize("suffix", list(DRIVERS))
+def test_the_same_polygons_are_the_same_bytes(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the batches they came in, and the day."""
+    first = written(tmp_path / "a" / f"slides{suffix}", 300, 7)
+    monkeypatch.setattr(vectors, "BATCH_POINTS", 100)
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    second = written(tmp_path / "b" / f"slides{suffix}", 300, 50)
+    for one, two in zip(vectors.outputs(first), vectors.outputs(second), strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+
+
+@pytest.mark.parametrize("suffix", list(DRIVERS))
+def test_an_empty_layer_has_fields_and_a_place(tmp_path: Path, suffix: str) -> None:
+    table = read(written(tmp_path / f"slides{suffix}", 0, 1))
+    assert len(table) == 0
+    if suffix != ".geojson":  # an empty GeoJSON has nowhere to keep its fields
+        assert "area_m2" in table.columns
+        assert table.crs == UTM
+
+
+@pytest.mark.parametrize("suffix", [s for s in DRIVERS if s != ".geojson"])
+def test_a_layer_may_have_no_crs(tmp_path: Path, suffix: str) -> None:
+    table = read(written(tmp_path / f"slides{suffix}", 5, 5, crs=None))
+    assert len(table) == 5
+    assert table.crs is None or "Undefined" in table.crs.name
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_vectors import written
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path, limits = Path(sys.argv[2]), sys.argv[3:]
+for limit in map(int, limits):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    for old in path.parent.iterdir():
+        old.unlink()
+    try:
+        written(path, 3000, 1000)
+        print("DONE")
+    except OSError as error:
+        print("REFUSED", error)
+"""
+
+
+@pytest.mark.parametrize("suffix", list(DRIVERS))
+def test_a_full_disk_never_passes_for_a_file(tmp_path: Path, suffix: str) -> None:
+    """A limit on the size of files stands for the disk; each format meets it somewhere else."""
+    path = written(tmp_path / "good" / f"slides{suffix}", 3000, 1000)
+    size = path.stat().st_size
+    limits = [0, 5_000, size // 2, size - 3000, size - 10, 100_000_000]
+    folder = tmp_path / "full"
+    folder.mkdir()
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, here, str(folder / path.name), *map(str, limits)],
+        capture_output=True,
+        text=True,
+        cwd=Path(here).parent,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    said = done.stdout.strip().splitlines()
+    assert [line.split()[0] for line in said] == ["REFUSED"] * 5 + ["DONE"], done.stdout
+    assert (folder / path.name).read_bytes() == path.read_bytes()
