@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,22 +39,21 @@ def run(
 ) -> np.ndarray:
     """Blend what `frame` needs of a uint8 image (h, w); checks that the strips fit together."""
 
-    def read(row: int, col: int, height: int, width: int) -> Future[Any]:
-        data = np.zeros((1, height, width), np.uint8)
-        seen = np.zeros((height, width), bool)
-        part = image[row : row + height, col : col + width]
-        data[0, : part.shape[0], : part.shape[1]] = part
-        seen[: part.shape[0], : part.shape[1]] = valid[row : row + height, col : col + width]
-        data[:, ~seen] = 0
-        future: Future[Any] = Future()
-        future.set_result((data, seen))
+    def read(row: int, col: int, data: np.ndarray, seen: np.ndarray) -> Future[None]:
+        data[:], seen[:] = 0, False
+        part = np.s_[row : row + seen.shape[0], col : col + seen.shape[1]]
+        height, width = image[part].shape
+        data[0, :height, :width] = np.where(valid[part], image[part], 0)
+        seen[:height, :width] = valid[part]
+        future: Future[None] = Future()
+        future.set_result(None)
         return future
 
     frame = frame or Frame.whole(*image.shape)
     span = grid.span(frame).whole_batches(grid, batch)
     out = np.full(image.shape, np.nan, np.float32)
     row, left = grid.rows[span.rows.start], span.left(grid)
-    for strip in blend(window_rows(read, grid, span), predict, grid, span, batch):
+    for strip in blend(window_rows(read, 1, grid, span), predict, grid, span, batch):
         assert strip.row == row
         row += len(strip.probability)
         cols = slice(left, left + strip.probability.shape[1])

@@ -26,7 +26,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 def components(mask: np.ndarray, row: int = 0, col: int = 0) -> Components:
     probability = np.where(mask, 0.75, 0.25).astype(np.float32)
-    return vectorize_block(mask, probability, row, col).whole
+    return vectorize_block(mask, probability[mask], row, col).whole
 
 
 @given(
@@ -77,7 +77,7 @@ def test_every_number_of_a_row_is_measured(scene: Scene) -> None:
     mask[12:14, 33:35] = False
     probability = np.where(mask, 0.5, 0).astype(np.float32)
     probability[15, 40] = 1
-    found = vectorize_block(mask, probability).whole
+    found = vectorize_block(mask, probability[mask]).whole
     landslides = Landslides(scene, Shaping())
     kept, outlines = landslides.shape(found, None)
     columns = landslides.columns(kept, outlines)

@@ -41,7 +41,7 @@ def vectorize(
             part = np.s_[top:bottom, left:right]
             inner = (band > 0, bottom < mask.shape[0], column > 0, right < mask.shape[1])
             if mask[part].any():
-                block = vectorize_block(mask[part], probability[part], top, left, inner)
+                block = vectorize_block(mask[part], probability[part][mask[part]], top, left, inner)
                 found += [block.whole, joiner.add(band, column, block)]
     return Components.concatenate([*found, joiner.finish()])
 
@@ -124,12 +124,12 @@ def test_a_real_scene(bundled_scene: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (7, 5)])
 def test_masks_that_are_all_or_nothing(shape: tuple[int, int]) -> None:
-    probability = np.full(shape, 0.75, np.float32)
+    probability = np.full(shape[0] * shape[1], 0.75, np.float32)
     block = vectorize_block(np.ones(shape, bool), probability, 10, 20)
     assert block.whole.polygons[0].bounds == (20, 10, 20 + shape[1], 10 + shape[0])
     assert block.whole.mean == [0.75]
     assert shapely.get_num_coordinates(block.whole.polygons[0]) == 5
-    block = vectorize_block(np.zeros(shape, bool), probability, 0, 0, (True,) * 4)
+    block = vectorize_block(np.zeros(shape, bool), probability[:0], 0, 0, (True,) * 4)
     assert len(block.whole) == len(block.open) == 0
     assert not any(side.any() for side in sides(block))
 
@@ -140,7 +140,7 @@ def sides(block: BlockComponents) -> tuple[np.ndarray, ...]:
 
 def test_components_are_in_reading_order_and_sides_name_the_open_ones() -> None:
     mask = np.array([[0, 1, 0, 0, 1], [0, 0, 1, 0, 0], [1, 1, 0, 0, 1], [0, 0, 0, 0, 1]], bool)
-    block = vectorize_block(mask, mask.astype(np.float32), 0, 0, (False, True, True, False))
+    block = vectorize_block(mask, mask[mask].astype(np.float32), 0, 0, (False, True, True, False))
     assert [p.bounds for p in block.whole.polygons] == [(1, 0, 2, 1), (4, 0, 5, 1), (2, 1, 3, 2)]
     assert [p.bounds for p in block.open.polygons] == [(0, 2, 2, 3), (4, 2, 5, 4)]
     assert list(block.sides.bottom) == [0, 0, 0, 0, 2]
@@ -158,7 +158,7 @@ def test_rows_that_are_scanned_apart_hang_together(monkeypatch: pytest.MonkeyPat
 
 def piece(*rows: str, inner: tuple[bool, bool, bool, bool], row: int, col: int) -> BlockComponents:
     mask = np.array([[character == "#" for character in line] for line in rows])
-    return vectorize_block(mask, mask.astype(np.float32), row, col, inner)
+    return vectorize_block(mask, mask[mask].astype(np.float32), row, col, inner)
 
 
 def test_components_are_given_out_as_soon_as_they_end() -> None:

@@ -166,11 +166,12 @@ def blend(
     tile, left, width = grid.tile, span.left(grid), span.width(grid)
     carry = np.zeros((0, width), dtype=np.float32)
     total = np.zeros((tile, width), dtype=np.float32)
+    weighted = np.empty((tile, tile), dtype=np.float32)
     for row, cols, answers in _answers(rows, predict, grid, span, batch_size):
         total[:] = 0
         for col, answer in zip(cols, answers, strict=True):
             start = grid.cols[col] - left
-            total[:, start : start + tile] += grid.col_weights[col] * answer
+            total[:, start : start + tile] += np.multiply(grid.col_weights[col], answer, weighted)
         total *= grid.row_weights[row.index][:, None]
         total[: len(carry)] += carry
         strip, done = _finished(row, total, grid, min(width, grid.width - left))
@@ -223,6 +224,10 @@ def _answers(
 def _stack(
     windows: list[tuple[WindowRow, int]], grid: WindowGrid, left: int, like: np.ndarray
 ) -> np.ndarray:
+    if len(windows) == 1:  # as it lies in the row, not copied
+        row, col = windows[0]
+        start = grid.cols[col] - left
+        return row.data[None, :, :, start : start + grid.tile]
     batch = np.empty((len(windows), len(like), grid.tile, grid.tile), dtype=np.uint8)
     for place, (row, col) in zip(batch, windows, strict=True):
         start = grid.cols[col] - left

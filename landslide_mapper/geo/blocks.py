@@ -16,8 +16,8 @@ from functools import cached_property
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame
 
-MAX_WIDTH = 8192  # pixels; windows that reach over a cut are predicted on both sides of it
-MAX_PIXELS = 2**24
+MAX_WIDTH = 6144  # pixels; windows that reach over a cut are predicted on both sides of it
+MAX_PIXELS = 2**23
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ class Radiometry:
             raise ValueError(f"{len(data)} bands given, the radiometry has {len(self.curves)}")
         out = np.empty(data.shape, dtype=np.uint8)
         for band, curve, target in zip(data, self.curves, out, strict=True):
-            if data.dtype in (np.uint8, np.uint16):
+            if data.dtype == np.uint8:  # four times as fast as an index into an array
+                bytes_of = band.tobytes().translate(_table(curve, data.dtype.str).tobytes())
+                target[:] = np.frombuffer(bytes_of, np.uint8).reshape(band.shape)
+            elif data.dtype == np.uint16:
                 np.take(_table(curve, data.dtype.str), band, out=target, mode="clip")
             else:
                 target[:] = _follow(curve, band)

@@ -6,11 +6,11 @@ decoded in memory is used again by the next row of windows.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -20,11 +20,11 @@ from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.scene import Scene, SceneReader
 
 PIECE = 1024  # columns of a piece that one thread reads; a multiple of usual block sizes
-AHEAD = 2  # rows of windows that are being read while one is predicted
+AHEAD = 1  # rows of windows that are being read while one is predicted
 MAX_THREADS = 4
 
-# (row, col, height, width) → uint8 (B, height, width) and valid (height, width)
-Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
+# (row, col, uint8 (B, h, w) and bool (h, w) to be filled)
+Read = Callable[[int, int, np.ndarray, np.ndarray], "Future[None]"]
 
 
 def scene_rows(
@@ -38,7 +38,7 @@ def scene_rows(
     width = span.width(grid)
     readers = _Readers(scene, radiometry, _threads(scene, width))
     try:
-        for row in window_rows(readers.read, grid, span):
+        for row in window_rows(readers.read, len(scene.bands), grid, span):
             if aoi is not None:
                 top, left = grid.rows[row.index], span.left(grid)
                 inside = aoi.inside(top, left, grid.tile, width)
@@ -48,32 +48,38 @@ def scene_rows(
         readers.close()
 
 
-def window_rows(
-    read: Callable[[int, int, int, int], Future[tuple[np.ndarray, np.ndarray]]],
-    grid: WindowGrid,
-    span: Span,
-) -> Iterator[WindowRow]:
+def window_rows(read: Read, bands: int, grid: WindowGrid, span: Span) -> Iterator[WindowRow]:
     """Rows of windows one after the other; pixel rows that two of them share are read once.
 
-    `read` (row, col, height, width) starts reading and returns at once.
+    `read` (row, col, data, valid) starts to fill the arrays with the pixels from there on, and
+    returns at once.
     """
     tile, left, width = grid.tile, span.left(grid), span.width(grid)
-    starts = [grid.rows[index] for index in span.rows]
-    steps = [tile, *(b - a for a, b in itertools.pairwise(starts))]
-    waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
-    data = valid = None
-    for number, index in enumerate(span.rows):
-        while len(waiting) <= AHEAD and number + len(waiting) < len(starts):
-            step = steps[number + len(waiting)]
-            bottom = starts[number + len(waiting)] + tile
-            waiting.append(read(bottom - step, left, step, width))
-        new, seen = waiting.popleft().result()
-        step = steps[number]
-        if data is not None and valid is not None and step < tile:
-            new = np.concatenate([data[:, step:], new], axis=1)
-            seen = np.concatenate([valid[step:], seen], axis=0)
-        data, valid = new, seen
-        yield WindowRow(index, data, valid)
+    waiting: deque[tuple[WindowRow, Future[None]]] = deque()
+
+    def start(index: int) -> None:
+        data = np.empty((bands, tile, width), dtype=np.uint8)
+        row = WindowRow(index, data, np.empty((tile, width), dtype=bool))
+        first = index == span.rows.start
+        known = 0 if first else max(0, grid.rows[index - 1] + tile - grid.rows[index])
+        new = read(grid.rows[index] + known, left, data[:, known:], row.valid[known:])
+        waiting.append((row, new))
+
+    ahead = iter(span.rows)
+    for index in islice(ahead, AHEAD):
+        start(index)
+    while waiting:
+        for index in islice(ahead, 1):
+            start(index)
+        row, new = waiting.popleft()
+        new.result()
+        if waiting:
+            following = waiting[0][0]
+            known = max(0, grid.rows[row.index] + tile - grid.rows[following.index])
+            following.data[:, :known] = row.data[:, tile - known :]
+            following.valid[:known] = row.valid[tile - known :]
+        yield row
+        del row  # while the next one is waited for, nobody needs it
 
 
 class _Readers:
@@ -86,28 +92,23 @@ class _Readers:
         self._pools = [ThreadPoolExecutor(1, "lsmap-reader") for _ in range(threads)]
         self._joiner = ThreadPoolExecutor(1, "lsmap-reader")
 
-    def read(
-        self, row: int, col: int, height: int, width: int
-    ) -> Future[tuple[np.ndarray, np.ndarray]]:
-        """Start reading a window."""
-        data = np.empty((len(self._scene.bands), height, width), dtype=np.uint8)
-        valid = np.empty((height, width), dtype=bool)
-        count = len(self._pools)
+    def read(self, row: int, col: int, data: np.ndarray, valid: np.ndarray) -> Future[None]:
+        """Start to fill `data` (B, h, w) and `valid` (h, w) with the pixels from there on."""
+        count, right = len(self._pools), col + valid.shape[1]
         # Cut at multiples of PIECE of the scene: each thread keeps to its columns.
-        cuts = [col, *range((col // PIECE + 1) * PIECE, col + width, PIECE), col + width]
+        cuts = [col, *range((col // PIECE + 1) * PIECE, right, PIECE), right]
         if count == 1:
-            cuts = [col, col + width]
+            cuts = [col, right]
         jobs = []
-        for start, stop in itertools.pairwise(cuts):
+        for start, stop in pairwise(cuts):
             part = slice(start - col, stop - col)
             number = start // PIECE % count
             place = (data[:, :, part], valid[:, part])
             jobs.append(self._pools[number].submit(self._piece, number, row, start, *place))
 
-        def together() -> tuple[np.ndarray, np.ndarray]:
+        def together() -> None:
             for job in jobs:
                 job.result()
-            return data, valid
 
         return self._joiner.submit(together)
 

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.env import set_gdal_config
 from rasterio.session import DummySession
 
-CACHE_BYTES = 128 * 2**20  # decoded blocks that GDAL keeps; its own default is 5 % of all memory
+CACHE_BYTES = 48 * 2**20  # decoded blocks that GDAL keeps; its own default is 5 % of all memory
 
 _SCHEMES = {
     "http": "/vsicurl/http://",

@@ -27,16 +27,20 @@ class Scan:
     inside: np.ndarray  # bool, the pixel to the lower right of the corner is set
 
     @classmethod
-    def of(cls, mask: np.ndarray, probability: np.ndarray) -> Scan:
-        """Scan a mask (h, w), a few rows at a time."""
+    def of(cls, mask: np.ndarray, values: np.ndarray) -> Scan:
+        """Scan a mask (h, w), a few rows at a time; `values` are those of its set pixels."""
         height, width = mask.shape
         stride = width + 1
         place = np.int32 if (height + 1) * stride < 2**31 else np.int64
         rows = max(1, _CHUNK // stride)
-        parts = [
-            (*_scan_runs(chunk, probability, top, place), *_scan_corners(chunk, top, place))
-            for top, chunk in _row_chunks(mask, rows)
-        ]
+        parts, done = [], 0
+        for top, chunk in _row_chunks(mask, rows):
+            upto = done + int(np.count_nonzero(chunk[1:]))
+            runs = _scan_runs(chunk, values[done:upto], top, place)
+            parts.append((*runs, *_scan_corners(chunk, top, place)))
+            done = upto
+        if done != len(values):
+            raise ValueError(f"{len(values)} values for {done} set pixels")
         return cls(stride, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -55,7 +59,7 @@ def _row_chunks(mask: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]
 
 
 def _scan_runs(
-    chunk: np.ndarray, probability: np.ndarray, top: int, place: type
+    chunk: np.ndarray, values: np.ndarray, top: int, place: type
 ) -> tuple[np.ndarray, ...]:
     """Starts, ends, sums and highest values of a chunk's runs."""
     pixels = chunk[1:]
@@ -63,8 +67,6 @@ def _scan_runs(
     if len(bounds) == 0:
         nothing: np.ndarray = np.empty(0, place)
         return nothing, nothing, np.empty(0), np.empty(0, np.float32)
-    values_at = probability[top : top + len(pixels)]
-    values = values_at[pixels[: len(values_at), 1:-1]]
     bounds += top * (chunk.shape[1] - 1)
     starts, ends = bounds[0::2], bounds[1::2]
     length = ends - starts

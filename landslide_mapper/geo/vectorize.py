@@ -85,7 +85,7 @@ class BlockComponents:
 
 def vectorize_block(
     mask: np.ndarray,
-    probability: np.ndarray,
+    values: np.ndarray,
     row: int = 0,
     col: int = 0,
     inner: tuple[bool, bool, bool, bool] = (False, False, False, False),
@@ -94,12 +94,12 @@ def vectorize_block(
 
     Args:
         mask: (h, w) bool, landslide or not.
-        probability: (h, w) float32.
+        values: (n,) float32, the probabilities of the n set pixels in reading order.
         row: scene row of the block's first row.
         col: scene column of the block's first column.
         inner: whether the scene goes on beyond the top, bottom, left and right side.
     """
-    scan = Scan.of(mask, probability)
+    scan = Scan.of(mask, values)
     if len(scan.starts) == 0:
         return BlockComponents(Components.empty(), Components.empty(), _no_sides(mask.shape))
     label = label_runs(scan)

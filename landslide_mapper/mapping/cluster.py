@@ -27,7 +27,7 @@ from landslide_mapper.mapping.work import Loader, SceneWork
 if TYPE_CHECKING:
     from distributed import Client
 
-TASKS_PER_WORKER = 4  # few enough to share windows between blocks, enough to end together
+TASKS_PER_WORKER = 2  # few, as each predicts the windows along its upper side once more
 PATIENCE = 20  # seconds for the scheduler to answer
 RETRIES = 3  # of a task whose worker died
 

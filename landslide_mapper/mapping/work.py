@@ -99,7 +99,7 @@ class SceneWork:
         with closing(rows), ThreadPoolExecutor(1, "lsmap-vectorise") as behind:
             before: Future[None] | None = None
             waiting = list(run)
-            canvas = _Canvas(waiting[0], left)
+            canvas = _Canvas(waiting[0], left, self.threshold, self.percent)
             for strip in blend.blend(rows, predict, grid, span, self.batch_size or 1, on_windows):
                 while waiting and canvas.take(strip):
                     if before:
@@ -107,7 +107,7 @@ class SceneWork:
                     before = behind.submit(self._keep, canvas, store)
                     waiting.pop(0)
                     if waiting:
-                        canvas = _Canvas(waiting[0], left)
+                        canvas = _Canvas(waiting[0], left, self.threshold, self.percent)
             if before:
                 before.result()
 
@@ -116,33 +116,39 @@ class SceneWork:
 
     def _part(self, canvas: _Canvas) -> parts.Part:
         block, frame = canvas.block, canvas.block.frame
-        found = canvas.valid & (canvas.probability >= np.float32(self.threshold))
-        components = vectorize_block(found, canvas.probability, frame.row, frame.col, block.inner)
-        drawn = None
-        if self.mask:
-            drawn = rasters.ArrayCanvas(rasters.classes(found, canvas.valid), frame.row, frame.col)
+        components = vectorize_block(
+            canvas.mask == 1, np.concatenate(canvas.values), frame.row, frame.col, block.inner
+        )
         room = room_inside(components.whole.polygons, frame, block.inner)
+        drawn = rasters.ArrayCanvas(canvas.mask, frame.row, frame.col)
         landslides = Landslides(self.scene, self.shaping)
-        whole, outlines = landslides.shape(components.whole, drawn, room, components.open.polygons)
+        whole, outlines = landslides.shape(
+            components.whole, drawn if self.mask else None, room, components.open.polygons
+        )
         return parts.Part(
             outlines=outlines,
             columns=landslides.columns(whole, outlines),
             open=components.open,
             sides=components.sides,
-            mask=drawn.values if drawn else None,
-            percent=rasters.percent(canvas.probability, canvas.valid) if self.percent else None,
+            mask=canvas.mask if self.mask else None,
+            percent=canvas.percent,
         )
 
 
 class _Canvas:
-    """The pixels of a block, filled strip by strip."""
+    """What is kept of a block's pixels while it is filled strip by strip.
 
-    def __init__(self, block: Block, left: int) -> None:
+    Of the probabilities only those of landslides: they are few, and nothing else asks for them.
+    """
+
+    def __init__(self, block: Block, left: int, threshold: float, percent: bool) -> None:
         self.block = block
         self._cols = slice(block.frame.col - left, block.frame.right - left)
+        self._threshold = np.float32(threshold)
         shape = (block.frame.height, block.frame.width)
-        self.probability = np.zeros(shape, dtype=np.float32)
-        self.valid = np.zeros(shape, dtype=bool)
+        self.mask = np.full(shape, rasters.UNSEEN, dtype=np.uint8)
+        self.values: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
+        self.percent = self.mask.copy() if percent else None
 
     def take(self, strip: blend.Strip) -> bool:
         """Take what is in the block; returns whether the block is complete with it."""
@@ -150,10 +156,14 @@ class _Canvas:
         bottom = strip.row + len(strip.probability)
         first, last = max(strip.row, frame.row), min(bottom, frame.bottom)
         if first < last:
-            source = slice(first - strip.row, last - strip.row)
+            source = (slice(first - strip.row, last - strip.row), self._cols)
             target = slice(first - frame.row, last - frame.row)
-            self.probability[target] = strip.probability[source, self._cols]
-            self.valid[target] = strip.valid[source, self._cols]
+            probability, valid = strip.probability[source], strip.valid[source]
+            found = valid & (probability >= self._threshold)
+            self.mask[target] = rasters.classes(found, valid)
+            self.values.append(probability[found])
+            if self.percent is not None:
+                self.percent[target] = rasters.percent(probability, valid)
         return bottom >= frame.bottom
 
 

@@ -1,6 +1,6 @@
 """``python tests/bench [NAME...]``: measure and print tables of ratios.
 
-NAME is one of windows, vectorise, tiles; all of them by default.
+NAME is one of those below; all of them by default, which takes about an hour.
 """
 
 from __future__ import annotations
@@ -8,7 +8,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("vectorise", "tiles", "windows")
+NAMES = (
+    "vectorise",
+    "tiles",
+    "windows",
+    "predictors",
+    "pipeline",
+    "memory",
+    "remote",
+    "cluster",
+    "overlap",
+    "peers",
+)
 
 
 def main(names: list[str]) -> None:

@@ -48,7 +48,9 @@ def by_blocks(mask: np.ndarray) -> Iterator[np.ndarray]:
         for col in range(0, width, cols):
             part = mask[row : row + rows, col : col + cols]
             inner = (row > 0, row + rows < height, col > 0, col + cols < width)
-            block = vectorize_block(part, part.astype(np.float32), row, col, inner)
+            block = vectorize_block(
+                part, np.ones(np.count_nonzero(part), np.float32), row, col, inner
+            )
             yield block.whole.polygons
             yield joiner.add(row // rows, col // cols, block).polygons
     yield joiner.finish().polygons

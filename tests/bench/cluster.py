@@ -1,0 +1,63 @@
+"""Two Dask workers with a thread each against one process with one thread, with the real network.
+
+Both are warm: imports are done and the model has answered once. The scene repeats the bundled
+one. The files must be identical.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from common import ONE_THREAD, SCENE, mosaic, print_table
+
+SIDE = 8192
+WORKERS = 2
+
+
+def run(side: int = SIDE) -> None:
+    """Print the table."""
+    os.environ.update(ONE_THREAD)  # before torch is imported, here and in the workers
+    from distributed import LocalCluster
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0") as cluster,
+    ):
+        folder = Path(name)
+        scene, _ = mosaic(folder, side // 1024)
+        address = str(cluster.scheduler_address)
+        ways = {"1 process": {}, f"{WORKERS} Dask workers": {"dask": address}}
+        seconds, made = {}, []
+        for label, options in ways.items():
+            _detect(str(SCENE), folder / "warm.gpkg", options)
+            seconds[label] = _detect(str(scene), folder / "slides.gpkg", options)
+            made.append((folder / "slides.gpkg").read_bytes())
+    if made[0] != made[1]:
+        raise AssertionError("the two ways wrote different files")
+    first = next(iter(seconds.values()))
+    print_table(
+        f"detect on {side} x {side} pixels, one thread each, {os.cpu_count()} processors",
+        ("way", "seconds", "speed-up"),
+        [(label, f"{s:.1f}", f"{first / s:.2f}") for label, s in seconds.items()],
+    )
+
+
+def _detect(scene: str, output: Path, options: dict[str, str]) -> float:
+    """Wall seconds of one run."""
+    from landslide_mapper.checkpoint import bundled_model
+    from landslide_mapper.detect import DetectConfig, detect
+
+    given = {"model": str(bundled_model()), "device": "cpu", "overwrite": True}
+    began = time.perf_counter()
+    detect(DetectConfig((scene,), output, **given, **options))
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels a side")
+    run(parser.parse_args().side)
