@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 
@@ -25,6 +24,8 @@ from landslide_mapper.geo.grid import Frame, shifted_starts
 # `stream` from an iterator of such batches to one of answers, in order, that works ahead, and
 # `batch_size`, the number of windows that it likes to get at once.
 Predictor = Callable[[np.ndarray], np.ndarray]
+
+END = -1  # in the place of a column of windows: the row has no more
 
 
 @dataclass(frozen=True)
@@ -167,16 +168,19 @@ def blend(
     carry = np.zeros((0, width), dtype=np.float32)
     total = np.zeros((tile, width), dtype=np.float32)
     weighted = np.empty((tile, tile), dtype=np.float32)
-    for row, cols, answers in _answers(rows, predict, grid, span, batch_size):
-        total[:] = 0
-        for col, answer in zip(cols, answers, strict=True):
+    for row, col, answer in _answers(rows, predict, grid, span, batch_size):
+        if answer is not None:
             start = grid.cols[col] - left
             total[:, start : start + tile] += np.multiply(grid.col_weights[col], answer, weighted)
+            continue
         total *= grid.row_weights[row.index][:, None]
         total[: len(carry)] += carry
         strip, done = _finished(row, total, grid, min(width, grid.width - left))
         carry = total[done:].copy()
+        total[:] = 0
+        del row, answer  # while the next row is waited for, nobody needs this one
         yield strip
+        del strip
         if on_windows:
             on_windows(len(span.cols))
 
@@ -196,41 +200,54 @@ def _finished(row: WindowRow, total: np.ndarray, grid: WindowGrid, width: int) -
 
 def _answers(
     rows: Iterable[WindowRow], predict: Predictor, grid: WindowGrid, span: Span, batch_size: int
-) -> Iterator[tuple[WindowRow, list[int], list[np.ndarray]]]:
-    """Per row of windows: its columns of windows with valid pixels, and their probabilities."""
-    waiting: deque[list[tuple[WindowRow, list[int]]]] = deque()
-    size = _rows_per_group(len(span.cols), batch_size)
-    left = span.left(grid)
+) -> Iterator[tuple[WindowRow, int, np.ndarray | None]]:
+    """Row, column and probabilities of all windows with valid pixels; None at a row's end."""
+    waiting: deque[list[tuple[WindowRow, int]]] = deque()  # per batch, a row's end as column END
 
     def batches() -> Iterator[np.ndarray]:
-        for _, group in groupby(rows, lambda row: row.index // size):
-            rows_of_group = [(row, _wanted(row, grid, span)) for row in group]
-            windows = [(row, col) for row, cols in rows_of_group for col in cols]
-            parts = max(1, -(-len(windows) // batch_size))
-            sizes = [len(part) for part in np.array_split(np.arange(len(windows)), parts)]
-            for number, count in enumerate(sizes):
-                # All rows of a group wait for its last batch; the others have empty entries.
-                waiting.append(rows_of_group if number == len(sizes) - 1 else [])
-                chosen, windows = windows[:count], windows[count:]
-                yield _stack(chosen, grid, left, rows_of_group[0][0].data)
+        for steps in _steps(rows, grid, span, batch_size):
+            waiting.append(steps)
+            yield _stack([step for step in steps if step[1] != END], steps[0][0], grid, span)
+            del steps
 
-    answers: deque[np.ndarray] = deque()
-    for answer in _stream(predict, batches()):
-        answers.extend(answer)
-        for row, cols in waiting.popleft():
-            yield row, cols, [answers.popleft() for _ in cols]
+    for answers in _stream(predict, batches()):
+        answer = iter(answers)
+        for row, col in waiting.popleft():
+            yield row, col, None if col == END else next(answer)
+
+
+def _steps(
+    rows: Iterable[WindowRow], grid: WindowGrid, span: Span, batch_size: int
+) -> Iterator[list[tuple[WindowRow, int]]]:
+    """Batch by batch, the windows with valid pixels; after the last one of each row, END.
+
+    A batch has windows of several rows where they are few, else a row has several batches of
+    nearly equal size.
+    """
+    size = _rows_per_group(len(span.cols), batch_size)
+    steps: list[tuple[WindowRow, int]] = []
+    for row in rows:
+        wanted = _wanted(row, grid, span)
+        *parts, rest = np.array_split(wanted, max(1, -(-len(wanted) // batch_size)))
+        for part in parts:
+            yield [(row, int(col)) for col in part]
+        steps += [(row, int(col)) for col in (*rest, END)]
+        index = row.index
+        del row
+        if index % size == size - 1 or index == span.rows.stop - 1:
+            group, steps = steps, []
+            yield group
+            del group
 
 
 def _stack(
-    windows: list[tuple[WindowRow, int]], grid: WindowGrid, left: int, like: np.ndarray
+    windows: list[tuple[WindowRow, int]], like: WindowRow, grid: WindowGrid, span: Span
 ) -> np.ndarray:
+    starts = [grid.cols[col] - span.left(grid) for _, col in windows]
     if len(windows) == 1:  # as it lies in the row, not copied
-        row, col = windows[0]
-        start = grid.cols[col] - left
-        return row.data[None, :, :, start : start + grid.tile]
-    batch = np.empty((len(windows), len(like), grid.tile, grid.tile), dtype=np.uint8)
-    for place, (row, col) in zip(batch, windows, strict=True):
-        start = grid.cols[col] - left
+        return windows[0][0].data[None, :, :, starts[0] : starts[0] + grid.tile]
+    batch = np.empty((len(windows), len(like.data), grid.tile, grid.tile), dtype=np.uint8)
+    for place, (row, _), start in zip(batch, windows, starts, strict=True):
         place[:] = row.data[:, :, start : start + grid.tile]
     return batch
 

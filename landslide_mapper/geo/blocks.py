@@ -16,7 +16,7 @@ from functools import cached_property
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame
 
-MAX_WIDTH = 6144  # pixels; windows that reach over a cut are predicted on both sides of it
+MAX_WIDTH = 5632  # pixels; windows that reach over a cut are predicted on both sides of it
 MAX_PIXELS = 2**23
 
 

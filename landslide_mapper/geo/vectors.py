@@ -60,7 +60,7 @@ FIELDS: dict[str, type] = {
 SHAPEFILE_NAMES = {"perimeter_m": "perim_m", "max_probability": "max_prob"}
 SHAPEFILE_PARTS = (".cpg", ".prj", ".dbf", ".shx", ".shp")
 
-BATCH_POINTS = 1_000_000  # of the polygons that are held back before they are written together
+BATCH_POINTS = 250_000  # of the polygons that are held back before they are written together
 COPIED_AT_ONCE = 4096  # polygons
 
 
