@@ -2,6 +2,8 @@
 # make test     ruff, mypy and pytest, as the continuous integration runs them
 # make lint     ruff and mypy only
 # make bench    tables of ratios: windows, vectoriser, prepare
+# make tables   run what is missing for Tables III-VI of the paper, and print them;
+#               DATA=folder SCALE=full|reduced FLAGS='--only III' (examples/tables/README.md)
 # make clean    remove what the targets above made
 #
 # VENV=/path uses an existing environment and installs nothing; PYTHON=python3.12 picks the
@@ -22,9 +24,12 @@ installed-dev := .venv/dev.stamp
 endif
 
 SCENE := examples/sichuan_015.tif
+DATA ?= data
+SCALE ?= auto
+FLAGS ?=
 MODEL = $(firstword $(wildcard models/*.safetensors))
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench tables clean
 
 demo: $(installed-demo)
 	@mkdir -p demo
@@ -46,6 +51,9 @@ lint: $(installed-dev)
 
 bench: $(installed-demo)
 	PYTHONPATH=$(CURDIR) $(bin)/python tests/bench
+
+tables: $(installed-demo)
+	$(bin)/python examples/tables/run.py --data '$(DATA)' --scale $(SCALE) $(FLAGS)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lsmap needs Python 3.11 or later: make PYTHON=python3.11")'

@@ -16,7 +16,7 @@ from landslide_mapper.errors import LsmapError, note
 if TYPE_CHECKING:
     import torch
 
-    from landslide_mapper.nn.mrife import MRIFE
+    from landslide_mapper.nn.network import Network
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "lsmap"
@@ -40,7 +40,6 @@ class ModelInfo:
         epoch: epochs behind these weights.
         created: date, ISO 8601.
         lsmap_version: version that wrote the file.
-        arch: kind of network.
     """
 
     name: str
@@ -55,7 +54,11 @@ class ModelInfo:
     epoch: int = 0
     created: str = ""
     lsmap_version: str = ""
-    arch: str = "mrife"
+
+    @property
+    def arch(self) -> str:
+        """Kind of network."""
+        return self.model.arch
 
     @property
     def band_count(self) -> int:
@@ -64,7 +67,7 @@ class ModelInfo:
 
     @property
     def backbone(self) -> str:
-        """Name of the encoders' ResNet."""
+        """Name of the encoder's ResNet."""
         return self.model.backbone
 
     def to_metadata(self) -> dict[str, str]:
@@ -72,6 +75,7 @@ class ModelInfo:
         values = dataclasses.asdict(self) | {
             "model": to_dict(self.model),
             "metrics": dict(self.metrics),
+            "arch": self.arch,
         }
         return {METADATA_KEY: json.dumps({"schema_version": SCHEMA_VERSION, **values})}
 
@@ -93,6 +97,7 @@ class ModelInfo:
             )
         values["model"] = from_dict(ModelConfig, values["model"], source)
         values["bands"] = tuple(values["bands"])
+        values.pop("arch", None)  # for other readers; files older than `model.arch` are MRIFE's
         return cls(**values)
 
 
@@ -114,10 +119,10 @@ def read_info(path: Path | str) -> ModelInfo:
     return ModelInfo.from_metadata(metadata, str(path))
 
 
-def save_model(model: MRIFE, info: ModelInfo, path: Path, half: bool = False) -> None:
-    """Write what prediction needs: segmentation and teacher encoders, fusion, decoder.
+def save_model(model: Network, info: ModelInfo, path: Path, half: bool = False) -> None:
+    """Write what prediction needs.
 
-    The student is left out: the teacher stands for it (section III-D of the paper).
+    Of MRIFE that is all but the student: the teacher stands for it (section III-D of the paper).
 
     Args:
         model: the network.
@@ -129,28 +134,27 @@ def save_model(model: MRIFE, info: ModelInfo, path: Path, half: bool = False) ->
     from safetensors.torch import save
 
     tensors = {}
-    for name, tensor in model.state_dict().items():
-        if not name.startswith("student."):
-            shrink = half and tensor.dtype == torch.float32
-            tensors[name] = (tensor.half() if shrink else tensor).cpu().contiguous()
+    for name, tensor in model.prediction_state().items():
+        shrink = half and tensor.dtype == torch.float32
+        tensors[name] = (tensor.half() if shrink else tensor).cpu().contiguous()
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(save(tensors, metadata=info.to_metadata()))
     os.replace(partial, path)
 
 
-def load_model(path: Path | str, device: str | torch.device = "cpu") -> tuple[MRIFE, ModelInfo]:
-    """Load a network for prediction, in float32, in evaluation mode, without its student.
+def load_model(path: Path | str, device: str | torch.device = "cpu") -> tuple[Network, ModelInfo]:
+    """Load a network for prediction: float32, evaluation mode, without what training needs.
 
     Raises:
         LsmapError: not a model of lsmap, or its weights do not fit its header.
     """
     from safetensors.torch import load_file
 
-    from landslide_mapper.nn.mrife import MRIFE
+    from landslide_mapper.nn.build import build
 
     info = read_info(path)
-    model = MRIFE(info.model)
-    del model.student
+    model = build(info.model)
+    model.drop_training_parts()
     try:
         model.load_state_dict(load_file(path))
     except RuntimeError as error:
@@ -224,8 +228,8 @@ def bundled_model() -> Path:
     raise LsmapError("no model is bundled with this installation: give --model FILE")
 
 
-def start_backbones(model: MRIFE, weights: str) -> str:
-    """Give the three encoders their start.
+def start_backbones(model: Network, weights: str) -> str:
+    """Give the encoders their start.
 
     Args:
         model: the network, freshly made.
@@ -239,7 +243,7 @@ def start_backbones(model: MRIFE, weights: str) -> str:
         LsmapError: no network and no cached download, no such file, or nothing in it that fits.
     """
     if weights == "none":
-        model.start_teacher()
+        model.begin()
         return "random start"
     backbone = model.config.backbone
     state = _imagenet(backbone) if weights == "imagenet" else _read_backbone(Path(weights))
@@ -249,10 +253,10 @@ def start_backbones(model: MRIFE, weights: str) -> str:
     return said + _load_backbone(model, state, weights)
 
 
-def _load_backbone(model: MRIFE, state: dict[str, torch.Tensor], source: str) -> str:
+def _load_backbone(model: Network, state: dict[str, torch.Tensor], source: str) -> str:
     from landslide_mapper.nn.encoder import inflate_stem
 
-    own = model.student.backbone.state_dict()
+    own = model.trained_encoders()[0].backbone.state_dict()
     said = ""
     if "conv1.weight" in state and model.config.band_count != 3:
         state = state | {
@@ -274,9 +278,9 @@ def _load_backbone(model: MRIFE, state: dict[str, torch.Tensor], source: str) ->
     if missing:
         note(f"weights {source}: {', '.join(missing)} not in the file, started at random")
         said += f", random {', '.join(missing)}"
-    for encoder in (model.segmentation, model.student):
+    for encoder in model.trained_encoders():
         encoder.backbone.load_state_dict(fitting, strict=False)
-    model.start_teacher()
+    model.begin()
     return said
 
 

@@ -19,6 +19,8 @@ from landslide_mapper.cli_options import (
     detect_machine,
     detect_outputs,
     detect_rules,
+    evaluate_settings,
+    explain_outputs,
     negatives,
     train_settings,
 )
@@ -189,7 +191,7 @@ def prepare(
     "--output",
     "run",
     type=click.Path(path_type=Path),
-    help="Folder of the run.  [default: runs/mrife-<backbone>-<number>]",
+    help="Folder of the run.  [default: runs/<arch>-<backbone>-<number>]",
 )
 @click.option(
     "--config",
@@ -212,14 +214,16 @@ def train_command(
     tensorboard: bool,
     **settings: Any,
 ) -> None:
-    """Train MRIFE on the tiles of DATASET (default: ./dataset).
+    """Train a network on the tiles of DATASET (default: ./dataset).
 
-    The defaults are the paper's settings. Several datasets are trained on together.
+    The defaults are MRIFE with the paper's settings. Several datasets are trained on together.
 
     \b
     Examples:
       lsmap train
       lsmap train dataset --backbone resnet18 --epochs 20 --device cpu
+      lsmap train dataset --arch deeplabv3plus
+      lsmap train dataset --no-sfce
       lsmap train --resume
       torchrun --nproc-per-node=2 -m landslide_mapper train dataset
     """
@@ -266,6 +270,67 @@ def detect_command(**options: Any) -> None:
     report = detect(DetectConfig(**options))
     click.echo(report.summary())
     click.echo(f"Next: open it in QGIS: {report.qgis_command()}")
+
+
+@main.command("evaluate")
+@click.argument("paths", nargs=-1, required=True, metavar="[MODEL] DATASET | SLIDES REFERENCE")
+@evaluate_settings
+def evaluate_command(paths: tuple[str, ...], **options: Any) -> None:
+    """Measure how good a model is, or how good an inventory.
+
+    MODEL (a model file or a run; by default as in detect) predicts the tiles of a split of
+    DATASET: metrics of pixels, landslides as objects, boundaries, calibration, and bootstrap
+    intervals, as metrics.json and as report.html.
+
+    SLIDES and REFERENCE are polygons in any formats and CRS, two inventories of the same ground:
+    shared area, and which landslides match, are missed or are false alarms, as metrics.json and
+    as verdicts.gpkg for QGIS.
+
+    \b
+    Examples:
+      lsmap evaluate dataset
+      lsmap evaluate runs/mrife-resnet18-1 dataset --split val -o evaluation-val
+      lsmap evaluate slides.gpkg reference.shp --aoi mapped.gpkg
+    """
+    from landslide_mapper.evaluate import EvaluateConfig, evaluate
+
+    if len(paths) > 2:
+        raise click.UsageError("give [MODEL] DATASET, or two vector files SLIDES REFERENCE")
+    subject = paths[0] if len(paths) == 2 else None
+    report = evaluate(EvaluateConfig(subject=subject, reference=paths[-1], **options))
+    click.echo("\n".join(report.table))
+    click.echo(f"Next: look at {report.look_at}")
+
+
+@main.command("explain")
+@click.argument("paths", nargs=-1, required=True, metavar="[MODEL] REGION")
+@explain_outputs
+@detect_area
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def explain_command(paths: tuple[str, ...], **options: Any) -> None:
+    """Show where a model looks when it maps REGION: Grad-CAM of its branches.
+
+    MODEL is a model file or a run; by default as in detect. REGION is a scene of any size, or a
+    tile of a data set (DATASET/images/TILE.tif), which brings its labels. What speaks for the
+    pixels that the model calls landslide is drawn for the segmentation branch, the enhancement
+    branch and both fused: as rasters (percent of each one's maximum, 255 not seen) with a style,
+    as pictures, and as figures in a JSON file.
+
+    \b
+    Examples:
+      lsmap explain region.tif --labels landslides.gpkg
+      lsmap explain runs/mrife-resnet18-1 dataset/images/TILE.tif -o explained
+      lsmap explain region.tif --bbox 103.1,31.2,103.3,31.4 --bbox-crs EPSG:4326
+    """
+    from landslide_mapper.explain import ExplainConfig, explain
+
+    if len(paths) > 2:
+        raise click.UsageError("give [MODEL] REGION, one scene or tile at a time")
+    model = paths[0] if len(paths) == 2 else None
+    report = explain(ExplainConfig(source=paths[-1], model=model, **options))
+    click.echo(report.summary())
+    click.echo(f"Next: look at {report.overview}, or in QGIS: {report.qgis_command()}")
 
 
 @main.command()

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from landslide_mapper.config import BACKBONES, FUSED_VIEWS, FUSIONS, MASK_BLOCKS, SCHEDULES
+from landslide_mapper.config import (
+    ARCHITECTURES,
+    BACKBONES,
+    FUSED_VIEWS,
+    FUSIONS,
+    MASK_BLOCKS,
+    SCHEDULES,
+)
 
 
 def bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
@@ -161,6 +168,51 @@ detect_machine = together(
 )
 
 
+evaluate_settings = together(
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=Path("evaluation"),
+        show_default=True,
+        help="Folder of the results; they appear when all is done.",
+    ),
+    click.option(
+        "--split", type=click.Choice(["train", "val", "test"]), help="Of DATASET.  [default: test]"
+    ),
+    click.option("--threshold", type=float, help="Landslide from here on.  [default: the model's]"),
+    click.option(
+        "--tune/--no-tune",
+        default=True,
+        show_default=True,
+        help="Measure at the best threshold of the validation split as well.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option("--aoi", help="Polygons: only what lies inside is compared (inventories)."),
+    click.option("--layer", help="Layer of SLIDES, when it has several."),
+    click.option("--reference-layer", help="Layer of REFERENCE, when it has several."),
+    click.option("--overwrite", is_flag=True, help="Replace the results that are there."),
+)
+
+
+explain_outputs = together(
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=Path("explained"),
+        show_default=True,
+        help="Folder of the files, which are called after REGION.",
+    ),
+    click.option("--labels", help="Known landslides (any format): outlines and figures."),
+    click.option(
+        "--threshold",
+        type=float,
+        help="Explain what is called landslide from here on.  [default: the model's]",
+    ),
+)
+
+
 def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
     """An option of `train` that stays unset unless given, so that it can override ``--config``."""
     return click.option(*names, type=kind, default=None, help=f"{text}  [default: {default}]")
@@ -195,6 +247,12 @@ train_settings = together(
         default="imagenet",
     ),
     _setting(
+        "--arch",
+        kind=click.Choice(ARCHITECTURES),
+        text="The network: MRIFE, or one that it is compared with.",
+        default="mrife",
+    ),
+    _setting(
         "--backbone",
         kind=click.Choice(BACKBONES),
         text="ResNet of the encoders.",
@@ -202,6 +260,19 @@ train_settings = together(
     ),
     _setting("--last-layer", kind=int, text="Stage the backbone ends with, 3 or 4.", default=4),
     _setting("--aspp-channels", kind=int, text="Width of the features.", default=256),
+    _setting(
+        "--mfm/--no-mfm", "mfm", kind=bool, text="Reconstruct masked features.", default="mfm"
+    ),
+    _setting(
+        "--sfce/--no-sfce", "sfce", kind=bool, text="Contrast masked features.", default="sfce"
+    ),
+    _setting(
+        "--distillation/--no-distillation",
+        "distillation",
+        kind=bool,
+        text="Let a teacher follow the student.",
+        default="distillation",
+    ),
     _setting(
         "--fusion",
         kind=click.Choice(FUSIONS),
@@ -229,5 +300,8 @@ train_settings = together(
     _setting("--alpha", kind=float, text="Weight of the reconstruction.", default=1.0),
     _setting("--beta", kind=float, text="Weight of the contrast.", default=0.1),
     _setting("--gamma", kind=float, text="Weight of the cross-entropy.", default=1.0),
+    _setting(
+        "--round-epochs", kind=int, text="Epochs until ICSSN's two networks take turns.", default=1
+    ),
     _setting("--dropout", kind=float, text="Dropout in the decoder.", default=0.1),
 )

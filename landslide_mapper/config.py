@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from landslide_mapper.errors import LsmapError
 
+ARCHITECTURES = ("mrife", "deeplabv3plus", "icssn")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 FUSIONS = ("add", "concat")
 FUSED_VIEWS = ("whole", "masked")
@@ -21,13 +22,24 @@ MASK_BLOCKS = ("edge", "interior", "all")
 BLOCK_SIZES = (8, 16)
 SCHEDULES = ("constant", "poly")
 
+_OF_MRIFE = ("fusion", "fused_view", "mfm", "sfce", "distillation", "mask_blocks", "ema", "alpha")
+_OF_CONTRAST = ("block_size", "mask_ratio", "temperature", "beta")
+UNUSED: dict[str, tuple[str, ...]] = {
+    "mrife": ("round_epochs",),
+    "deeplabv3plus": (*_OF_MRIFE, *_OF_CONTRAST, "round_epochs"),
+    "icssn": _OF_MRIFE,
+}
+"""Settings of `ModelConfig` that change nothing in an architecture; setting one is an error."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network MRIFE; every field that the paper gives has the paper's value.
+    """The network; every field that the paper gives has the paper's value.
 
     Attributes:
-        backbone: torchvision ResNet of the three encoders.
+        arch: ``mrife``, ``deeplabv3plus`` (the paper's baseline) or ``icssn`` (its ref. 40). The
+            settings that an architecture has no use for must be left alone, see `UNUSED`.
+        backbone: torchvision ResNet of the encoders.
         last_layer: residual stage at which the backbone ends, 3 or 4 (4 is the paper's).
         band_count: bands of the input image.
         aspp_channels: width of the features, C in the paper.
@@ -36,15 +48,20 @@ class ModelConfig:
         fused_view: what the student sees when its features are fused in training: the ``whole``
             image, or the ``masked`` one as the paper has it, which gives the labels away (see
             `landslide_mapper.nn.mrife`).
+        mfm: whether the masked features are reconstructed (B+M and B+M+C of Table IV).
+        sfce: whether the masked features are contrasted (B+M+C of Table IV).
+        distillation: whether a teacher follows the student (see `landslide_mapper.nn.mrife`).
         dropout: probability of a dropped channel in the decoder.
         block_size: side of a masked block in pixels.
         mask_blocks: which blocks stand for landslide: ``edge``, ``interior`` or ``all``.
-        mask_ratio: share of those blocks that is masked.
+        mask_ratio: share of those blocks that is masked (ICSSN: contrasted).
         ema: λ of eq. 1, the teacher's momentum.
         temperature: τ of eq. 5 (the paper gives no value).
         alpha, beta, gamma: weights of reconstruction, contrast and cross-entropy in eq. 8.
+        round_epochs: epochs until classifier and segmenter of ICSSN take turns.
     """
 
+    arch: str = "mrife"
     backbone: str = "resnet101"
     last_layer: int = 4
     band_count: int = 3
@@ -52,6 +69,9 @@ class ModelConfig:
     aspp_rates: tuple[int, ...] = (12, 24, 36)
     fusion: str = "add"
     fused_view: str = "whole"
+    mfm: bool = True
+    sfce: bool = True
+    distillation: bool = True
     dropout: float = 0.1
     block_size: int = 8
     mask_blocks: str = "edge"
@@ -61,6 +81,7 @@ class ModelConfig:
     alpha: float = 1.0
     beta: float = 0.1
     gamma: float = 1.0
+    round_epochs: int = 1
 
     def __post_init__(self) -> None:
         """Reject values outside their range.
@@ -68,6 +89,7 @@ class ModelConfig:
         Raises:
             LsmapError: names the field, its value and the allowed ones.
         """
+        _one_of("arch", self.arch, ARCHITECTURES)
         _one_of("backbone", self.backbone, BACKBONES)
         _one_of("last_layer", self.last_layer, (3, 4))
         _one_of("fusion", self.fusion, FUSIONS)
@@ -82,6 +104,14 @@ class ModelConfig:
         _between("temperature", self.temperature, 1e-3, 100.0)
         for name in ("alpha", "beta", "gamma"):
             _between(name, getattr(self, name), 0.0, float("inf"))
+        _between("round_epochs", self.round_epochs, 1, 1_000_000)
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in UNUSED[self.arch]:
+            if getattr(self, name) != defaults[name]:
+                raise LsmapError(
+                    f"{name} is {getattr(self, name)}, but {self.arch} has no use for it: "
+                    f"leave it at {defaults[name]}"
+                )
 
 
 @dataclass(frozen=True)
@@ -130,6 +160,12 @@ class TrainConfig:
         if self.batch_size % 2:
             raise LsmapError(
                 f"batch_size is {self.batch_size}: give an even number, landslides come in pairs"
+            )
+        rounds = 2 * self.model.round_epochs
+        if self.model.arch == "icssn" and self.epochs < rounds:
+            raise LsmapError(
+                f"epochs is {self.epochs}: icssn first trains its classifier for round_epochs = "
+                f"{self.model.round_epochs} and then its segmenter, so give at least {rounds}"
             )
 
 

@@ -23,7 +23,7 @@ from landslide_mapper.checkpoint import ModelInfo, find_model, load_model
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
-from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.nn.network import Network
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY
 from landslide_mapper.staging import Staging, check_targets
 
@@ -182,7 +182,7 @@ class PortableModel(nn.Module):
     (the first of equals), so that any threshold does what it says, also one below 0.5.
     """
 
-    def __init__(self, model: MRIFE, stretch: SceneStretch | None) -> None:
+    def __init__(self, model: Network, stretch: SceneStretch | None) -> None:
         super().__init__()
         self.model = model
         self.stretch = stretch

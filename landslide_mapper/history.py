@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,10 @@ Row = Mapping[str, float]
 
 
 def write_log(rows: Sequence[Row], path: Path) -> None:
-    """Write one line per epoch; the file is replaced whole, so it never holds an epoch twice."""
+    """Write one line per epoch; the file is replaced whole, so it never holds an epoch twice.
+
+    What is not a number, the loss of a part that rested in an epoch, is left blank.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -23,7 +27,7 @@ def write_log(rows: Sequence[Row], path: Path) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read ``log.csv``.
+    """Read ``log.csv``; blanks become NaN.
 
     Raises:
         LsmapFailure: the file is missing or is no such log.
@@ -31,14 +35,21 @@ def read_log(path: Path) -> list[dict[str, float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [
-                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+                {name: float(value) if value else math.nan for name, value in row.items()}
+                for row in csv.DictReader(file)
             ]
     except (OSError, ValueError, TypeError) as error:
         raise LsmapFailure(f"cannot read the training log {path}: {error}") from error
 
 
 def _short(value: float) -> str:
-    return f"{value:.6g}"
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def loss_columns(row: Row) -> list[str]:
+    """The total loss and its terms: they stand from ``loss`` to the speed."""
+    names = list(row)
+    return names[names.index("loss") : names.index("samples_per_s")]
 
 
 def plot_curves(rows: Sequence[Row], path: Path) -> None:
@@ -51,12 +62,8 @@ def plot_curves(rows: Sequence[Row], path: Path) -> None:
 
     epochs = [row["epoch"] for row in rows]
     figure, (losses, metrics) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for name, label in (
-        ("loss", "total (eq. 8)"),
-        ("reconstruction", "reconstruction"),
-        ("contrast", "contrast"),
-        ("cross_entropy", "cross-entropy"),
-    ):
+    for name in loss_columns(rows[0]):
+        label = "total" if name == "loss" else name.replace("_", " ")
         losses.plot(epochs, [row[name] for row in rows], marker=".", label=label)
     losses.set(xlabel="epoch", ylabel="loss", title="training", yscale="log")
     for name, label in (

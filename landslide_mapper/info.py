@@ -368,7 +368,7 @@ def _run(folder: Path) -> tuple[Fact, ...]:
             "backbone",
             "network",
             model.backbone,
-            f"MRIFE, {model.backbone} up to layer{model.last_layer}, start {config.weights}",
+            f"{model.arch}, {model.backbone} up to layer{model.last_layer}, start {config.weights}",
         ),
         Fact(
             "epochs",
@@ -390,6 +390,8 @@ def _run(folder: Path) -> tuple[Fact, ...]:
 def _log(path: Path) -> Fact:
     """The last epoch and the best one by validation landslide IoU."""
     rows = read_log(path) if path.is_file() else []
+    # JSON has no NaN, which is what the losses of resting parts are.
+    rows = [{name: x for name, x in row.items() if not math.isnan(x)} for row in rows]
     if not rows:
         return Fact("log", "log", None, "no epoch has ended yet")
     best = max(rows, key=lambda row: row["landslide_iou"])

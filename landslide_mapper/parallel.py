@@ -13,6 +13,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from landslide_mapper.checkpoint import choose_device
+from landslide_mapper.nn.network import Network
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,12 @@ class Process:
         if self.world > 1:
             dist.barrier()
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: Network) -> nn.Module:
         """Average gradients over the processes, and batch statistics too where CUDA can."""
         if self.world == 1:
             return model
-        if self.device.type == "cuda":
-            return DistributedDataParallel(model, device_ids=[self.device])
-        return DistributedDataParallel(model)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, devices, find_unused_parameters=model.rests)
 
     def synchronise_batch_norm(self, model: nn.Module) -> None:
         """Turn the batch norms of the model's parts into synchronised ones (CUDA only)."""

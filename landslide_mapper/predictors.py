@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from onnxruntime import InferenceSession
 
-    from landslide_mapper.nn.mrife import MRIFE
+    from landslide_mapper.nn.network import Network
 
 ONNX_SUFFIX = ".onnx"
 SCENE_KEY = "lsmap_scene"
@@ -122,7 +122,7 @@ class CpuPredictor:
 
     batch_size = 1
 
-    def __init__(self, network: MRIFE) -> None:
+    def __init__(self, network: Network) -> None:
         import torch
 
         self.device = torch.device("cpu")

@@ -59,7 +59,7 @@ def plan_run(
 
 def _new_run(config: TrainConfig) -> Path:
     number = 1
-    while (path := RUNS / f"mrife-{config.model.backbone}-{number}").exists():
+    while (path := RUNS / f"{config.model.arch}-{config.model.backbone}-{number}").exists():
         number += 1
     return path
 

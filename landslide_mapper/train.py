@@ -1,4 +1,4 @@
-"""``lsmap train``: MRIFE on the tiles of a dataset, one flat loop.
+"""``lsmap train``: a network on the tiles of a dataset, one flat loop for all architectures.
 
 All random numbers follow from the seed and the epoch, and the state is saved at the end of every
 epoch, so a run that was killed and resumed ends with the same bits as one that was not (on a CPU
@@ -7,6 +7,7 @@ with the same number of threads).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -28,13 +29,16 @@ from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.history import plot_curves, write_log
+from landslide_mapper.nn.build import build
 from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram
-from landslide_mapper.nn.mrife import MRIFE, Losses
+from landslide_mapper.nn.network import Losses, Network
 from landslide_mapper.parallel import Process, join_processes
 from landslide_mapper.runs import BEST, CURVES, LOG, STATE, load_state, save_state, start_run
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
 Row = dict[str, float]
+
+SHOW_EVERY = 50  # steps; to show the losses is to wait for the device
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class TrainReport:
 def train(
     config: TrainConfig, run: Path, resume: bool = False, tensorboard: bool = False
 ) -> TrainReport:
-    """Train MRIFE.
+    """Train the network of `config.model`.
 
     Leaves in the folder of the run: ``config.json``, ``log.csv``, ``curves.png``, the weights of
     the epoch with the highest validation landslide IoU in ``best.safetensors``, and the full
@@ -81,7 +85,7 @@ def train(
         datasets = load_datasets(config)
         config = _with_band_count(config, datasets[0])
         torch.manual_seed(config.seed)
-        model = MRIFE(config.model)
+        model = build(config.model)
         rows: list[Row] = []
         if resume:
             state = load_state(run / STATE, process.device)
@@ -95,7 +99,7 @@ def train(
         model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         process.synchronise_batch_norm(model)
         if config.compile:
-            for part in (model.segmentation, model.student, model.teacher, model.decoder):
+            for part in model.compiled_parts():
                 part.compile()
         optimizer = torch.optim.SGD(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -117,7 +121,8 @@ def train(
             torch.manual_seed(seed)
             generator = torch.Generator(process.device).manual_seed(seed)
             model.train()
-            sums = torch.zeros(len(Losses._fields), device=process.device, dtype=torch.float64)
+            model.begin_epoch(epoch)
+            sums = torch.zeros((), device=process.device, dtype=torch.float64)
             title = f"epoch {epoch + 1}/{config.epochs}"
             bar = tqdm(training, title, unit="batch", disable=process.quiet, leave=False)
             for step, (images, labels) in enumerate(bar):
@@ -130,21 +135,23 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 losses.total.backward()
                 optimizer.step()
-                model.update_teacher()
-                sums += torch.stack([term.detach() for term in losses]).double()
-                if step % 10 == 0:
-                    bar.set_postfix(_postfix(sums / (step + 1), rows))
+                model.after_step()
+                names = ("loss", *losses.parts)
+                sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
+                if step % SHOW_EVERY == 0 and not bar.disable:
+                    bar.set_postfix(_postfix(names, sums / (step + 1), rows))
             means = process.total(sums / len(batches)) / process.world
             if not torch.isfinite(means).all():
                 raise LsmapFailure(
                     f"the loss is no longer finite in epoch {epoch + 1}: "
-                    "lower --lr, or the weight of the contrast, --beta"
+                    "lower --lr, or the weight of a contrast, --beta"
                 )
             samples = len(batches) * config.batch_size * process.world
             row: Row = {
                 "epoch": epoch + 1,
                 "lr": rate,
-                **dict(zip(("loss", *Losses._fields[1:]), means.tolist(), strict=True)),
+                **dict.fromkeys(("loss", *model.loss_names), math.nan),
+                **dict(zip(names, means.tolist(), strict=True)),
                 "samples_per_s": samples / (time.perf_counter() - began),
                 **validation_figures(validate(model, validation, process)),
             }
@@ -169,7 +176,7 @@ def train(
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
-                tqdm.write(_epoch_line(row, improved))
+                tqdm.write(_epoch_line(row, names, improved))
         process.wait()
         if events is not None:
             events.close()
@@ -271,7 +278,7 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 @torch.inference_mode()
-def validate(model: MRIFE, loader: Batches, process: Process) -> Tensor:
+def validate(model: Network, loader: Batches, process: Process) -> Tensor:
     """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes."""
     model.eval()
     histogram = torch.zeros(2, BINS, dtype=torch.int64, device=process.device)
@@ -318,20 +325,18 @@ def describe(
     )
 
 
-def _postfix(means: Tensor, rows: list[Row]) -> dict[str, str]:
-    names = ("loss", "recon", "contrast", "ce")
+def _postfix(names: tuple[str, ...], means: Tensor, rows: list[Row]) -> dict[str, str]:
     shown = {name: f"{value:.3f}" for name, value in zip(names, means.tolist(), strict=True)}
     if rows:
         shown["val IoU"] = f"{rows[-1]['landslide_iou']:.3f}"
     return shown
 
 
-def _epoch_line(row: Row, improved: bool) -> str:
+def _epoch_line(row: Row, names: tuple[str, ...], improved: bool) -> str:
+    parts = ", ".join(f"{name.replace('_', '-')} {row[name]:.4f}" for name in names[1:])
     return (
-        f"epoch {row['epoch']:.0f}: loss {row['loss']:.4f} (reconstruction "
-        f"{row['reconstruction']:.4f}, contrast {row['contrast']:.4f}, cross-entropy "
-        f"{row['cross_entropy']:.4f}), validation landslide IoU {row['landslide_iou']:.4f}"
-        f"{' (best so far)' if improved else ''}, {row['seconds']:.0f} s"
+        f"epoch {row['epoch']:.0f}: loss {row['loss']:.4f} ({parts}), validation landslide IoU "
+        f"{row['landslide_iou']:.4f}{' (best so far)' if improved else ''}, {row['seconds']:.0f} s"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from urllib.error import URLError
@@ -21,8 +22,9 @@ from landslide_mapper.checkpoint import (
     save_model,
     start_backbones,
 )
-from landslide_mapper.config import ModelConfig
+from landslide_mapper.config import ARCHITECTURES, ModelConfig
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.nn.build import build
 from landslide_mapper.nn.encoder import dilated_resnet
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.predictors import load_predictor
@@ -55,6 +57,36 @@ def test_a_saved_model_predicts_as_before(tmp_path: Path, half: bool) -> None:
     assert np.abs(found - expected).max() < (5e-3 if half else 1e-5)
     assert not any(name.startswith("student.") for name in load_file(path))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"arch": arch} for arch in ARCHITECTURES] + [{"distillation": False}, {"fusion": "concat"}],
+)
+def test_a_model_of_any_architecture_predicts_as_before(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SMALL, **change)
+    torch.manual_seed(0)
+    network = build(config).eval()
+    path = tmp_path / "model.safetensors"
+    save_model(network, dataclasses.replace(INFO, model=config), path)
+    predict, info = load_predictor(path, "cpu")
+    assert (info.model, info.arch) == (config, config.arch)
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = torch.sigmoid(network(torch.from_numpy(images))).numpy()
+    assert np.abs(predict(images) - expected).max() < 1e-5
+    stored = {name.split(".")[0] for name in load_file(path)}
+    assert not stored & set(network.training_parts)
+
+
+def test_headers_without_the_newer_settings_are_mrifes() -> None:
+    header = json.loads(INFO.to_metadata()["lsmap"])
+    assert header["arch"] == "mrife"
+    for name in ("arch", "mfm", "sfce", "distillation", "round_epochs"):
+        del header["model"][name]
+    assert ModelInfo.from_metadata({"lsmap": json.dumps(header)}, "old") == INFO
 
 
 def test_read_info_needs_no_weights(tmp_path: Path) -> None:
@@ -105,6 +137,15 @@ def test_all_three_encoders_start_from_the_given_weights(tmp_path: Path) -> None
     assert torch.equal(
         network.student.aspp.project[0].weight, network.teacher.aspp.project[0].weight
     )
+
+
+@pytest.mark.parametrize("arch", ["deeplabv3plus", "icssn"])
+def test_the_one_encoder_of_others_starts_from_the_given_weights(arch: str, tmp_path: Path) -> None:
+    state = backbone_file(tmp_path / "w.safetensors")
+    network = build(dataclasses.replace(SMALL, arch=arch))
+    start_backbones(network, str(tmp_path / "w.safetensors"))
+    own = network.get_submodule("encoder.backbone").state_dict()
+    assert all(torch.equal(own[name], state[name]) for name in own)
 
 
 def test_missing_stages_are_said_and_bands_inflated(

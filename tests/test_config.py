@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from landslide_mapper.cli import train_command
 from landslide_mapper.config import (
     ModelConfig,
     TrainConfig,
@@ -52,6 +53,11 @@ def test_there_and_back(tmp_path: Path) -> None:
         ({"model": []}, "object"),
         ({"datasets": "dataset"}, "list"),
         ({"lr": -1}, "lr"),
+        ({"model": {"arch": "unet"}}, "deeplabv3plus"),
+        ({"model": {"arch": "deeplabv3plus", "sfce": False}}, "deeplabv3plus has no use"),
+        ({"model": {"arch": "icssn", "fusion": "concat"}}, "icssn has no use"),
+        ({"model": {"round_epochs": 3}}, "mrife has no use"),
+        ({"model": {"arch": "icssn", "round_epochs": 3}, "epochs": 5}, "at least 6"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, object], part: str) -> None:
@@ -75,3 +81,29 @@ def test_override_reaches_both_levels_and_leaves_the_rest() -> None:
     config = override(TrainConfig(epochs=7), {"lr": 0.1, "backbone": "resnet18", "seed": None})
     assert (config.epochs, config.lr, config.seed) == (7, 0.1, 0)
     assert config.model == ModelConfig(backbone="resnet18")
+
+
+ROWS = {
+    "III, IV: baseline B": ("--arch", "deeplabv3plus"),
+    "III: ICSSN": ("--arch", "icssn"),
+    "III, IV: MRIFE, B+M+C": (),
+    "IV: B+M": ("--no-sfce",),
+    "IV: B+C": ("--no-mfm",),
+    "Fig. 6: without self-distillation": ("--no-distillation",),
+    "V: 16 x 16": ("--block-size", "16"),
+    "VI: center and back": ("--mask-blocks", "interior"),
+    "VI: all": ("--mask-blocks", "all"),
+    "Fig. 8: concatenation": ("--fusion", "concat"),
+    "the paper's own fusion": ("--fused-view", "masked"),
+}
+
+
+def test_every_row_of_the_papers_tables_is_a_command_line() -> None:
+    """And no two rows are the same network."""
+    networks = set()
+    for options in ROWS.values():
+        settings = train_command.make_context("train", list(options)).params
+        for name in ("datasets", "run", "config_file", "resume", "tensorboard"):
+            settings.pop(name)
+        networks.add(override(TrainConfig(), settings).model)
+    assert len(networks) == len(ROWS)

@@ -22,7 +22,7 @@ from landslide_mapper.export import ExportConfig, export, metadata
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import SceneReader, open_scene
 from landslide_mapper.mapping.plan import DetectConfig
-from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.nn.build import build
 from landslide_mapper.predictors import load_predictor, read_info
 from tests.fakes import nothing_but, write_scene
 
@@ -36,6 +36,7 @@ def save_small(path: Path, **changes: object) -> ModelInfo:
     torch.manual_seed(1)
     bands = changes.pop("bands", (1, 2, 3))
     config = ModelConfig(
+        arch=changes.pop("arch", "mrife"),  # type: ignore[arg-type]
         backbone="resnet18",
         last_layer=3,
         aspp_channels=16,
@@ -44,7 +45,7 @@ def save_small(path: Path, **changes: object) -> ModelInfo:
     )
     values = {"radiometry": "none", "tile_size": 64, "gsd": 0.5, "threshold": 0.3} | changes
     info = ModelInfo("small", config, bands, **values)  # type: ignore[arg-type]
-    save_model(MRIFE(config), info, path)
+    save_model(build(config), info, path)
     return info
 
 
@@ -60,6 +61,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(small: Path) -> Path:
     """`small` as ONNX."""
     return export(ExportConfig(small.with_suffix(".onnx"), str(small))).output
+
+
+@pytest.mark.parametrize("arch", ["deeplabv3plus", "icssn"])
+def test_other_architectures_are_exported_too(arch: str, tmp_path: Path) -> None:
+    """`export` itself holds the file against the network; here lsmap predicts with it."""
+    save_small(tmp_path / "m.safetensors", arch=arch)
+    report = export(ExportConfig(tmp_path / "m.onnx", str(tmp_path / "m.safetensors")))
+    windows = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+    (one, info), (two, _) = (
+        load_predictor(path, "cpu") for path in (report.output, tmp_path / "m.safetensors")
+    )
+    assert info.arch == arch
+    assert np.abs(one(windows) - two(windows)).max() < 1e-4
 
 
 @pytest.fixture(scope="module")

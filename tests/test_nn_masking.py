@@ -16,6 +16,7 @@ from landslide_mapper.nn.masking import (
     draw_blocks,
     edge_limits,
     mask_images,
+    most_drawn,
     to_feature_points,
 )
 
@@ -109,3 +110,18 @@ def test_masked_pixels_are_zero_and_others_untouched() -> None:
     assert points.shape == (2, 4, 4)
     assert points[1, 0:2, 2:4].all()
     assert points.sum() == 4
+
+
+@given(
+    st.integers(1, 60),
+    st.floats(0.0, 1.0),
+    st.floats(0.0, 1.0),
+    st.integers(0, 1000),
+)
+def test_no_more_blocks_are_drawn_than_there_is_room_for(
+    side: int, share: float, ratio: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    classes = (torch.rand(1, side, 2, generator=generator) < share).long()
+    landslide, background = draw_blocks(classes, ratio, "edge", generator)
+    assert landslide.sum() == background.sum() <= most_drawn(classes[0].numel(), ratio)

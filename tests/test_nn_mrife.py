@@ -10,8 +10,10 @@ import torchvision
 from torch import nn
 
 from landslide_mapper.config import ModelConfig
+from landslide_mapper.nn.decoder import Decoder
 from landslide_mapper.nn.encoder import Encoder, dilated_resnet, inflate_stem
-from landslide_mapper.nn.mrife import MRIFE, Decoder, Losses, Normalise
+from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.nn.network import Losses, Normalise
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 
@@ -129,7 +131,7 @@ def test_teacher_starts_as_the_student_and_follows_it() -> None:
     with torch.no_grad():
         for parameter in model.student.parameters():
             parameter.add_(torch.randn_like(parameter))
-    model.update_teacher()
+    model.after_step()
     for old, new, student in zip(
         before, model.teacher.parameters(), model.student.parameters(), strict=True
     ):
@@ -178,7 +180,7 @@ def test_encoders_are_three_different_ones_after_a_step() -> None:
     optimizer = torch.optim.SGD(trained, 0.01)
     training_losses(model, *batch()).total.backward()
     optimizer.step()
-    model.update_teacher()
+    model.after_step()
     for a, b, c in zip(
         *(e.parameters() for e in (model.segmentation, model.student, model.teacher)), strict=True
     ):
@@ -194,9 +196,9 @@ def test_images_without_landslide_give_only_cross_entropy() -> None:
     model = MRIFE(SMALL).train()
     images, labels = batch()
     losses = training_losses(model, images, labels.masked_fill(labels == 1, 0))
-    assert losses.reconstruction == 0
-    assert losses.contrast == 0
-    assert losses.cross_entropy > 0
+    assert losses.parts["reconstruction"] == 0
+    assert losses.parts["contrast"] == 0
+    assert losses.parts["cross_entropy"] > 0
     losses.total.backward()
 
 
@@ -228,7 +230,7 @@ def test_the_mask_cannot_give_the_labels_to_the_decoder() -> None:
         torch.manual_seed(0)
         model = MRIFE(dataclasses.replace(SMALL, fused_view=view, dropout=0.0)).train()
         entropies = [
-            model(images, labels, torch.Generator().manual_seed(seed)).cross_entropy
+            model(images, labels, torch.Generator().manual_seed(seed)).parts["cross_entropy"]
             for seed in (1, 2)
         ]
         assert torch.equal(*entropies) != leaks
@@ -242,14 +244,20 @@ def test_the_mask_cannot_give_the_labels_to_the_decoder() -> None:
         {"mask_blocks": "interior"},
         {"mask_blocks": "all"},
         {"mask_ratio": 0.0},
+        {"sfce": False},
+        {"distillation": False},
+        {"distillation": False, "fused_view": "masked"},
     ],
 )
 def test_options_of_the_papers_tables_train(change: dict[str, object]) -> None:
     model = MRIFE(dataclasses.replace(SMALL, **change)).train()
     losses = training_losses(model, *batch(size=128))
     losses.total.backward()
-    assert all(torch.isfinite(term) for term in losses)
-    assert (losses.reconstruction > 0) == (change.get("mask_ratio") != 0.0)
+    assert torch.isfinite(losses.total)
+    assert all(torch.isfinite(term) for term in losses.parts.values())
+    assert (losses.parts["reconstruction"] > 0) == (change.get("mask_ratio") != 0.0)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
 
 def test_prediction_adds_the_teachers_features() -> None:
@@ -259,3 +267,66 @@ def test_prediction_adds_the_teachers_features() -> None:
         normalised = model.normalise(images)
         expected = model.decoder(model.segmentation(normalised) + model.teacher(normalised))
         assert torch.equal(model(images), expected)
+
+
+@pytest.mark.parametrize(("part", "term"), [("mfm", "reconstruction"), ("sfce", "contrast")])
+def test_a_part_that_is_taken_away_takes_its_term_and_nothing_else(part: str, term: str) -> None:
+    """Losses and gradients are those of the whole network with the weight of that term at 0."""
+    weight = {"mfm": "alpha", "sfce": "beta"}[part]
+    ways = (
+        dataclasses.replace(SMALL, **{part: False}),
+        dataclasses.replace(SMALL, **{weight: 0.0}),
+    )
+    models, found = [], []
+    for config in ways:
+        torch.manual_seed(0)
+        models.append(MRIFE(config).train())
+        torch.manual_seed(1)
+        found.append(training_losses(models[-1], *batch()))
+        found[-1].total.backward()
+    without, zeroed = found
+    assert models[0].loss_names == tuple(without.parts)
+    assert set(zeroed.parts) - set(without.parts) == {term}
+    assert torch.equal(without.total, zeroed.total)
+    for name, value in without.parts.items():
+        assert torch.equal(value, zeroed.parts[name])
+    for (name, one), other in zip(
+        models[0].named_parameters(), models[1].parameters(), strict=True
+    ):
+        if one.requires_grad:
+            assert torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-5), name
+
+
+def test_without_distillation_only_the_averaging_is_missing() -> None:
+    """With a teacher that is the student itself, forward and backward are the same."""
+    images, labels = batch()
+    models = []
+    for distillation in (True, False):
+        torch.manual_seed(0)
+        config = dataclasses.replace(SMALL, distillation=distillation, ema=0.0, dropout=0.0)
+        models.append(MRIFE(config))
+    found = [training_losses(model.train(), images, labels) for model in models]
+    assert found[0].parts == found[1].parts
+    for losses in found:
+        losses.total.backward()
+    with_teacher, alone = (dict(model.named_parameters()) for model in models)
+    assert set(with_teacher) - set(alone) == {n for n in with_teacher if n.startswith("teacher.")}
+    for name, parameter in alone.items():
+        assert torch.equal(parameter.grad, with_teacher[name].grad), name
+    assert not alone.keys() - models[1].prediction_state().keys()  # the student predicts
+    model = models[1].eval()
+    with torch.inference_mode():
+        normalised = model.normalise(images)
+        expected = model.decoder(model.segmentation(normalised) + model.student(normalised))
+        assert torch.equal(model(images), expected)
+
+
+def test_without_both_parts_no_image_is_masked() -> None:
+    model = MRIFE(dataclasses.replace(SMALL, mfm=False, sfce=False)).train()
+    images, labels = batch()
+    seen: list[torch.Tensor] = []
+    model.student.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    losses = training_losses(model, images, labels)
+    assert list(losses.parts) == ["cross_entropy"]
+    assert len(seen) == 1
+    assert torch.equal(seen[0], model.normalise(images))

@@ -16,14 +16,15 @@ import torch
 from click.testing import CliRunner
 
 from landslide_mapper.cli import main
-from landslide_mapper.config import ModelConfig, TrainConfig, from_dict
+from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig, from_dict
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import read_log
 from landslide_mapper.nn.metrics import confusion_at, probability_histogram
 from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.train import learning_rate
+from landslide_mapper.train import learning_rate, load_datasets, make_loaders
 
 LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
 QUICK = [*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu", "--batch-size", "8"]
@@ -131,9 +132,58 @@ def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) 
     assert logs[0] == logs[1]
 
 
-def test_two_processes_stay_one_model(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", ["deeplabv3plus", "icssn"])
+def test_every_architecture_trains_resumes_and_detects(
+    arch: str, dataset: Path, tmp_path: Path, train_scenes: list[Path]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = [dataset, *QUICK, "--arch", arch]
+    run("train", *options, "-o", whole, "--epochs", 3)
+    run("train", *options, "-o", parts, "--epochs", 2)
+    output = run("train", "--resume", "-o", parts, "--epochs", 3)
+    assert "cross-entropy" in output or arch == "icssn"
+    first, second = (torch.load(path / "last.pt", weights_only=True) for path in (whole, parts))
+    for key, value in first["model"].items():
+        assert torch.equal(value, second["model"][key]), key
+    for key, value in first["optimizer"]["state"].items():
+        assert torch.equal(
+            value["momentum_buffer"], second["optimizer"]["state"][key]["momentum_buffer"]
+        )
+    rows = read_log(parts / "log.csv")
+    turns = [[name for name in row if np.isnan(row[name])] for row in rows]
+    segments, classifies = (
+        ["boundary_contrast", "cross_entropy"],
+        ["object_contrast", "classification"],
+    )
+    assert turns == ([segments, classifies, segments] if arch == "icssn" else [[], [], []])
+    facts = json.loads(run("info", parts, "--json"))
+    assert "NaN" not in json.dumps(facts)
+    info = load_predictor(parts / "best.safetensors", "cpu")[1]
+    assert info.arch == arch
+    run("detect", train_scenes[0], "-o", tmp_path / "s.gpkg", "--model", parts, "--device", "cpu")
+    assert (tmp_path / "s.gpkg").is_file()
+
+
+def test_all_architectures_see_the_same_batches(dataset: Path) -> None:
+    seen = []
+    for arch in ARCHITECTURES:
+        config = TrainConfig((str(dataset),), seed=3, workers=0, model=ModelConfig(arch=arch))
+        batches, training, _ = make_loaders(
+            config, load_datasets(config), Process(0, 1, torch.device("cpu"))
+        )
+        batches.epoch = 2
+        seen.append(list(training))
+    for other in seen[1:]:
+        for one, two in zip(seen[0], other, strict=True):
+            assert torch.equal(one[0], two[0])
+            assert torch.equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("arch", ["mrife", "icssn"])
+def test_two_processes_stay_one_model(arch: str, dataset: Path, tmp_path: Path) -> None:
     """torchrun with gloo: both processes end with the same weights, all validation pixels count."""
     folder = tmp_path / "run"
+    epochs = 2 if arch == "icssn" else 1
     script = tmp_path / "worker.py"
     script.write_text(
         "import os, sys, torch\n"
@@ -155,7 +205,7 @@ def test_two_processes_stay_one_model(dataset: Path, tmp_path: Path) -> None:
             *["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"],
             *[str(script), str(tmp_path), "train", str(dataset), "-o", str(folder)],
             *[*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu"],
-            *["--batch-size", "4", "--epochs", "1"],
+            *["--batch-size", "4", "--epochs", str(epochs), "--arch", arch],
         ],
         check=True,
         capture_output=True,
@@ -166,15 +216,15 @@ def test_two_processes_stay_one_model(dataset: Path, tmp_path: Path) -> None:
     assert steps[0] == steps[1]
     assert steps[0][0] != steps[0][-1]
     rows = read_log(folder / "log.csv")
-    assert len(rows) == 1
-    predict, _ = load_predictor(folder / "best.safetensors", "cpu")
+    assert len(rows) == epochs
+    predict, info = load_predictor(folder / "best.safetensors", "cpu")
     histogram = torch.zeros(2, 256, dtype=torch.int64)
     for tile in load_dataset(dataset).split("val"):
         image, mask = TileDataset([tile])[0, 0]
         probability = torch.from_numpy(predict(image[None].numpy())[0])
         histogram += probability_histogram(probability, mask)
     expected = confusion_at(histogram, 0.5).accuracy
-    assert rows[0]["accuracy"] == pytest.approx(expected, abs=2e-3)
+    assert rows[info.epoch - 1]["accuracy"] == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.slow
@@ -196,7 +246,7 @@ def test_the_network_can_learn_four_real_tiles(dataset: Path) -> None:
         optimizer.zero_grad()
         model(images, labels, generator).total.backward()
         optimizer.step()
-        model.update_teacher()
+        model.after_step()
         if step % 50 == 0:
             model.eval()
             with torch.inference_mode():

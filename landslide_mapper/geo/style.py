@@ -128,7 +128,14 @@ def _hex(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def add_default_style(geopackage: Path, layer: str, geometry: str, qml: str, name: str) -> None:
+def add_default_style(
+    geopackage: Path,
+    layer: str,
+    geometry: str,
+    qml: str,
+    name: str,
+    description: str = "lsmap: mean probability of each landslide",
+) -> None:
     """Put `qml` into the GeoPackage as the default style of `layer` (QGIS ≥ 3 loads it)."""
     with closing(sqlite3.connect(geopackage)) as database, database:
         database.execute(_STYLE_TABLE)
@@ -142,6 +149,6 @@ def add_default_style(geopackage: Path, layer: str, geometry: str, qml: str, nam
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
             "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
             "update_time) VALUES ('', '', ?, ?, ?, ?, '', 1, "
-            "'lsmap: mean probability of each landslide', '', ?)",
-            (layer, geometry, name, qml, TIMESTAMP),
+            "?, '', ?)",
+            (layer, geometry, name, qml, description, TIMESTAMP),
         )

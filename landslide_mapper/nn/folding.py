@@ -8,23 +8,22 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from landslide_mapper.nn.encoder import ASPP, Encoder
-from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.nn.network import Network
 
 
-def fold(model: MRIFE) -> MRIFE:
+def fold(model: Network) -> Network:
     """Rewrite `model`, in place, for prediction alone; it cannot be trained or saved any more.
 
     Batch normalisation moves into the convolution before it, dropout goes, and the pyramids no
     longer join their branches in one large array. Probabilities change by about 1e-6.
 
     Args:
-        model: in evaluation mode; a student that is still there is left out.
+        model: in evaluation mode; what only training needs is left out.
 
     Returns:
         The same object.
     """
-    if hasattr(model, "student"):
-        del model.student
+    model.drop_training_parts()
     _fold_convolutions(model)
     for part in model.modules():
         if isinstance(part, Encoder):
@@ -33,7 +32,7 @@ def fold(model: MRIFE) -> MRIFE:
 
 
 def _fold_convolutions(module: nn.Module) -> None:
-    """In every part of this network a batch normalisation follows its convolution directly."""
+    """In every part of these networks a batch normalisation follows its convolution directly."""
     before: tuple[str, nn.Module] | None = None
     for name, part in list(module.named_children()):
         _fold_convolutions(part)

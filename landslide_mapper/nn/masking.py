@@ -81,6 +81,16 @@ def draw_blocks(
     )
 
 
+def most_drawn(blocks: int, ratio: float) -> int:
+    """Most blocks of one class that `draw_blocks` can draw in an image of this many blocks.
+
+    With L landslide blocks it draws at most ratio·L + ½ of them and no more than there are of
+    background, which are at most blocks − L; both are largest where they meet. Repeated blocks
+    (`to_feature_points`) may be counted like single ones.
+    """
+    return int((ratio * blocks + 0.5) / (1 + ratio)) + 1
+
+
 def _draw(candidates: Tensor, wanted: Tensor, generator: torch.Generator | None) -> Tensor:
     """Keep `wanted[n]` random ones of the true entries of `candidates[n]`, without a host sync."""
     flat = candidates.flatten(1)

@@ -6,98 +6,35 @@ outline: the decoder learns to read it, and finds nothing when it predicts, wher
 masked. Here the student also sees the whole image, and those features are fused; reconstruction
 and contrast work on the masked one as in the paper. The student still learns from all three
 losses. ``fused_view="masked"`` is the paper's way.
+
+The parts that the paper takes away (section V-B) are settings. ``mfm`` and ``sfce`` drop the
+reconstruction and the contrast. Without ``distillation`` there is no teacher: the paper only says
+"without this framework" (Fig. 6), and since its test adds "the enhanced features obtained from the
+teacher network", the student, which is what remains of the branch, takes the teacher's place.
+It gives the features that are added when the network predicts, and its own features of the whole
+image, through which no gradient passes, are what its masked view is to recover and to be contrasted
+with. So all that is missing is the averaging of eq. 1.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
 
 import torch
 from torch import Tensor, nn
 
 from landslide_mapper.config import ModelConfig
+from landslide_mapper.nn.decoder import Decoder
 from landslide_mapper.nn.encoder import STRIDE, Encoder
 from landslide_mapper.nn.losses import contrast_loss, cross_entropy, reconstruction_loss
 from landslide_mapper.nn.masking import (
     classify_blocks,
     draw_blocks,
     mask_images,
+    most_drawn,
     to_feature_points,
 )
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class Losses(NamedTuple):
-    """The weighted sum of eq. 8 and its three terms, unweighted."""
-
-    total: Tensor
-    reconstruction: Tensor
-    contrast: Tensor
-    cross_entropy: Tensor
-
-
-class Normalise(nn.Module):
-    """uint8 images to ImageNet statistics; nodata (0 in every band) becomes 0, the mean colour."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, band_count: int) -> None:
-        super().__init__()
-        for name, rgb in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            grey = sum(rgb) / 3
-            values = [
-                rgb[band] if band < 3 and band_count >= 3 else grey for band in range(band_count)
-            ]
-            tensor = torch.tensor(values).reshape(1, -1, 1, 1)
-            self.register_buffer(name, tensor, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, B, H, W) uint8 → float32 of the same shape."""
-        seen = (images != 0).any(dim=1, keepdim=True)
-        return (images.float() / 255 - self.mean) / self.std * seen
-
-
-def start_bilinear(layer: nn.ConvTranspose2d) -> None:
-    """Let a transposed convolution start as bilinear interpolation of a random channel mixture.
-
-    Independent random kernel values would answer a constant input with a checkerboard (each
-    output pixel meets another part of the kernel), which training removes only slowly and which
-    breaks outlines into specks. The kernel must be twice the stride.
-    """
-    stride, size = layer.stride[0], layer.kernel_size[0]
-    ramp = 1 - (torch.arange(size) - (size - 1) / 2).abs() / stride
-    mixture = torch.empty(layer.in_channels, layer.out_channels)
-    nn.init.kaiming_normal_(mixture, mode="fan_out", nonlinearity="relu")
-    with torch.no_grad():
-        layer.weight.copy_(mixture[:, :, None, None] * torch.outer(ramp, ramp))
-
-
-class Decoder(nn.Module):
-    """Two transposed convolutions, ×2 and ×4, back to full resolution; one logit per pixel."""
-
-    def __init__(self, channels: int, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels // 2),
-            nn.ReLU(inplace=True),
-            nn.Dropout2d(dropout),
-            nn.ConvTranspose2d(channels // 2, channels // 8, 8, stride=4, padding=2, bias=False),
-            nn.BatchNorm2d(channels // 8),
-            nn.ReLU(inplace=True),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(channels // 8, 1, 1),
-        )
-        for layer in self.layers:
-            if isinstance(layer, nn.ConvTranspose2d):
-                start_bilinear(layer)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) → logits (N, 8h, 8w)."""
-        return self.layers(features)[:, 0]
+from landslide_mapper.nn.network import Losses, Network, make_encoder
 
 
 class Fusion(nn.Module):
@@ -114,67 +51,71 @@ class Fusion(nn.Module):
         return self.weigh(torch.cat([segmentation, enhancement], dim=1))
 
 
-class MRIFE(nn.Module):
+class MRIFE(Network):
     """Segmentation encoder + student and teacher encoders + fusion + decoder.
 
-    With labels the call trains: the student reconstructs and contrasts the blocks masked in its
-    view of the image, its features of the whole image are added to those of the segmentation
-    encoder, and the losses of eq. 8 are returned. Without labels it predicts: the teacher's
-    features are added.
+    In training the student reconstructs and contrasts the blocks masked in its view of the image,
+    its features of the whole image are added to those of the segmentation encoder, and the losses
+    of eq. 8 are returned. For prediction the teacher's features are added.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.normalise = Normalise(config.band_count)
-        self.segmentation = _encoder(config)
-        self.student = _encoder(config)
-        self.teacher = _encoder(config)
+        super().__init__(config)
+        self.segmentation = make_encoder(config)
+        self.student = make_encoder(config)
+        if config.distillation:
+            # A copy: random numbers for it would give the ablation without it another decoder.
+            self.teacher = copy.deepcopy(self.student)
+            self.training_parts = ("student",)
         self.fusion = Fusion(config.fusion, config.aspp_channels)
         self.decoder = Decoder(config.aspp_channels, config.dropout)
-        self.start_teacher()
+        self.begin()
 
-    def start_teacher(self) -> None:
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The terms of eq. 8 that are not taken away."""
+        config = self.config
+        used = {"reconstruction": config.mfm, "contrast": config.sfce, "cross_entropy": True}
+        return tuple(name for name, there in used.items() if there)
+
+    @property
+    def enhancement(self) -> Encoder:
+        """The encoder of the enhancement branch that predicts."""
+        return self.teacher if self.config.distillation else self.student
+
+    def trained_encoders(self) -> tuple[Encoder, ...]:
+        """Segmentation encoder and student; the teacher follows the student."""
+        return self.segmentation, self.student
+
+    def explained(self) -> dict[str, nn.Module]:
+        """The two branches as they predict, and both fused (Figs. 7 and 8)."""
+        return {
+            "segmentation": self.segmentation,
+            "enhancement": self.enhancement,
+            "fused": self.fusion,
+        }
+
+    def begin(self) -> None:
         """Make the teacher a copy of the student that no gradient reaches."""
-        self.teacher.load_state_dict(self.student.state_dict())
-        self.teacher.requires_grad_(False)
+        if self.config.distillation:
+            self.teacher.load_state_dict(self.student.state_dict())
+            self.teacher.requires_grad_(False)
 
     @torch.no_grad()
-    def update_teacher(self) -> None:
+    def after_step(self) -> None:
         """Eq. 1: θt ← λθt + (1 − λ)θs.
 
         Parameters only: the teacher's batch statistics come from its own passes over unmasked
         images, which is what it sees when the network predicts.
         """
-        teacher: list[Tensor] = list(self.teacher.parameters())
-        student: list[Tensor] = list(self.student.parameters())
-        torch._foreach_lerp_(teacher, student, 1 - self.config.ema)
-
-    def forward(
-        self,
-        images: Tensor,
-        labels: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor | Losses:
-        """Predict, or with labels compute the losses.
-
-        Args:
-            images: (N, B, H, W) uint8, 0 in every band where nothing was seen; H and W are
-                multiples of 8 (16 for masked blocks of 16).
-            labels: (N, H, W) uint8: 0 background, 1 landslide, 255 ignored.
-            generator: random numbers for the mask, on the device of the images.
-
-        Returns:
-            Logits (N, H, W) without labels, else `Losses`.
-        """
-        normalised = self.normalise(images)
-        if labels is None:
-            return self.predict_logits(normalised)
-        return self.training_losses(normalised, labels, generator)
+        if self.config.distillation:
+            teacher: list[Tensor] = list(self.teacher.parameters())
+            student: list[Tensor] = list(self.student.parameters())
+            torch._foreach_lerp_(teacher, student, 1 - self.config.ema)
 
     def predict_logits(self, normalised: Tensor) -> Tensor:
         """Logits (N, H, W) of normalised images: segmentation plus teacher."""
-        features = self.fusion(self.segmentation(normalised), self.teacher(normalised))
+        features = self.fusion(self.segmentation(normalised), self.enhancement(normalised))
         return self.decoder(features)
 
     def training_losses(
@@ -182,32 +123,46 @@ class MRIFE(nn.Module):
     ) -> Losses:
         """Eq. 8 for a batch of normalised images. Samples without landslide give only L_CE."""
         config = self.config
-        classes = classify_blocks(labels, config.block_size)
         landslide, background = draw_blocks(
-            classes, config.mask_ratio, config.mask_blocks, generator
+            classify_blocks(labels, config.block_size),
+            config.mask_ratio,
+            config.mask_blocks,
+            generator,
         )
-        masked = mask_images(normalised, landslide | background, config.block_size)
-        student = self.student(masked)
-        with torch.no_grad():
-            teacher = self.teacher(normalised)
-        enhancement = student if config.fused_view == "masked" else self.student(normalised)
+        views, target = self._student_views(normalised, landslide | background)
+        enhancement = views[config.fused_view]
         logits = self.decoder(self.fusion(self.segmentation(normalised), enhancement))
 
         landslide, background = (
             to_feature_points(drawn, config.block_size, STRIDE) for drawn in (landslide, background)
         )
-        reconstruction = reconstruction_loss(student, teacher, landslide | background)
-        contrast = contrast_loss(student, teacher, landslide, background, config.temperature)
-        entropy = cross_entropy(logits, labels)
-        total = config.alpha * reconstruction + config.beta * contrast + config.gamma * entropy
-        return Losses(total, reconstruction.detach(), contrast.detach(), entropy.detach())
+        terms = []
+        if config.mfm:
+            loss = reconstruction_loss(views["masked"], target, landslide | background)
+            terms.append(("reconstruction", config.alpha, loss))
+        if config.sfce:
+            most = most_drawn(landslide[0].numel(), config.mask_ratio)
+            loss = contrast_loss(
+                views["masked"], target, landslide, background, config.temperature, most
+            )
+            terms.append(("contrast", config.beta, loss))
+        terms.append(("cross_entropy", config.gamma, cross_entropy(logits, labels)))
+        return Losses.weighted(*terms)
 
+    def _student_views(self, normalised: Tensor, drawn: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Features that the student has of the ``masked`` and of the ``whole`` images.
 
-def _encoder(config: ModelConfig) -> Encoder:
-    return Encoder(
-        config.backbone,
-        config.band_count,
-        config.last_layer,
-        config.aspp_channels,
-        config.aspp_rates,
-    )
+        Only those that are wanted, and what the masked ones are to recover (no gradient).
+        """
+        config = self.config
+        views = {}
+        if config.mfm or config.sfce or config.fused_view == "masked":
+            views["masked"] = self.student(mask_images(normalised, drawn, config.block_size))
+        if config.distillation:
+            with torch.no_grad():
+                target = self.teacher(normalised)
+        if config.fused_view == "whole" or not config.distillation:
+            views["whole"] = self.student(normalised)
+        if not config.distillation:
+            target = views["whole"].detach()
+        return views, target

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.nn.network import Network
 
 WARM_UPS = 3  # runs before a capture, in which libraries allocate and choose what they need
 
@@ -32,7 +32,7 @@ class CudaPredictor:
         batch_size: windows that it likes to get at once.
     """
 
-    def __init__(self, network: MRIFE, device: torch.device, batch_size: int) -> None:
+    def __init__(self, network: Network, device: torch.device, batch_size: int) -> None:
         self.device = device
         self.batch_size = batch_size
         # A copy that stays in float32: bf16 would blur the grey values themselves.

@@ -13,6 +13,7 @@ NAMES = (
     "tiles",
     "windows",
     "predictors",
+    "train",
     "pipeline",
     "memory",
     "remote",

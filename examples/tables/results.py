@@ -1,0 +1,125 @@
+"""The experiments of a grid, and the file of those that are finished: one JSON object per line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from grid import Scale, Settings, Table
+
+from landslide_mapper.data.manifest import Dataset
+from landslide_mapper.errors import LsmapError
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run with its evaluation.
+
+    Attributes:
+        data: name of the data set.
+        digest: of its tiles, see `data_digest`.
+        scale: name of the scale.
+        common: settings that all rows of the scale share.
+        settings: those of the row.
+        seed: of all random numbers.
+    """
+
+    data: str
+    digest: str
+    scale: str
+    common: Settings
+    settings: Settings
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The same for the same experiment, whatever machine, code version or table asks."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def options(self) -> list[str]:
+        """As ``lsmap train`` takes them."""
+        return options({**self.common, **self.settings, "seed": str(self.seed)})
+
+    @property
+    def command(self) -> str:
+        """What a person would type."""
+        return shlex.join(["lsmap", "train", self.data, *self.options])
+
+
+def options(settings: Settings) -> list[str]:
+    """Settings as command-line options; an empty value is a flag."""
+    pairs = [(f"--{name}", value) for name, value in settings.items()]
+    return [part for pair in pairs for part in pair if part]
+
+
+def common_settings(
+    scale: Scale, data: str, weights: str = "imagenet", epochs: int | None = None
+) -> dict[str, str]:
+    """What all rows of a scale share; a file of weights is known by its name, not its place."""
+    start = weights if weights in ("imagenet", "none") else Path(weights).name
+    count = scale.epochs[data] if epochs is None else epochs
+    return {**scale.settings, "epochs": str(count), "weights": start}
+
+
+def plan(
+    tables: Iterable[Table],
+    data: str,
+    digest: str,
+    scale: Scale,
+    common: Settings,
+    seeds: Sequence[int],
+) -> list[Experiment]:
+    """The experiments that fill `tables`: each once, all rows with one seed before the next."""
+    rows = [row for table in tables for row in table.rows]
+    planned = [
+        Experiment(data, digest, scale.name, dict(common), scale.settings_of(row), seed)
+        for seed in seeds
+        for row in rows
+    ]
+    return list({experiment.key: experiment for experiment in planned}.values())
+
+
+def data_digest(dataset: Dataset) -> str:
+    """Tells apart data sets that differ in tiles, splits, labels or radiometry; free of paths."""
+    tiles = sorted((t.tile_id, t.split, t.landslide_px, t.valid_px) for t in dataset.tiles)
+    said = json.dumps([dataset.tile_size, dataset.radiometry_rule, dataset.bands, tiles])
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
+
+
+def read_results(path: Path) -> list[Result]:
+    """All finished experiments, oldest first; none when there is no file yet.
+
+    Raises:
+        LsmapError: a line is no JSON object with a key.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            result = json.loads(line)
+            result["key"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise LsmapError(
+                f"{path}, line {number}: no result of an experiment; remove the line"
+            ) from error
+        found.append(result)
+    return found
+
+
+def append_result(path: Path, result: Result) -> None:
+    """Add one line. The file is replaced whole, so a kill leaves no half line in it."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(before + json.dumps(result) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,237 @@
+"""``lsmap evaluate``: a model on a prepared data set, or one inventory against another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from landslide_mapper.checkpoint import SUFFIX, ModelInfo, find_model
+from landslide_mapper.data.manifest import MANIFEST, load_dataset
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.evaluation.inventories import Comparison, compare
+from landslide_mapper.evaluation.inventories import summary as compared
+from landslide_mapper.predictors import ONNX_SUFFIX, load_predictor, read_info
+from landslide_mapper.staging import Staging
+
+if TYPE_CHECKING:
+    from landslide_mapper.evaluation.result import Evaluation
+    from landslide_mapper.evaluation.tiles import Predict
+
+METRICS = "metrics.json"
+PAGE, CURVES, WORST, BEST = "report.html", "curves.png", "worst.png", "best.png"
+VERDICTS = "verdicts.gpkg"
+COLUMNS = 3  # of tiles in a picture
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What was asked for.
+
+    Attributes:
+        reference: data set folder, or the inventory that is taken for true.
+        output: folder for the results.
+        subject: model file, run folder, or the inventory that is judged; None: the newest run,
+            else the bundled model.
+        split: of the data set; None: test.
+        threshold: probability from which a pixel is landslide; None: the model's.
+        tune: also measure at the best threshold of the validation split.
+        device: auto, cpu, cuda or cuda:N.
+        aoi: polygons of the ground that both inventories cover.
+        layer, reference_layer: of the inventories, where a file has several.
+        overwrite: replace the results that are there.
+    """
+
+    reference: str
+    output: Path
+    subject: str | None = None
+    split: str | None = None
+    threshold: float | None = None
+    tune: bool = True
+    device: str = "auto"
+    aoi: str | None = None
+    layer: str | None = None
+    reference_layer: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluateReport:
+    """What was found, and the file to look at."""
+
+    result: Evaluation | Comparison
+    table: tuple[str, ...]
+    look_at: Path
+
+
+def evaluate(config: EvaluateConfig) -> EvaluateReport:
+    """Measure a model or an inventory and write the results into a folder.
+
+    A model: metrics.json, report.html, curves.png, worst.png, best.png. Inventories:
+    metrics.json, verdicts.gpkg. The folder's files appear when all is done.
+
+    Raises:
+        LsmapError: bad input or options, or results that exist. LsmapFailure: a tile cannot be
+            read, or the disk does not take the results.
+    """
+    _check_output(config)
+    try:
+        if (Path(config.reference) / MANIFEST).is_file():
+            return _model(config)
+        return _inventories(config)
+    except OSError as error:
+        raise LsmapFailure(f"{config.output}: the results could not be written ({error})") from (
+            error
+        )
+
+
+# --- a model on a data set -------------------------------------------------------------------
+
+
+def _model(config: EvaluateConfig) -> EvaluateReport:
+    from landslide_mapper.evaluation.model import check, evaluate_dataset
+
+    _refuse(config, "a model", aoi=None, layer=None, reference_layer=None)
+    if config.subject is not None and not _is_model(config.subject):
+        raise LsmapError(
+            f"{config.subject}: is no model (*{SUFFIX}, *{ONNX_SUFFIX}, or the folder of a run), "
+            f"and {config.reference} is a data set; to compare polygons, give two vector files"
+        )
+    path, why = find_model(config.subject)
+    split = config.split or "test"
+    dataset = load_dataset(config.reference)
+    check(read_info(path), dataset, split, config.threshold)
+    predict, info = load_predictor(path, config.device)
+    _check_tile_size(path, info, dataset.tile_size, config.reference)
+    note(f"model {info.name} ({why}: {path})")
+    found = evaluate_dataset(predict, info, config.reference, split, config.threshold, config.tune)
+    with Staging(config.output.name) as staging:
+        stage = _stager(config, staging)
+        _write_pictures(predict, found, config.reference, stage)
+        stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
+        staging.publish()
+    return EvaluateReport(found, tuple(found.lines()), config.output / PAGE)
+
+
+def _is_model(subject: str) -> bool:
+    path = Path(subject)
+    if path.suffix.lower() in (SUFFIX, ONNX_SUFFIX):
+        return True
+    return path.is_dir() and (path / "config.json").is_file()
+
+
+def _check_tile_size(path: Path, info: ModelInfo, tile_size: int, dataset: str) -> None:
+    if path.suffix.lower() == ONNX_SUFFIX and info.tile_size != tile_size:
+        raise LsmapError(
+            f"{path} takes windows of {info.tile_size} pixels only, {dataset} has tiles of "
+            f"{tile_size}; evaluate the {SUFFIX} model that it was exported from"
+        )
+
+
+def _write_pictures(
+    predict: Predict, found: Evaluation, folder: str, stage: Callable[[str], Path]
+) -> None:
+    from landslide_mapper.evaluation.page import render
+    from landslide_mapper.evaluation.pictures import choose_tiles, curves, gallery
+
+    at = found.at[0]
+    tiles = load_dataset(folder).split(found.split)
+    chosen = choose_tiles(found, at)
+    drawn: dict[str, bytes | None] = {CURVES: curves(found), WORST: None, BEST: None}
+    for name, numbers in ((WORST, chosen.worst), (BEST, chosen.best)):
+        if numbers:
+            shown = [tiles[number] for number in numbers]
+            drawn[name] = gallery(predict, found, at, shown, COLUMNS)
+    for name, picture in drawn.items():
+        if picture is not None:
+            stage(name).write_bytes(picture)
+    page = render(found, drawn[CURVES] or b"", drawn[WORST], drawn[BEST])
+    stage(PAGE).write_text(page, encoding="utf-8")
+
+
+# --- two inventories -------------------------------------------------------------------------
+
+
+def _inventories(config: EvaluateConfig) -> EvaluateReport:
+    from landslide_mapper.evaluation.result import object_lines
+    from landslide_mapper.evaluation.verdicts import write_verdicts
+
+    if config.subject is None or _is_model(config.subject):
+        raise LsmapError(
+            f"{config.reference}: is no data set (no {MANIFEST} in it), and a model is measured "
+            "on one; make it with: lsmap prepare SCENE... LABELS"
+        )
+    _refuse(config, "inventories", split=None, threshold=None, tune=True)
+    for path in (config.subject, config.reference):
+        _check_vector(path)
+    found = compare(
+        config.subject, config.reference, config.aoi, config.layer, config.reference_layer
+    )
+    with Staging(config.output.name) as staging:
+        stage = _stager(config, staging)
+        write_verdicts(stage(VERDICTS), found)
+        stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
+        staging.publish()
+    counts = {"missed": 0, "false alarm": 0} | found.reference.counts() | found.mapped.counts()
+    last = f"{counts['missed']} missed, {counts['false alarm']} false alarms"
+    table = [*compared(found), *object_lines(found.objects), last]
+    return EvaluateReport(found, tuple(table), config.output / VERDICTS)
+
+
+def _check_vector(path: str) -> None:
+    local = "://" not in path and not path.startswith("/vsi")
+    if local and not Path(path).exists():
+        raise LsmapError(f"{path}: there is no such file or folder")
+    try:
+        pyogrio.list_layers(path)
+    except (DataSourceError, DataLayerError) as error:
+        raise LsmapError(
+            f"{path}: neither a vector layer that GDAL can read, nor a data set of lsmap prepare; "
+            "give MODEL DATASET, or two vector files"
+        ) from error
+
+
+# --- the folder of results -------------------------------------------------------------------
+
+
+def _refuse(config: EvaluateConfig, what: str, **defaults: Any) -> None:
+    """Raise `LsmapError` for options that mean nothing here."""
+    for name, default in defaults.items():
+        if getattr(config, name) != default:
+            option = "no-tune" if name == "tune" else name.replace("_", "-")
+            raise LsmapError(f"--{option} has no meaning for {what}; leave it out")
+
+
+def _check_output(config: EvaluateConfig) -> None:
+    folder = config.output
+    if folder.is_file():
+        raise LsmapError(f"{folder}: this is a file; -o names a folder for the results")
+    if not folder.resolve().parent.is_dir():
+        parent = folder.resolve().parent
+        raise LsmapError(f"{parent}: there is no such folder; make it first: mkdir -p '{parent}'")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not config.overwrite:
+        raise LsmapError(
+            f"{folder}: is there already; choose another with -o, or replace it with --overwrite"
+        )
+    if not (folder / METRICS).is_file():
+        raise LsmapError(f"{folder}: holds no evaluation, so --overwrite leaves it alone")
+
+
+def _stager(config: EvaluateConfig, staging: Staging) -> Callable[[str], Path]:
+    """Where to make each result; those of an earlier evaluation that are not made anew go."""
+    made = {
+        name: staging.stage(config.output.resolve() / name)
+        for name in (VERDICTS, CURVES, WORST, BEST, PAGE, METRICS)
+    }
+    return made.__getitem__
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,107 @@
+"""Bootstrap intervals: units (scenes, images or tiles) are drawn again, with replacement.
+
+Metrics are ratios of sums, so each draw sums the units' counts and forms the metrics anew; the
+mean of the units' own metrics is never taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from landslide_mapper.evaluation.pixels import rates
+
+DRAWS = 2000
+SEED = 0
+LEVEL = 0.95
+AT_ONCE = 4_000_000  # weights that are held at a time
+
+Rates = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One model's metric less another's on the same units, with its interval.
+
+    Attributes:
+        value: the difference on all units.
+        low, high: ends of the interval.
+        above_zero: share of the draws in which it is above 0.
+    """
+
+    value: float
+    low: float
+    high: float
+    above_zero: float
+
+
+def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sum counts (n, ...) by group number (n,); (groups, ...), int64."""
+    sums = np.zeros((int(groups.max()) + 1, *values.shape[1:]), dtype=np.int64)
+    np.add.at(sums, groups, values)
+    return sums
+
+
+def intervals(
+    counts: np.ndarray,
+    formula: Rates = rates,
+    draws: int = DRAWS,
+    seed: int = SEED,
+    level: float = LEVEL,
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of the metrics that `formula` makes of summed counts.
+
+    Args:
+        counts: (units, k) of the units that are drawn; at least one.
+        formula: counts (..., k) → metrics (...) by name.
+        draws: how many times as many units as there are are drawn.
+        seed: of the draws; the same units with the same seed are drawn alike.
+        level: share of the draws that lies inside.
+    """
+    parts = [formula(sums) for sums in _resampled(counts, draws, seed)]
+    ends = (50 * (1 - level), 50 * (1 + level))
+    found = {}
+    for name in parts[0]:
+        low, high = np.percentile(np.concatenate([part[name] for part in parts]), ends)
+        found[name] = (float(low), float(high))
+    return found
+
+
+def paired_difference(
+    one: np.ndarray,
+    other: np.ndarray,
+    metric: str = "landslide_iou",
+    draws: int = DRAWS,
+    seed: int = SEED,
+    level: float = LEVEL,
+) -> Difference:
+    """How much better `one` is than `other`, counts (units, 4) on the same units, in order.
+
+    Each draw takes the same units for both. Raises `ValueError` when the shapes differ.
+    """
+    if one.shape != other.shape:
+        raise ValueError(f"counts of {len(one)} and {len(other)} units cannot be paired")
+    both = np.concatenate([one, other], axis=1)
+
+    def less(sums: np.ndarray) -> dict[str, np.ndarray]:
+        first, second = np.split(sums, 2, axis=-1)
+        return {metric: rates(first)[metric] - rates(second)[metric]}
+
+    drawn = np.concatenate([less(sums)[metric] for sums in _resampled(both, draws, seed)])
+    low, high = np.percentile(drawn, (50 * (1 - level), 50 * (1 + level)))
+    value = float(less(both.sum(axis=0))[metric])
+    return Difference(value, float(low), float(high), float((drawn > 0).mean()))
+
+
+def _resampled(counts: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Sums (some draws, k) over units that are drawn with replacement, part by part."""
+    units = len(counts)
+    rng = np.random.default_rng(seed)
+    step = max(1, AT_ONCE // units)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        # How often each unit is drawn; float, so that the product runs in BLAS, exact below 2⁵³.
+        times = rng.multinomial(units, np.full(units, 1 / units), size=size).astype(np.float64)
+        yield times @ counts.astype(np.float64)

@@ -1,0 +1,363 @@
+"""Two inventories of landslides compared: shared area, landslides matched, missed, false alarms.
+
+Areas are measured in a Lambert azimuthal equal-area projection around the middle of both layers,
+on the ellipsoid of the reference: true to area everywhere, whatever the layers' own CRS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from pyproj.exceptions import ProjError
+
+from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
+from landslide_mapper.evaluation.pixels import ratio
+from landslide_mapper.geo.labels import Labels, crs_name, read_labels, same_crs
+from landslide_mapper.geo.runs import merge, roots
+
+AT_ONCE = 50_000  # pairs of polygons that are cut with each other together
+EDGE_METRES = (
+    1000.0  # an edge that is straight in one CRS is bent elsewhere, by 2 cm at this length
+)
+
+MATCH, PARTIAL, MISSED, FALSE_ALARM = "match", "partial", "missed", "false alarm"
+
+Move = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The landslides of one inventory inside the AOI and what is to be said of each.
+
+    Attributes:
+        path: where they come from.
+        fids: (n,) ids in the file.
+        polygons: (n,) in the layer's own CRS, whole.
+        crs: that CRS; None: unknown.
+        area: (n,) m² inside the AOI (square units of the coordinates without a CRS).
+        iou: (n,) highest IoU with a landslide of the other inventory, 0 for none.
+        covered: (n,) share of its area that lies on landslides of the other inventory.
+        partner: (n,) fid of its one-to-one partner in the other, -1 without.
+        verdict: (n,) text. "match": it has a partner (IoU ≥ 0.5). "partial": none, but at least
+            20 % of it lies on the other's landslides. Else "missed" (of the reference) or
+            "false alarm" (of the mapped).
+    """
+
+    path: str
+    fids: np.ndarray
+    polygons: np.ndarray
+    crs: pyproj.CRS | None
+    area: np.ndarray
+    iou: np.ndarray
+    covered: np.ndarray
+    partner: np.ndarray
+    verdict: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.fids)
+
+    def counts(self) -> dict[str, int]:
+        """How many have each verdict."""
+        names, numbers = np.unique(self.verdict, return_counts=True)
+        return dict(zip(names.tolist(), numbers.tolist(), strict=True))
+
+    def listed(self, verdict: str) -> list[dict[str, Any]]:
+        """Fid, area and covered share of those with a verdict, large ones first."""
+        chosen = np.flatnonzero(self.verdict == verdict)
+        chosen = chosen[np.argsort(-self.area[chosen], kind="stable")]
+        return [
+            {
+                "fid": int(self.fids[n]),
+                "area": round(float(self.area[n]), 2),
+                "covered": round(float(self.covered[n]), 4),
+            }
+            for n in chosen
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two inventories of the same ground.
+
+    Attributes:
+        mapped, reference: the landslides of each.
+        unit: "m²", or "units²" of the coordinates where neither layer has a CRS.
+        mapped_area, reference_area: with what overlaps within a layer counted once.
+        shared_area: what is landslide in both.
+        objects: matched and found landslides by size class.
+    """
+
+    mapped: Judged
+    reference: Judged
+    unit: str
+    mapped_area: float
+    reference_area: float
+    shared_area: float
+    objects: ObjectScores
+
+    @property
+    def areas(self) -> dict[str, float]:
+        """Areas and what they say: precision, recall, F1 and IoU of area."""
+        union = self.mapped_area + self.reference_area - self.shared_area
+        both = self.mapped_area + self.reference_area
+        return {
+            "mapped": self.mapped_area,
+            "reference": self.reference_area,
+            "intersection": self.shared_area,
+            "union": union,
+            "precision": float(ratio(self.shared_area, self.mapped_area)),
+            "recall": float(ratio(self.shared_area, self.reference_area)),
+            "f1": float(ratio(2 * self.shared_area, both)),
+            "iou": float(ratio(self.shared_area, union)),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return {
+            "kind": "inventories",
+            "mapped": self.mapped.path,
+            "reference": self.reference.path,
+            "area_unit": self.unit,
+            "area": self.areas,
+            "objects": self.objects.to_dict(),
+            "verdicts": {"mapped": self.mapped.counts(), "reference": self.reference.counts()},
+            "missed": self.reference.listed(MISSED),
+            "false_alarms": self.mapped.listed(FALSE_ALARM),
+        }
+
+
+def compare(
+    mapped_path: str,
+    reference_path: str,
+    aoi: str | None = None,
+    layer: str | None = None,
+    reference_layer: str | None = None,
+) -> Comparison:
+    """Compare two inventories.
+
+    Args:
+        mapped_path: polygons that are judged, any format and CRS; each feature is a landslide.
+        reference_path: polygons that are taken for true.
+        aoi: polygons of the ground that both cover; what lies outside is cut off.
+        layer, reference_layer: of files with several.
+
+    Raises:
+        LsmapError: a file that cannot be read or has no polygons, only one of the layers has a
+            CRS, or there is no way from one CRS to the other.
+    """
+    mapped = read_labels(mapped_path, layer=layer)
+    reference = read_labels(reference_path, layer=reference_layer)
+    if not len(reference.polygons):
+        raise LsmapError(f"{reference_path}: there is no polygon in it to compare with")
+    for labels in (mapped, reference):
+        counts = labels.counts
+        left = counts.null_or_empty + counts.not_polygon + counts.degenerate
+        if counts.repaired or left:
+            note(f"{labels.path}: {counts.repaired} polygons repaired, {left} features left out")
+    area = read_labels(aoi) if aoi else None
+    layers = [mapped, reference] if area is None else [mapped, reference, area]
+    moves = _moves(layers)
+    flat = [_flatten(labels, move) for labels, move in zip(layers, moves, strict=True)]
+    if area is not None:
+        inside = shapely.union_all(flat.pop())
+        mapped, flat[0] = _clip(mapped, flat[0], inside)
+        reference, flat[1] = _clip(reference, flat[1], inside)
+        if not len(reference.polygons):
+            raise LsmapError(f"{reference_path}: there is no polygon in it inside {aoi}")
+    return _judge(mapped, reference, flat[0], flat[1])
+
+
+def _moves(layers: list[Labels]) -> list[Move | None]:
+    """For each layer the way from its CRS into the equal-area plane; None: as it is."""
+    crs = layers[1].crs
+    lacking = [labels for labels in layers if labels.crs is None]
+    if len(lacking) == len(layers):
+        return [None] * len(layers)
+    if lacking or crs is None:
+        known = next(labels for labels in layers if labels.crs is not None)
+        raise LsmapError(
+            f"{lacking[0].path}: has no coordinate reference system and {known.path} has one "
+            f"({crs_name(known.crs)}), so they cannot be laid over each other; assign it first: "
+            "ogr2ogr -a_srs EPSG:... OUTPUT.gpkg INPUT"
+        )
+    geodetic, geod = crs.geodetic_crs, crs.get_geod()
+    known_crs = [labels.crs for labels in layers if labels.crs is not None]
+    if geodetic is None or geod is None or any(c.is_geocentric for c in known_crs):
+        raise LsmapError(
+            f"{layers[1].path}: areas need maps on an ellipsoid, and a CRS here is none "
+            f"({', '.join(crs_name(labels.crs) for labels in layers)}); reproject it first: "
+            "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
+        )
+    degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+    ways = [_way(labels, geodetic, layers[1]) for labels in layers]
+    lon, lat = _middle(layers[1], ways[1], degrees)
+    plane = pyproj.Proj(proj="laea", lat_0=lat, lon_0=lon, a=geod.a, es=geod.es)
+
+    def move_by(way: pyproj.Transformer) -> Move:
+        def move(points: np.ndarray) -> np.ndarray:
+            x, y = way.transform(points[:, 0], points[:, 1])
+            return np.column_stack(plane(np.asarray(x) * degrees, np.asarray(y) * degrees))
+
+        return move
+
+    return [move_by(way) for way in ways]
+
+
+def _way(labels: Labels, geodetic: pyproj.CRS, reference: Labels) -> pyproj.Transformer:
+    try:
+        return pyproj.Transformer.from_crs(labels.crs, geodetic, always_xy=True)
+    except ProjError as error:
+        raise LsmapError(
+            f"{labels.path}: there is no way from its CRS ({crs_name(labels.crs)}) to that of "
+            f"{reference.path} ({crs_name(reference.crs)}); are they on the same planet?"
+        ) from error
+
+
+def _middle(labels: Labels, way: pyproj.Transformer, degrees: float) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a layer: the mean direction of its polygons.
+
+    A mean of directions is right at the antimeridian too.
+    """
+    centres = shapely.get_coordinates(shapely.centroid(labels.polygons))
+    x, y = way.transform(centres[:, 0], centres[:, 1])
+    lon, lat = np.radians(np.asarray(x) * degrees), np.radians(np.asarray(y) * degrees)
+    seen = np.isfinite(lon) & np.isfinite(lat)
+    lon, lat = lon[seen], lat[seen]
+    if not len(lon):
+        raise LsmapError(f"{labels.path}: its coordinates lie outside of its CRS; is it right?")
+    mean = [(np.cos(lat) * np.cos(lon)).mean(), (np.cos(lat) * np.sin(lon)).mean()]
+    return math.degrees(math.atan2(mean[1], mean[0])), math.degrees(
+        math.atan2(np.sin(lat).mean(), math.hypot(*mean))
+    )
+
+
+def _flatten(labels: Labels, move: Move | None) -> np.ndarray:
+    """The polygons in the plane, valid; empty where the projection does not reach."""
+    if move is None or labels.crs is None or not len(labels.polygons):
+        return labels.polygons
+    geod, unit = labels.crs.get_geod(), labels.crs.axis_info[0].unit_conversion_factor
+    assert geod is not None  # its polygons could not be moved
+    metres = unit * geod.a if labels.crs.is_geographic else unit  # per unit of the coordinates
+    polygons = shapely.segmentize(labels.polygons, EDGE_METRES / metres)
+    moved = np.asarray(shapely.transform(polygons, move))
+    lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
+    if lost.any():
+        note(f"{labels.path}: {lost.sum()} polygons lie where its CRS does not reach; left out")
+        moved[lost] = shapely.Polygon()
+    broken = ~shapely.is_valid(moved)
+    moved[broken] = shapely.make_valid(moved[broken], method="structure", keep_collapsed=False)
+    return moved
+
+
+def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[Labels, np.ndarray]:
+    """The polygons that reach into `inside`, and their parts there."""
+    shapely.prepare(inside)
+    meets, whole = shapely.intersects(inside, flat), shapely.contains(inside, flat)
+    cut = flat.copy()
+    crossing = meets & ~whole
+    cut[crossing] = shapely.intersection(flat[crossing], inside)
+    keep = meets & (shapely.area(cut) > 0)
+    kept = replace(labels, polygons=labels.polygons[keep], fids=labels.fids[keep])
+    return kept, cut[keep]
+
+
+def _judge(mapped: Labels, reference: Labels, a: np.ndarray, b: np.ndarray) -> Comparison:
+    """Compare what is in the plane: mapped `a` and reference `b`."""
+    areas = (shapely.area(b), shapely.area(a))
+    pairs, shared = overlaps(b, a)  # reference, mapped
+    iou = ratio(shared, areas[0][pairs[:, 0]] + areas[1][pairs[:, 1]] - shared)
+    kept = match_pairs(pairs, iou)
+    pieces = (disjoint(b), disjoint(a))
+    judged = []
+    for kind, (labels, flat, verdict) in enumerate(
+        ((reference, b, MISSED), (mapped, a, FALSE_ALARM))
+    ):
+        other = mapped if kind == 0 else reference
+        on_other, common = overlaps(flat, pieces[1 - kind])
+        covered = ratio(np.bincount(on_other[:, 0], common, len(flat)), areas[kind])
+        best = np.zeros(len(flat))
+        np.maximum.at(best, pairs[:, kind], iou)
+        partner = np.full(len(flat), -1, np.int64)
+        partner[pairs[kept, kind]] = other.fids[pairs[kept, 1 - kind]]
+        said = np.where(covered >= FOUND_SHARE, PARTIAL, verdict)
+        said[pairs[kept, kind]] = MATCH
+        judged.append(
+            Judged(
+                path=labels.path,
+                fids=labels.fids,
+                polygons=labels.polygons,
+                crs=labels.crs,
+                area=areas[kind],
+                iou=best,
+                covered=np.minimum(covered, 1.0),
+                partner=partner,
+                verdict=said.astype(object),
+            )
+        )
+    unit = "m²" if reference.crs is not None else "units²"
+    return Comparison(
+        mapped=judged[1],
+        reference=judged[0],
+        unit=unit,
+        mapped_area=float(shapely.area(pieces[1]).sum()),
+        reference_area=float(shapely.area(pieces[0]).sum()),
+        shared_area=float(overlaps(*pieces)[1].sum()),
+        objects=score(
+            areas[0],
+            areas[1],
+            (judged[0].verdict == MATCH, judged[1].verdict == MATCH),
+            judged[0].covered >= FOUND_SHARE,
+            unit,
+        ),
+    )
+
+
+def overlaps(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (p, 2) of indices whose polygons share area, and how much."""
+    pairs = shapely.STRtree(second).query(first, predicate="intersects").T
+    shared = np.empty(len(pairs))
+    for start in range(0, len(pairs), AT_ONCE):
+        some = pairs[start : start + AT_ONCE]
+        cut = shapely.intersection(first[some[:, 0]], second[some[:, 1]])
+        shared[start : start + AT_ONCE] = shapely.area(cut)
+    touching = shared <= 0
+    return pairs[~touching].reshape(-1, 2), shared[~touching]
+
+
+def disjoint(polygons: np.ndarray) -> np.ndarray:
+    """The same ground without overlaps: polygons that meet are united, the others as they are."""
+    pairs = shapely.STRtree(polygons).query(polygons, predicate="intersects").T
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    parent = np.arange(len(polygons))
+    merge(parent, pairs[:, 0], pairs[:, 1])
+    _, group, sizes = np.unique(roots(parent), return_inverse=True, return_counts=True)
+    alone = sizes[group] == 1
+    together = np.flatnonzero(~alone)
+    together = together[np.argsort(group[together], kind="stable")]
+    ends = np.flatnonzero(np.diff(group[together])) + 1
+    united = [shapely.union_all(polygons[some]) for some in np.split(together, ends) if len(some)]
+    return np.concatenate([polygons[alone], np.array(united, dtype=object)])
+
+
+def summary(comparison: Comparison) -> list[str]:
+    """Areas in words, for the terminal."""
+    areas, unit = comparison.areas, comparison.unit
+    alike = same_crs(comparison.mapped.crs, comparison.reference.crs)
+    note_crs = "" if alike else f" (in {crs_name(comparison.mapped.crs)})"
+    return [
+        f"{Path(comparison.mapped.path).name}{note_crs}: {len(comparison.mapped)} landslides, "
+        f"{areas['mapped']:,.0f} {unit}",
+        f"{Path(comparison.reference.path).name}: {len(comparison.reference)} landslides, "
+        f"{areas['reference']:,.0f} {unit}",
+        f"area        IoU {areas['iou']:.4f}, precision {areas['precision']:.4f}, "
+        f"recall {areas['recall']:.4f}, F1 {areas['f1']:.4f}; {areas['intersection']:,.0f} {unit} "
+        "in both",
+    ]

@@ -1,0 +1,152 @@
+"""A model on one split of a prepared data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from landslide_mapper.checkpoint import ModelInfo
+from landslide_mapper.data.manifest import Dataset, Tile, load_dataset
+from landslide_mapper.errors import LsmapError, warn
+from landslide_mapper.evaluation.boundary import boundary_counts
+from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
+from landslide_mapper.evaluation.pixels import BINS, Calibration, Curve, confusion, histogram
+from landslide_mapper.evaluation.result import AtThreshold, Evaluation
+from landslide_mapper.evaluation.tiles import Answer, Ground, Predict, answers, survey
+from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
+
+SPLITS = ("train", "val", "test")
+OUTPUT_STRIDE = 8  # sides of windows are multiples of it
+
+
+def evaluate_dataset(
+    predict: Predict,
+    info: ModelInfo,
+    dataset_folder: str | Path,
+    split: str = "test",
+    threshold: float | None = None,
+    tune: bool = True,
+) -> Evaluation:
+    """Predict all tiles of a split and measure the answers.
+
+    Args:
+        predict: see `landslide_mapper.predictors.Predictor`; any callable on batches will do.
+        info: what the model says about itself.
+        dataset_folder: made by ``lsmap prepare``.
+        split: "train", "val" or "test".
+        threshold: probability from which a pixel is landslide; None: the model's.
+        tune: also find the best threshold on "val" (unless that is the split itself, or empty)
+            and measure at that one. It takes a pass over those tiles.
+
+    Every tile counts as it is: with a ``--stride`` below the tile size, pixels count as often as
+    tiles hold them.
+
+    Raises:
+        LsmapError: no such data set, split without landslides, or tiles that the model cannot
+            take. LsmapFailure: a tile cannot be read.
+    """
+    dataset = load_dataset(dataset_folder)
+    check(info, dataset, split, threshold)
+    first = info.threshold if threshold is None else threshold
+    chosen = [(first, "model" if threshold is None else "given")]
+    if tune and split != "val" and any(tile.landslide_px for tile in dataset.split("val")):
+        best = _curve(predict, dataset.split("val"), "val").best_threshold()
+        chosen.append((best, "validation"))
+    tiles = dataset.split(split)
+    ground = survey(dataset, tiles)
+    scorers = [_Scorer(value, origin) for value, origin in chosen]
+    counted, calibration = np.zeros((2, BINS), np.int64), Calibration.of(np.empty(0), np.empty(0))
+    for answer in answers(predict, tiles, split):
+        counted += histogram(answer.probability, answer.labels)
+        calibration += Calibration.of(answer.probability, answer.labels)
+        for scorer in scorers:
+            scorer.add(answer, ground)
+    return Evaluation(
+        model=info.name,
+        dataset=str(dataset_folder),
+        split=split,
+        tiles=tuple(tile.tile_id for tile in tiles),
+        sources=ground.sources,
+        source=ground.source,
+        at=tuple(scorer.finish(ground) for scorer in scorers),
+        curve=Curve.of(counted),
+        calibration=calibration,
+    )
+
+
+def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None) -> None:
+    """Raise `LsmapError` unless the model can be measured on the split; warn of what is odd."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise LsmapError(f"--threshold {threshold:g} must be above 0 and at most 1")
+    if split not in SPLITS:
+        raise LsmapError(f"--split {split!r} must be one of {', '.join(SPLITS)}")
+    if not any(tile.landslide_px for tile in dataset.split(split)):
+        raise LsmapError(
+            f"{dataset.root}: no landslide in its {split!r} split, so there is nothing to measure; "
+            "choose another with --split"
+        )
+    if dataset.band_count != info.band_count:
+        raise LsmapError(
+            f"{dataset.root} has tiles of {dataset.band_count} bands, the model {info.name} takes "
+            f"{info.band_count}; prepare the scenes again with --bands"
+        )
+    if dataset.tile_size % OUTPUT_STRIDE:
+        raise LsmapError(
+            f"{dataset.root} has tiles of {dataset.tile_size} pixels, the model needs a multiple "
+            f"of {OUTPUT_STRIDE}; prepare the scenes again with another --tile-size"
+        )
+    if dataset.radiometry_rule != info.radiometry:
+        warn(
+            f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
+            f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
+        )
+
+
+def _curve(predict: Predict, tiles: Sequence[Tile], what: str) -> Curve:
+    counted = np.zeros((2, BINS), np.int64)
+    for answer in answers(predict, tiles, what):
+        counted += histogram(answer.probability, answer.labels)
+    return Curve.of(counted)
+
+
+class _Scorer:
+    """Collects what "landslide where p >= threshold" gives, tile by tile."""
+
+    def __init__(self, threshold: float, origin: str) -> None:
+        self._threshold = threshold
+        self._origin = origin
+        self._counts: list[np.ndarray] = []
+        self._boundary: list[np.ndarray] = []
+        self._objects = ObjectTable()
+
+    def add(self, answer: Answer, ground: Ground) -> None:
+        """Count one tile."""
+        valid = answer.labels != IGNORE
+        reference = answer.labels == LANDSLIDE
+        mapped = (answer.probability >= self._threshold) & valid
+        self._counts.append(confusion(mapped, answer.labels))
+        self._boundary.append(boundary_counts(mapped, reference, valid))
+        number = answer.number
+        self._objects.add(
+            reference,
+            mapped,
+            float(ground.pixels[number]),
+            int(ground.source[number]),
+            ground.places[number],
+        )
+
+    def finish(self, ground: Ground) -> AtThreshold:
+        """The metrics of all tiles."""
+        objects = self._objects.finish()
+        return AtThreshold(
+            threshold=self._threshold,
+            origin=self._origin,
+            counts=np.stack(self._counts),
+            boundary=np.stack(self._boundary),
+            objects=score(
+                objects.reference, objects.mapped, objects.match(), objects.found(), ground.unit
+            ),
+            source_objects=source_counts(objects, len(ground.sources)),
+        )

@@ -1,0 +1,148 @@
+"""Metrics of pixels: eq. 9–14 of the paper on arrays of counts, curves, and calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
+
+# A power of two: float32 probabilities times BINS are exact, so the counts behind every edge of
+# the histogram are those of "landslide where p >= edge", not nearly so.
+BINS = 1024
+CALIBRATION_BINS = 15
+METRICS = ("accuracy", "precision", "recall", "f1", "landslide_iou", "mean_iou")
+
+
+def confusion(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts tp, fp, fn, tn (int64) of a bool prediction; labels 0, 1 or 255 = not counted."""
+    seen, landslide = labels != IGNORE, labels == LANDSLIDE
+    tp = np.count_nonzero(predicted & landslide)
+    fp = np.count_nonzero(predicted & seen) - tp
+    fn = np.count_nonzero(landslide) - tp
+    return np.array([tp, fp, fn, np.count_nonzero(seen) - tp - fp - fn], dtype=np.int64)
+
+
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> np.ndarray:
+    """`part` / `whole` as float64, 0 where `whole` is 0."""
+    over, under = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
+    return np.divide(over, under, out=np.zeros(over.shape), where=under > 0)
+
+
+def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """The six metrics of eq. 9–14 for counts (..., 4) of tp, fp, fn, tn; 0 for 0/0.
+
+    F1 (eq. 14) is written with counts, so that it holds where precision and recall are 0.
+    """
+    tp, fp, fn, tn = np.moveaxis(np.asarray(counts), -1, 0)
+    iou = ratio(tp, tp + fp + fn)
+    return {
+        "accuracy": ratio(tp + tn, tp + fp + fn + tn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "landslide_iou": iou,
+        "mean_iou": (iou + ratio(tn, tn + fp + fn)) / 2,
+    }
+
+
+def histogram(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Valid pixels by label and floor(p · BINS), int64 (2, BINS): background, landslide."""
+    seen = labels != IGNORE
+    bins = (probability[seen] * np.float32(BINS)).astype(np.int64).clip(0, BINS - 1)
+    index = bins + BINS * (labels[seen] == LANDSLIDE)
+    return np.bincount(index, minlength=2 * BINS).reshape(2, BINS)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Counts of "landslide where p >= threshold" for the thresholds 1/BINS, 2/BINS, … below 1."""
+
+    thresholds: np.ndarray  # (BINS - 1,), ascending
+    counts: np.ndarray  # (BINS - 1, 4) of tp, fp, fn, tn
+
+    @classmethod
+    def of(cls, counted: np.ndarray) -> Curve:
+        """From a `histogram`. Threshold 0 is left out: it calls everything a landslide."""
+        above = counted[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+        total = counted.sum(axis=1, keepdims=True)
+        (fp, tp), (tn, fn) = above, total - above
+        return cls(np.arange(1, BINS) / BINS, np.stack([tp, fp, fn, tn], axis=1))
+
+    def best_threshold(self) -> float:
+        """The threshold with the highest landslide IoU (the one nearest 0.5 among equals)."""
+        iou = rates(self.counts)["landslide_iou"]
+        best = np.flatnonzero(iou == iou.max())
+        return float(self.thresholds[best[np.abs(self.thresholds[best] - 0.5).argmin()]])
+
+    def average_precision(self) -> float:
+        """Area under the precision-recall curve, Σ (R_k − R_k+1) · P_k over the thresholds."""
+        found = rates(self.counts)
+        steps = -np.diff(found["recall"], append=0.0)
+        return float((steps * found["precision"]).sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, rounded to six digits."""
+        found = rates(self.counts)
+        columns = {"threshold": self.thresholds, **{n: found[n] for n in METRICS[1:5]}}
+        return {name: np.round(values, 6).tolist() for name, values in columns.items()}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether a pixel with landslide probability p is a landslide in p of the cases.
+
+    One entry per bin of equal width in p, 0..1; `+` accumulates.
+    """
+
+    pixels: np.ndarray  # int64
+    landslides: np.ndarray  # int64, pixels that are labelled landslide
+    total: np.ndarray  # float64, sum of probabilities
+
+    @classmethod
+    def of(
+        cls, probability: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
+    ) -> Calibration:
+        """Count the valid pixels of one array."""
+        seen = labels != IGNORE
+        p = probability[seen].astype(np.float64)
+        index = (p * bins).astype(np.int64).clip(0, bins - 1)
+        landslide = labels[seen] == LANDSLIDE
+        return cls(
+            np.bincount(index, minlength=bins),
+            np.bincount(index[landslide], minlength=bins),
+            np.bincount(index, weights=p, minlength=bins),
+        )
+
+    def __add__(self, other: Calibration) -> Calibration:
+        """Counts of both."""
+        return Calibration(
+            self.pixels + other.pixels,
+            self.landslides + other.landslides,
+            self.total + other.total,
+        )
+
+    @property
+    def error(self) -> float:
+        """ECE: mean over pixels of |share of landslides − mean probability| of their bin.
+
+        Guo et al. 2017, eq. 3, on the probability of the class landslide.
+        """
+        apart = np.abs(self.landslides - self.total).sum()
+        return float(ratio(apart, self.pixels.sum()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; mean and share are None in empty bins."""
+        empty = self.pixels == 0
+        columns = {
+            "mean_probability": ratio(self.total, self.pixels),
+            "landslide_share": ratio(self.landslides, self.pixels),
+        }
+        shown = {
+            name: [None if none else float(v) for v, none in zip(values, empty, strict=True)]
+            for name, values in columns.items()
+        }
+        return {"ece": self.error, "bins": len(self.pixels), "pixels": self.pixels.tolist()} | shown

@@ -1,0 +1,191 @@
+"""What an evaluation found, as values, as JSON and as a short table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landslide_mapper.evaluation.bootstrap import DRAWS, LEVEL, SEED, group_sums, intervals
+from landslide_mapper.evaluation.boundary import boundary_rates
+from landslide_mapper.evaluation.objects import ObjectCounts, ObjectScores, object_rates
+from landslide_mapper.evaluation.pixels import METRICS, Calibration, Curve, rates
+
+# With fewer scenes than this, drawing them again says little: tiles are drawn instead.
+FEWEST_SOURCES = 8
+
+Intervals = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class AtThreshold:
+    """The metrics of "landslide where p >= threshold".
+
+    Attributes:
+        threshold: probability.
+        origin: "model", "given", or "validation" (best landslide IoU there).
+        counts: (tiles, 4) int64 of tp, fp, fn, tn.
+        boundary: (tiles, 2, 3) int64, see `boundary_counts`.
+        objects: of the whole split.
+        source_objects: (sources, 5) int64, see `source_counts`.
+    """
+
+    threshold: float
+    origin: str
+    counts: np.ndarray
+    boundary: np.ndarray
+    objects: ObjectScores
+    source_objects: np.ndarray
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Eq. 9–14 over all valid pixels of the split."""
+        return {name: float(value) for name, value in rates(self.counts.sum(axis=0)).items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on one split of a data set.
+
+    Attributes:
+        model: name of the model.
+        dataset: the folder.
+        split: "train", "val" or "test".
+        tiles: ids, in the order of all arrays over tiles.
+        sources: names of the scenes or images.
+        source: (tiles,) number of each tile's source.
+        at: metrics at the threshold in use, then, if validation has tiles, at that one's best.
+        curve: for all thresholds.
+        calibration: of the probabilities.
+    """
+
+    model: str
+    dataset: str
+    split: str
+    tiles: tuple[str, ...]
+    sources: tuple[str, ...]
+    source: np.ndarray
+    at: tuple[AtThreshold, ...]
+    curve: Curve
+    calibration: Calibration
+
+    @property
+    def unit(self) -> str:
+        """What the bootstrap draws: "source" (scenes, images), or "tile" with few of those."""
+        return "source" if len(self.sources) >= FEWEST_SOURCES else "tile"
+
+    def units(self, at: AtThreshold) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names of the bootstrap's units and their counts (units, 4) of tp, fp, fn, tn."""
+        if self.unit == "tile":
+            return self.tiles, at.counts
+        return self.sources, group_sums(at.counts, self.source)
+
+    def intervals(self, at: AtThreshold) -> Intervals:
+        """95 % bootstrap intervals of the pixel metrics."""
+        return intervals(self.units(at)[1])
+
+    def object_intervals(self, at: AtThreshold) -> Intervals | None:
+        """The same of the object metrics; None where objects may reach over several units."""
+        return intervals(at.source_objects, object_rates) if self.unit == "source" else None
+
+    def tile_iou(self, at: AtThreshold) -> np.ndarray:
+        """Landslide IoU of each tile; NaN where there is neither a landslide nor a mapped one."""
+        iou = rates(at.counts)["landslide_iou"]
+        return np.where(at.counts[:, :3].any(axis=1), iou, np.nan)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; columns run over `tiles` or `sources`."""
+        return {
+            "kind": "model",
+            "model": self.model,
+            "dataset": self.dataset,
+            "split": self.split,
+            "bootstrap": {"unit": self.unit, "draws": DRAWS, "seed": SEED, "level": LEVEL},
+            "at": [self._threshold_dict(at) for at in self.at],
+            "average_precision": self.curve.average_precision(),
+            "calibration": self.calibration.to_dict(),
+            "curve": self.curve.to_dict(),
+            "sources": list(self.sources),
+            "tiles": {
+                "tile": list(self.tiles),
+                "source": [self.sources[number] for number in self.source],
+            },
+        }
+
+    def _threshold_dict(self, at: AtThreshold) -> dict[str, Any]:
+        edges = boundary_rates(at.boundary.sum(axis=0))
+        objects = at.objects.to_dict()
+        drawn = self.object_intervals(at)
+        return {
+            "threshold": at.threshold,
+            "origin": at.origin,
+            "pixels": at.metrics,
+            "intervals": _lists(self.intervals(at)),
+            "objects": objects | {"intervals": None if drawn is None else _lists(drawn)},
+            "boundary": {
+                radius: {name: float(value) for name, value in found.items()}
+                for radius, found in edges.items()
+            },
+            "confusion": dict(zip(("tp", "fp", "fn", "tn"), _total(at), strict=True)),
+            "tiles": {
+                **{n: at.counts[:, i].tolist() for i, n in enumerate(("tp", "fp", "fn", "tn"))},
+                "landslide_iou": [None if np.isnan(v) else float(v) for v in self.tile_iou(at)],
+            },
+        }
+
+    def lines(self) -> list[str]:
+        """A short table for the terminal."""
+        first = self.at[0]
+        head = [f"p ≥ {at.threshold:.3g} ({at.origin})" for at in self.at]
+        head[0] += ", 95 % interval"
+        out = [
+            f"{self.model} on {self.split} of {self.dataset}: {len(self.tiles)} tiles of "
+            f"{len(self.sources)} scenes or images",
+            f"{'pixels':<18}" + "".join(f"{text:<36}" for text in head).rstrip(),
+        ]
+        ends = self.intervals(first)
+        for name in METRICS:
+            low, high = ends[name]
+            cells = [f"{at.metrics[name]:.4f}" for at in self.at]
+            cells[0] += f"  [{low:.4f}, {high:.4f}]"
+            label = "  " + name.replace("_", " ").replace("iou", "IoU")
+            out.append(f"{label:<18}" + "".join(f"{cell:<36}" for cell in cells).rstrip())
+        out += object_lines(first.objects)
+        edges = boundary_rates(first.boundary.sum(axis=0))
+        said = ", ".join(f"{found['f1']:.4f} at {radius}" for radius, found in edges.items())
+        out.append(f"boundary F1 {said}; ECE {self.calibration.error:.4f}")
+        if self.unit == "tile":
+            out.append(
+                f"the intervals draw tiles, for want of scenes ({len(self.sources)}); tiles of one "
+                "scene are alike, so they are too narrow"
+            )
+        return out
+
+
+def _total(at: AtThreshold) -> list[int]:
+    return [int(count) for count in at.counts.sum(axis=0)]
+
+
+def _lists(found: Intervals) -> dict[str, list[float]]:
+    return {name: list(ends) for name, ends in found.items()}
+
+
+def object_lines(objects: ObjectScores) -> list[str]:
+    """Objects by size class as an aligned table; classes without objects are left out."""
+    names = ("reference", "found", "matched", "recall", "mapped", "matched", "precision")
+    out = [f"{'objects (IoU ≥ 0.5)':<22}" + "".join(f"{name:>11}" for name in names)]
+    for label, counts in (("all", objects.all), *objects.classes):
+        if counts.reference or counts.mapped:
+            cells = "".join(f"{cell:>11}" for cell in object_cells(counts))
+            out.append(f"  {label:<20}{cells}")
+    return out
+
+
+def object_cells(counts: ObjectCounts) -> list[str]:
+    """Reference objects, found, matched, recall; mapped objects, matched, precision."""
+    values = counts.to_dict()
+    recall = f"{values['recall']:.3f}" if counts.reference else "–"
+    precision = f"{values['precision']:.3f}" if counts.mapped else "–"
+    shown = (counts.reference, counts.found, counts.matched_reference, recall)
+    return [str(cell) for cell in (*shown, counts.mapped, counts.matched_mapped, precision)]

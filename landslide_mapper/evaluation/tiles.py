@@ -1,0 +1,169 @@
+"""The tiles of a split in the order of their scenes, with the model's answers."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyproj
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from tqdm import tqdm
+
+from landslide_mapper.data.dataset import TileDataset
+from landslide_mapper.data.manifest import Dataset, Tile
+from landslide_mapper.errors import LsmapFailure
+from landslide_mapper.evaluation.objects import Place
+from landslide_mapper.geo.measure import Measurer
+
+# uint8 images (N, B, H, W) → landslide probability float32 (N, H, W)
+Predict = Callable[[np.ndarray], np.ndarray]
+
+READERS = 4  # threads; GDAL lets go of the interpreter lock while it decodes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One tile: number in its sequence, image (B, H, W), labels (H, W), probability (H, W)."""
+
+    number: int
+    image: np.ndarray
+    labels: np.ndarray
+    probability: np.ndarray
+
+
+def answers(predict: Predict, tiles: Sequence[Tile], what: str) -> Iterator[Answer]:
+    """Predict tiles in order, with a progress bar named `what` on terminals.
+
+    `predict` gets as many tiles at once as its `batch_size` says (1 without); its `stream`, if it
+    has one, works ahead. Raises `LsmapFailure` when a tile cannot be read.
+    """
+    size = getattr(predict, "batch_size", 1)
+    waiting: deque[list[tuple[int, np.ndarray, np.ndarray]]] = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        for batch in _batches(_read(tiles, 2 * size + READERS), size):
+            waiting.append(batch)
+            yield np.stack([image for _, image, _ in batch])
+
+    stream = getattr(predict, "stream", None)
+    probabilities = stream(images()) if stream else map(predict, images())
+    with tqdm(total=len(tiles), desc=what, unit=" tiles", disable=None, leave=False) as bar:
+        for predicted in probabilities:
+            batch = waiting.popleft()
+            for (number, image, labels), probability in zip(batch, predicted, strict=True):
+                yield Answer(number, image, labels, probability)
+            bar.update(len(batch))
+
+
+def _batches(
+    items: Iterator[tuple[int, np.ndarray, np.ndarray]], size: int
+) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _read(tiles: Sequence[Tile], ahead: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Number, image and labels of every tile in order; `ahead` are being read or wait."""
+    data = TileDataset(tiles)
+    running: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+
+    def read(number: int) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = data[0, number]
+        return image.numpy(), labels.numpy()
+
+    with ThreadPoolExecutor(READERS) as pool:
+        numbers = iter(range(len(tiles)))
+        running.extend(pool.submit(read, number) for number in islice(numbers, ahead))
+        try:
+            for done in range(len(tiles)):
+                image, labels = running.popleft().result()
+                running.extend(pool.submit(read, number) for number in islice(numbers, 1))
+                yield done, image, labels
+        finally:
+            for future in running:
+                future.cancel()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where tiles lie and how large their pixels are.
+
+    Attributes:
+        sources: names of the scenes or images.
+        source: (tiles,) number of each tile's source.
+        places: of each tile; None where tiles are not parts of one grid (crops, overlaps).
+        pixels: (tiles,) size of a pixel in `unit`.
+        unit: "m²", or "px" when the pixel size of any tile is not known.
+    """
+
+    sources: tuple[str, ...]
+    source: np.ndarray
+    places: tuple[Place | None, ...]
+    pixels: np.ndarray
+    unit: str
+
+
+def survey(dataset: Dataset, tiles: Sequence[Tile]) -> Ground:
+    """Look at the georeference of tiles.
+
+    Raises `LsmapFailure` when a mask cannot be opened.
+    """
+    names = tuple(dict.fromkeys(tile.source for tile in tiles))
+    numbers = {name: number for number, name in enumerate(names)}
+    source = np.array([numbers[tile.source] for tile in tiles])
+    known = {str(s.get("name")): s.get("gsd") for s in dataset.info.get("sources", [])}
+    gridded = dataset.info.get("stride") == dataset.tile_size
+    gridded &= dataset.info.get("sampling") == "grid"
+    placer, places, pixels = _Placer(), list[Place | None](), []
+    for tile, number in zip(tiles, source.tolist(), strict=True):
+        transform, crs = _georeference(tile)
+        places.append(placer.place(number, transform) if gridded else None)
+        pixels.append(_pixel_area(transform, crs, dataset.tile_size, known.get(tile.source)))
+    if any(math.isnan(area) for area in pixels):
+        return Ground(names, source, tuple(places), np.ones(len(tiles)), "px")
+    return Ground(names, source, tuple(places), np.array(pixels), "m²")
+
+
+def _georeference(tile: Tile) -> tuple[Affine, pyproj.CRS | None]:
+    with warnings.catch_warnings():  # tiles of plain images have no place on earth
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(tile.mask) as mask:
+                crs = pyproj.CRS.from_user_input(mask.crs.to_wkt()) if mask.crs else None
+                return mask.transform, crs
+        except RasterioIOError as error:
+            raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
+
+
+class _Placer:
+    """Rows and columns of tiles, counted from the first tile of their scene."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, Affine] = {}
+
+    def place(self, source: int, transform: Affine) -> Place | None:
+        """Where a tile lies; None when its pixels are not those of the first one's grid."""
+        first = self._first.setdefault(source, transform)
+        relative = ~first * transform
+        col, row = round(relative.c), round(relative.f)
+        on_grid = relative.almost_equals(Affine.translation(col, row), precision=1e-3)
+        return Place(source, row, col) if on_grid else None
+
+
+def _pixel_area(transform: Affine, crs: pyproj.CRS | None, size: int, gsd: float | None) -> float:
+    """Square metres of a tile's pixel; NaN when nobody knows."""
+    if gsd is None:
+        return math.nan
+    if crs is None:  # the transform counts in pixels of the source
+        return gsd**2 * abs(transform.determinant)
+    area = Measurer(crs, transform, gsd).area(np.array([shapely.box(0, 0, size, size)]))[0]
+    return float(area) / size**2

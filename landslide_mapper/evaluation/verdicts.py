@@ -1,0 +1,131 @@
+"""The landslides of two inventories with their verdicts as one layer that QGIS opens in colours."""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from landslide_mapper.evaluation.inventories import (
+    FALSE_ALARM,
+    MATCH,
+    MISSED,
+    PARTIAL,
+    Comparison,
+    Judged,
+)
+from landslide_mapper.geo.style import add_default_style
+
+LAYER = "verdicts"
+
+# Role, verdict, colour, words: the reference is filled, what was mapped is an outline over it.
+LEGEND = (
+    ("reference", MATCH, "0,158,115", "reference: matched"),
+    ("reference", PARTIAL, "240,228,66", "reference: found in part"),
+    ("reference", MISSED, "213,94,0", "reference: missed"),
+    ("mapped", MATCH, "0,90,66", "mapped: matched"),
+    ("mapped", PARTIAL, "0,114,178", "mapped: partly right"),
+    ("mapped", FALSE_ALARM, "204,0,120", "mapped: false alarm"),
+)
+
+
+def write_verdicts(path: Path, comparison: Comparison) -> None:
+    """Write both inventories into a GeoPackage, in the CRS of the reference.
+
+    Fields: role (reference or mapped), verdict, fid_in (id in its own file), area_m2 (inside the
+    AOI; NaN without a CRS), iou, covered, partner (fid of the one-to-one partner in the other
+    file). Raises `OSError` when the file cannot be written.
+    """
+    crs = comparison.reference.crs
+    parts = [_table(comparison.reference, "reference", comparison.unit)]
+    mapped = _table(comparison.mapped, "mapped", comparison.unit)
+    parts.append(mapped if crs is None else mapped.to_crs(crs))
+    table = geopandas.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=crs)
+    with warnings.catch_warnings(), _one_line():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        pyogrio.write_dataframe(
+            table,
+            path,
+            layer=LAYER,
+            driver="GPKG",
+            geometry_type="MultiPolygon",
+            promote_to_multi=True,
+            layer_options={"GEOMETRY_NAME": "geom"},
+        )
+        add_default_style(
+            path, LAYER, "geom", verdict_qml(), "verdict", "lsmap: verdict on each landslide"
+        )
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Errors of GDAL and SQLite as `OSError`."""
+    try:
+        yield
+    except (DataSourceError, DataLayerError, sqlite3.Error) as error:
+        raise OSError(" ".join(str(error).split())) from error
+
+
+def _table(judged: Judged, role: str, unit: str) -> geopandas.GeoDataFrame:
+    columns = {
+        "role": np.full(len(judged), role, dtype=object),
+        "verdict": judged.verdict,
+        "fid_in": judged.fids,
+        "area_m2": judged.area if unit == "m²" else np.full(len(judged), np.nan),
+        "iou": judged.iou,
+        "covered": judged.covered,
+        "partner": pd.Series(judged.partner, dtype="Int64").where(judged.partner >= 0),
+    }
+    return geopandas.GeoDataFrame(columns, geometry=judged.polygons, crs=judged.crs)
+
+
+def verdict_qml() -> str:
+    """Style: a colour for each role and verdict."""
+    categories = "".join(
+        f'<category value={quoteattr(f"{role} {verdict}")} symbol="{index}" '
+        f'label={quoteattr(words)} render="true"/>'
+        for index, (role, verdict, _, words) in enumerate(LEGEND)
+    )
+    symbols = "".join(
+        _symbol(index, colour, role == "reference")
+        for index, (role, _, colour, _) in enumerate(LEGEND)
+    )
+    expression = quoteattr('"role" || \' \' || "verdict"')
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        '<qgis version="3.22.0" styleCategories="Symbology">\n'
+        f'<renderer-v2 type="categorizedSymbol" attr={expression} symbollevels="0" '
+        'enableorderby="0" forceraster="0">\n'
+        f"<categories>{categories}</categories>\n<symbols>{symbols}</symbols>\n"
+        "</renderer-v2>\n<layerGeometryType>2</layerGeometryType>\n</qgis>\n"
+    )
+
+
+def _symbol(index: int, colour: str, filled: bool) -> str:
+    properties = {
+        "color": f"{colour},110",
+        "style": "solid" if filled else "no",
+        "outline_color": f"{colour},255",
+        "outline_style": "solid",
+        "outline_width": "0.3" if filled else "0.6",
+        "outline_width_unit": "MM",
+        "joinstyle": "round",
+    }
+    options = "".join(
+        f'<Option type="QString" name="{key}" value="{value}"/>'
+        for key, value in properties.items()
+    )
+    return (
+        f'<symbol type="fill" name="{index}" alpha="1" clip_to_extent="1" force_rhr="0">'
+        '<layer class="SimpleFill" enabled="1" locked="0" pass="0">'
+        f'<Option type="Map">{options}</Option></layer></symbol>'
+    )

@@ -1,0 +1,180 @@
+"""``lsmap explain``: where a model looks, as Grad-CAM of its branches on a scene or a tile."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from landslide_mapper import __version__
+from landslide_mapper.checkpoint import ModelInfo, choose_device, find_model, load_model
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
+from landslide_mapper.explanation.passes import draw
+from landslide_mapper.explanation.subject import ExplainConfig, Subject, find_subject
+from landslide_mapper.nn.gradcam import GradCam, Target
+from landslide_mapper.predictors import ONNX_SUFFIX, default_batch
+from landslide_mapper.staging import Staging, check_targets
+
+__all__ = ["ExplainConfig", "ExplainReport", "explain"]
+
+
+@dataclass(frozen=True)
+class ExplainReport:
+    """What was found and written.
+
+    Attributes:
+        folder, stem: where the files are, and what their names begin with.
+        figures: the JSON file's content.
+        files: all of them.
+    """
+
+    folder: Path
+    stem: str
+    figures: dict[str, Any]
+    files: tuple[Path, ...]
+
+    def summary(self) -> str:
+        """The result in a few lines, for the terminal."""
+        target, layers = self.figures["target"], self.figures["layers"]
+        lines = [
+            f"{target['pixels']:,.0f} pixels called landslide (p >= {target['threshold']:g}), "
+            f"mean logit {target['mean_logit']:.2f}"
+        ]
+        columns = ["maximum_logit", *(f"mean_{zone}" for zone in ZONES), "heat_inside"]
+        columns = [name for name in columns if name in next(iter(layers.values()))]
+        lines.append("".join(f"{name.removeprefix('mean_'):>15}" for name in ("", *columns)))
+        for layer, row in layers.items():
+            cells = (_cell(row[name], name) for name in columns)
+            lines.append(f"{layer:>15}" + "".join(f"{cell:>15}" for cell in cells))
+        return "\n".join([*lines, *(f"  {path}" for path in self.files)])
+
+    @property
+    def overview(self) -> Path:
+        """The picture with all layers side by side."""
+        return self.folder / f"{self.stem}.png"
+
+    def qgis_command(self) -> str:
+        """The command that shows the maps in QGIS."""
+        return shlex.join(["qgis", *(str(path) for path in self.files if path.suffix == ".tif")])
+
+
+def _cell(value: float | None, column: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if column == "maximum_logit" else f"{value:.1%}"
+
+
+def explain(config: ExplainConfig) -> ExplainReport:
+    """Make the Grad-CAM of every layer that the model's network names.
+
+    Raises:
+        LsmapError: bad options, an ONNX model, a scene that does not suit it,
+            files that exist, or nothing that is called landslide. LsmapFailure: the work cannot
+            be finished. Files are all there or none is.
+    """
+    device = choose_device(config.device)
+    if config.model is not None and config.model.lower().endswith(ONNX_SUFFIX):
+        raise LsmapError(
+            f"{config.model}: an ONNX model has no gradients; give the .safetensors model or the "
+            "run that it was exported from"
+        )
+    path, why = find_model(config.model)
+    network, info = load_model(path, device)
+    note(f"model {info.name} ({why}: {path})")
+    points = network.explained()
+    threshold = info.threshold if config.threshold is None else config.threshold
+    if not 0 < threshold <= 1:
+        raise LsmapError(f"--threshold {threshold:g}: give a probability above 0, at most 1")
+    subject = find_subject(config, info)
+    targets = _targets(config, subject, tuple(points))
+    cam = GradCam(network, points, threshold)
+    # Half as many windows as `detect` takes: these passes are in float32.
+    batch = max(1, default_batch(device, info) // 2)
+    with _failures(config.output), Staging(f"{config.output.name}-{subject.stem}") as staging:
+        made = {name: staging.stage(target) for name, target in targets.items()}
+        folder = staging.folder(next(iter(targets.values())))
+        store = draw(cam, subject, batch, folder)
+        figures = _figures(config, info, cam.target(), threshold, store)
+        _write(store, subject, figures, made, folder)
+        staging.publish()
+    return ExplainReport(config.output, subject.stem, figures, tuple(targets.values()))
+
+
+def _targets(config: ExplainConfig, subject: Subject, names: tuple[str, ...]) -> dict[str, Path]:
+    """Every file by what it is, checked."""
+    stem = subject.stem
+    ends = {"figures": ".json", "overview": ".png"}
+    for name in names:
+        ends |= {f"{name}{suffix}": f"_{name}{suffix}" for suffix in (".qml", ".tif", ".png")}
+    targets = {what: config.output / f"{stem}{end}" for what, end in ends.items()}
+    check_targets(targets.values() if config.output.exists() else [config.output], config.overwrite)
+    inputs = {
+        Path(given).resolve() for given in (config.source, config.labels, config.aoi) if given
+    }
+    for target in targets.values():
+        if target.resolve() in inputs:
+            raise LsmapError(f"{target}: this is an input; lsmap never changes its inputs")
+    return targets
+
+
+def _figures(
+    config: ExplainConfig, info: ModelInfo, target: Target, threshold: float, store: HeatStore
+) -> dict[str, Any]:
+    return {
+        "model": info.name,
+        "source": config.source,
+        "labels": config.labels,
+        "target": {
+            "threshold": threshold,
+            "pixels": round(target.pixels, 2),
+            "mean_logit": target.logit,
+            "highest_probability": target.highest,
+        },
+        "layers": store.figures(),
+        "lsmap_version": __version__,
+    }
+
+
+def _write(
+    store: HeatStore,
+    subject: Subject,
+    figures: dict[str, Any],
+    made: dict[str, Path],
+    folder: Path,
+) -> None:
+    made["figures"].write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    outlines = subject.zones.outlines if subject.zones else None
+    image = Picture.of(subject.scene, subject.frame, outlines)
+    titled = [("image" if outlines is None else "image and labels", image)]
+    for index, name in enumerate(store.names):
+        store.write_raster(index, subject.scene, folder / "strips.tif", made[f"{name}.tif"])
+        store.write_style(made[f"{name}.qml"])
+        heated = image.heated(made[f"{name}.tif"])
+        heated.save(made[f"{name}.png"])
+        maximum = figures["layers"][name]["maximum_logit"]
+        titled.append((f"{name}, maximum {maximum:.3g} logits", heated))
+    caption = f"Grad-CAM of {figures['model']} on {subject.scene.name}, each to its own maximum"
+    save_overview(titled, caption, made["overview"])
+
+
+@contextmanager
+def _failures(output: Path) -> Iterator[None]:
+    """What may happen on the way, as one line that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise LsmapFailure(
+            f"{output}: the files could not be written ({' '.join(str(error).split())}); make "
+            "room or choose another place with -o"
+        ) from error
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise LsmapFailure(
+            "The device ran out of memory; give --device cpu or a smaller part with --bbox"
+        ) from error

@@ -1,0 +1,140 @@
+"""The two passes of Grad-CAM over the windows that `lsmap detect` would predict.
+
+The first finds what weighs how much for the pixels called landslide, the second draws the maps,
+which are blended as probabilities are. Memory follows the width of what is explained, not its
+height.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.explanation.heat import HeatStore
+from landslide_mapper.explanation.subject import Subject
+from landslide_mapper.geo.blend import Predictor, Span, WindowGrid, WindowRow, blend
+from landslide_mapper.geo.reading import scene_rows
+from landslide_mapper.nn.gradcam import GradCam
+
+
+def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
+    """Both passes over the windows of `subject`; the maps are in the store then.
+
+    Args:
+        cam: what is explained, still without weights.
+        subject: the pixels.
+        batch: windows at once.
+        folder: where the store keeps the maps.
+
+    Raises:
+        LsmapError: no pixel is called landslide.
+    """
+    span = subject.grid.span(subject.frame)
+    # None: a bar on terminals only.
+    with tqdm(total=2 * len(span.rows) * len(span.cols), unit=" windows", disable=None) as bar:
+        bar.set_description("weights")
+        with closing(_rows(subject, span)) as rows:
+            for images, wanted, count in _windows(rows, subject.grid, span, batch):
+                cam.gather(*_to_device(cam, images, wanted))
+                bar.update(count)
+            bar.update(len(span.rows) * len(span.cols) - bar.n)
+        target = cam.target()
+        if not target.pixels:
+            raise LsmapError(
+                f"{subject.scene.path}: no pixel is called landslide, the highest probability is "
+                f"{target.highest:.3g}; to see what speaks for landslide nevertheless give "
+                "--threshold a value below that"
+            )
+        bar.set_description("maps")
+        store = HeatStore(folder, subject.frame, cam.names, subject.zones)
+        with closing(_rows(subject, span)) as rows:
+            _blend_maps(cam, rows, subject.grid, span, batch, store, bar.update)
+    return store
+
+
+def _rows(subject: Subject, span: Span) -> Any:
+    return scene_rows(subject.scene, subject.radiometry, subject.grid, span, subject.aoi)
+
+
+def _to_device(cam: GradCam, *arrays: np.ndarray) -> tuple[Any, ...]:
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)).to(cam.device) for array in arrays)
+
+
+def _windows(
+    rows: Iterator[WindowRow], grid: WindowGrid, span: Span, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Windows with valid pixels: images, how much each pixel counts, and how many they are."""
+    left, tile = span.left(grid), grid.tile
+    for row in rows:
+        parts = [
+            (col, slice(grid.cols[col] - left, grid.cols[col] - left + tile)) for col in span.cols
+        ]
+        seen = [(col, part) for col, part in parts if row.valid[:, part].any()]
+        for first in range(0, len(seen), batch):
+            some = seen[first : first + batch]
+            images = np.stack([row.data[:, :, part] for _, part in some])
+            down = grid.row_weights[row.index]
+            wanted = [
+                np.outer(down, grid.col_weights[col]) * row.valid[:, part] for col, part in some
+            ]
+            yield images, np.stack(wanted), len(some)
+
+
+def _blend_maps(
+    cam: GradCam,
+    rows: Iterator[WindowRow],
+    grid: WindowGrid,
+    span: Span,
+    batch: int,
+    store: HeatStore,
+    on_windows: Callable[[int], object],
+) -> None:
+    """All layers side by side, as the network gives their maps together."""
+    bounds = cam.bounds()
+    scales = [bounds[name] for name in cam.names]
+
+    def maps(windows: np.ndarray) -> list[np.ndarray]:
+        (images,) = _to_device(cam, windows)
+        # Blending is for values of at most 1.
+        return [
+            (one / scale).float().cpu().numpy()
+            for one, scale in zip(cam.maps(images), scales, strict=True)
+        ]
+
+    layers = zip(tee(rows, len(scales)), apart(maps, len(scales)), strict=True)
+    said = [on_windows, *[None] * (len(scales) - 1)]
+    blended = [
+        blend(own, predict, grid, span, batch, say)
+        for (own, predict), say in zip(layers, said, strict=True)
+    ]
+    for strips in zip(*blended, strict=True):
+        store.write(strips, scales, span.left(grid))
+
+
+def apart(together: Callable[[np.ndarray], Sequence[np.ndarray]], count: int) -> list[Predictor]:
+    """`count` predictors out of a function that gives all answers of a batch at once.
+
+    It is called once per batch, by whichever predictor comes first; the others get what is kept
+    for them. All must be given the same batches in the same order.
+    """
+    kept: list[deque[np.ndarray]] = [deque() for _ in range(count)]
+
+    def predictor(own: deque[np.ndarray]) -> Predictor:
+        def predict(windows: np.ndarray) -> np.ndarray:
+            if not own:
+                for queue, answer in zip(kept, together(windows), strict=True):
+                    queue.append(answer)
+            return own.popleft()
+
+        return predict
+
+    return [predictor(own) for own in kept]

@@ -1,0 +1,163 @@
+"""What `lsmap explain` works on: a scene or part of one, or a tile of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import shapely
+
+from landslide_mapper.checkpoint import ModelInfo
+from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
+from landslide_mapper.errors import LsmapError, note, warn
+from landslide_mapper.explanation.heat import Zones
+from landslide_mapper.geo.aoi import Aoi, place, read_area
+from landslide_mapper.geo.blend import WindowGrid
+from landslide_mapper.geo.grid import Frame
+from landslide_mapper.geo.labels import IGNORE, LANDSLIDE, in_scene_crs, read_labels
+from landslide_mapper.geo.radiometry import Radiometry, fit
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.sources import RASTER_SUFFIXES, expand_sources
+from landslide_mapper.geo.vectorize import vectorize_block
+from landslide_mapper.serving import open_for, working_scene
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """What was asked for.
+
+    Attributes:
+        source: a scene (whatever `lsmap detect` takes, one raster), or the image of a tile in a
+            data set of `lsmap prepare`.
+        output: folder for the files.
+        model: model file or run folder; None: the newest run, else the bundled model.
+        labels: polygons of known landslides; None: those of the tile, if it is one.
+        threshold: what is called landslide is explained; None: the model's.
+        bbox, bbox_crs, aoi, gsd, asset, bands: as in `DetectConfig`.
+        device: auto, cpu, cuda or cuda:N.
+        overwrite: replace files that exist.
+    """
+
+    source: str
+    output: Path
+    model: str | None = None
+    labels: str | None = None
+    threshold: float | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    aoi: str | None = None
+    gsd: str | float | None = None
+    asset: tuple[str, ...] = ()
+    bands: tuple[int, ...] | None = None
+    device: str = "auto"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained: pixels, windows, and the landslides that are known of it."""
+
+    scene: Scene
+    frame: Frame
+    aoi: Aoi | None
+    grid: WindowGrid
+    radiometry: Radiometry
+    zones: Zones | None
+
+    @property
+    def stem(self) -> str:
+        """What the files are called after."""
+        name = self.scene.name
+        return Path(name).stem if name.lower().endswith(RASTER_SUFFIXES) else name
+
+
+def find_subject(config: ExplainConfig, info: ModelInfo) -> Subject:
+    """Open what `config` names, for this model.
+
+    Raises:
+        LsmapError: no such scene or tile, one that does not suit the model, nothing of it in
+            what was asked for, or labels that cannot be laid over it.
+    """
+    dataset = _dataset_of(config.source)
+    if dataset is not None:
+        return _tile(config, info, dataset)
+    sources = expand_sources([config.source], config.asset, info.band_count)
+    if len(sources) != 1:
+        raise LsmapError(f"{config.source}: {len(sources)} rasters; explain one at a time")
+    scene = working_scene(open_for(sources[0], config.bands, info), info, config.gsd)
+    return _placed(config, scene, info.tile_size, fit(scene, info.radiometry))
+
+
+def _dataset_of(source: str) -> Dataset | None:
+    """The data set that an image belongs to, if it is one of a data set's tiles."""
+    root = Path(source).parent.parent
+    if Path(source).parent.name != "images" or not (root / MANIFEST).is_file():
+        return None
+    return load_dataset(root)
+
+
+def _tile(config: ExplainConfig, info: ModelInfo, dataset: Dataset) -> Subject:
+    """A tile is one window, was stretched when it was made, and brings its mask."""
+    known = [tile for tile in dataset.tiles if tile.tile_id == Path(config.source).stem]
+    if not known:
+        raise LsmapError(f"{config.source}: {dataset.root} has no such tile")
+    if dataset.band_count != info.band_count:
+        raise LsmapError(
+            f"{config.source}: has {dataset.band_count} bands, the model {info.name} takes "
+            f"{info.band_count}"
+        )
+    if dataset.radiometry_rule != info.radiometry:
+        warn(
+            f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
+            f"{info.name} was trained with {info.radiometry}"
+        )
+    (source,) = expand_sources([config.source])
+    scene = open_for(source, tuple(range(1, dataset.band_count + 1)), info)
+    subject = _placed(config, scene, dataset.tile_size, fit(scene, "none"))
+    if subject.zones is not None:
+        return subject
+    with rasterio.open(known[0].mask) as raster:
+        mask = raster.read(1)
+    landslide = mask == LANDSLIDE
+    found = vectorize_block(landslide, np.ones(np.count_nonzero(landslide), np.float32))
+    whole = Frame.whole(scene.height, scene.width)
+    zones = Zones(whole, found.whole.polygons, mask == IGNORE)
+    return replace(subject, zones=zones)
+
+
+def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiometry) -> Subject:
+    area = read_area(config.bbox, config.bbox_crs, config.aoi)
+    aoi = place(area, scene) if area else None
+    if area is not None and aoi is None:
+        raise LsmapError(
+            f"{scene.path}: no pixel of it lies in what was asked for: {area.extent()}"
+        )
+    whole = Frame.whole(scene.height, scene.width)
+    zones = None
+    if config.labels is not None:
+        zones = Zones(whole, _outlines(config.labels, scene))
+    grid = WindowGrid(scene.height, scene.width, tile, tile // 4)
+    return Subject(scene, aoi.frame if aoi else whole, aoi, grid, radiometry, zones)
+
+
+def _outlines(path: str, scene: Scene) -> np.ndarray:
+    """The polygons of a layer in pixels of the scene."""
+    polygons = shapely.get_parts(in_scene_crs(read_labels(path), scene)[0])
+    to_pixel = ~scene.transform
+
+    def move(points: np.ndarray) -> np.ndarray:
+        x, y = points[:, 0], points[:, 1]
+        return np.column_stack(
+            [
+                to_pixel.a * x + to_pixel.b * y + to_pixel.c,
+                to_pixel.d * x + to_pixel.e * y + to_pixel.f,
+            ]
+        )
+
+    moved = np.asarray(shapely.transform(polygons, move))
+    near = moved[shapely.intersects(moved, shapely.box(0, 0, scene.width, scene.height))]
+    if not len(near):
+        note(f"{path}: none of its polygons lies on {scene.name}")
+    return near

@@ -1,0 +1,174 @@
+"""Training steps: samples per second, share of the device's matrix peak, and where the time goes.
+
+A step is what ``lsmap train`` does with a batch that is on the device: forward, backward,
+optimiser, teacher. The peak is measured here, as the fastest large matrix product: bf16 on
+CUDA, float32 on the CPU. The work of a step is what torch counts of its convolutions and matrix
+products, each multiplication and addition. Tiles are random; so is the network.
+
+``LSMAP_BENCH_TRAIN`` chooses other sizes than the default ones, with commas between:
+``arch:backbone:batch:window``, e.g. ``mrife:resnet101:4:512,deeplabv3plus:resnet101:4:512``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from common import print_table
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from landslide_mapper.config import ModelConfig
+from landslide_mapper.nn.build import build
+from landslide_mapper.train import autocast
+
+ON_CUDA = (
+    "mrife:resnet101:4:512,mrife:resnet101:32:512,mrife:resnet18:4:512,mrife:resnet18:64:512,"
+    "deeplabv3plus:resnet101:4:512,icssn:resnet101:4:512"
+)
+ON_CPU = "mrife:resnet18:2:128,deeplabv3plus:resnet18:2:128,icssn:resnet18:2:128"
+TOP = 12  # operators in the profile
+WARM_UPS = 3  # libraries choose their kernels
+
+
+class Case(NamedTuple):
+    """What is measured."""
+
+    arch: str
+    backbone: str
+    batch: int
+    window: int
+
+
+def cases(device: torch.device) -> list[Case]:
+    """The sizes asked for, else those that suit the device."""
+    text = os.environ.get("LSMAP_BENCH_TRAIN") or (ON_CUDA if device.type == "cuda" else ON_CPU)
+    parts = (case.split(":") for case in text.split(","))
+    return [Case(arch, backbone, int(size), int(window)) for arch, backbone, size, window in parts]
+
+
+def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Seconds per call; on CUDA all calls are queued, as in training, and waited for once."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for _ in range(WARM_UPS):
+        work()
+    wait()
+    began = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    wait()
+    return (time.perf_counter() - began) / repeats
+
+
+def matrix_peak(device: torch.device) -> float:
+    """Floating-point operations per second of the best square matrix product."""
+    on_cuda = device.type == "cuda"
+    kind = torch.bfloat16 if on_cuda else torch.float32
+    best = 0.0
+    for side in (4096, 8192, 16384) if on_cuda else (512, 1024, 2048):
+        one, two = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+        seconds = seconds_of(lambda one=one, two=two: one @ two, device, 20 if on_cuda else 3)
+        best = max(best, 2 * side**3 / seconds)
+    return best
+
+
+def tiles(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A batch with a landslide in the middle of each tile."""
+    shape = (case.batch, 3, case.window, case.window)
+    images = torch.randint(1, 256, shape, dtype=torch.uint8, device=device)
+    labels = torch.zeros((case.batch, *shape[2:]), dtype=torch.uint8, device=device)
+    part = slice(case.window // 4 + 3, 3 * case.window // 4)
+    labels[:, part, part] = 1
+    return images.to(memory_format=torch.channels_last), labels
+
+
+def steps(case: Case, device: torch.device) -> Callable[[], None]:
+    """One training step per call. ICSSN's turn is the segmenter's."""
+    network = build(ModelConfig(arch=case.arch, backbone=case.backbone))
+    network = network.to(device=device, memory_format=torch.channels_last).train()
+    network.begin_epoch(1)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, 1e-4, 0.9, weight_decay=5e-4, fused=device.type == "cuda")
+    images, labels = tiles(case, device)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def step() -> None:
+        with autocast(device):
+            losses = network(images, labels, generator)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        optimizer.step()
+        network.after_step()
+
+    return step
+
+
+def operations(step: Callable[[], None]) -> int:
+    """Floating-point operations of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def hot_spots(step: Callable[[], None], device: torch.device) -> list[tuple[str, str, str]]:
+    """The operators that take the most time of their own: name, share and calls per step."""
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    repeats = 5 if on_cuda else 1
+    with profile(activities=activities) as profiler:
+        for _ in range(repeats):
+            step()
+        if on_cuda:
+            torch.cuda.synchronize(device)
+    key = "self_device_time_total" if on_cuda else "self_cpu_time_total"
+    times = [(entry.key, getattr(entry, key), entry.count) for entry in profiler.key_averages()]
+    if on_cuda:  # kernels stand beside the operators that launched them; count each once
+        times = [entry for entry in times if entry[0].startswith("aten::")]
+    total = sum(spent for _, spent, _ in times)
+    times.sort(key=lambda entry: -entry[1])
+    return [
+        (name, f"{spent / total:.1%}", f"{count / repeats:.0f}")
+        for name, spent, count in times[:TOP]
+    ]
+
+
+def run() -> None:
+    """Print the table, and a profile of each case."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    peak = matrix_peak(device)
+    rows, profiles = [], []
+    for case in cases(device):
+        step = steps(case, device)
+        seconds = seconds_of(step, device, 20 if device.type == "cuda" else 2)
+        work = operations(step)
+        rows.append(
+            (
+                f"{case.arch} {case.backbone}",
+                str(case.batch),
+                str(case.window),
+                f"{1000 * seconds:.0f}",
+                f"{case.batch / seconds:.2f}",
+                f"{work / case.batch / 1e9:.0f}",
+                f"{work / seconds / peak:.1%}",
+            )
+        )
+        profiles.append((case, hot_spots(step, device)))
+        del step
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} thread(s)"
+    print_table(
+        f"Training on {name}{threads}; measured matrix peak {peak / 1e12:.3g} TFLOP/s",
+        ("network", "batch", "window", "ms/step", "samples/s", "GFLOP/sample", "of the peak"),
+        rows,
+    )
+    for case, spots in profiles:
+        title = f"{case.arch} {case.backbone}, batch {case.batch}, window {case.window}"
+        print_table(title, ("operator", "share", "calls/step"), spots)

@@ -1,0 +1,262 @@
+"""``lsmap evaluate`` on a model: a whole small data set, against scikit-learn."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from click.testing import CliRunner
+from fakes import UTM, blobs, brightness, model_info, write_scene
+from PIL import Image
+from sklearn import metrics as sk
+
+from landslide_mapper.cli import main
+from landslide_mapper.data.dataset import TileDataset
+from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.evaluation.model import evaluate_dataset
+from landslide_mapper.evaluation.pictures import choose_tiles
+from landslide_mapper.predictors import load_predictor
+
+SIDE, TILE = 256, 64
+SLIDE = shapely.box(40, 40, 150, 100)  # in pixels: over six tiles
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """Run a command in this process; its output."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def on_map(shape: shapely.Geometry, down: float) -> shapely.Geometry:
+    """From pixels to the map of the scene that starts `down` metres further south."""
+    a, c, e, f = UTM.a, UTM.c, UTM.e, UTM.f - down
+    return shapely.transform(shape, lambda p: np.column_stack([c + a * p[:, 0], f + e * p[:, 1]]))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes, one for each split: bright where the landslide is, but for some noise."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    shapes, rows = [], ["scene,split"]
+    for number, split in enumerate(("train", "val", "test")):
+        rng = np.random.default_rng(number)
+        band = rng.integers(1, 120, (SIDE, SIDE)).astype(np.uint8)
+        band[45:100, 40:155] += 100
+        band[blobs(number, (SIDE, SIDE), 0.02)] = 210
+        band[200:, 220:] = 0  # not seen
+        down = number * 1000.0
+        transform = Affine(UTM.a, 0.0, UTM.c, 0.0, UTM.e, UTM.f - down)
+        write_scene(folder / f"{split}.tif", band, transform=transform, nodata=0)
+        shapes += [on_map(SLIDE, down), on_map(shapely.box(200, 150, 215, 165), down)]
+        rows.append(f"{split},{split}")
+    geopandas.GeoDataFrame(geometry=shapes, crs="EPSG:32648").to_file(folder / "labels.gpkg")
+    (folder / "split.csv").write_text("\n".join(rows), "utf-8")
+    scenes = [folder / f"{split}.tif" for split in ("train", "val", "test")]
+    options = ["--tile-size", TILE, "--stretch", "none", "--negatives", "all", "--workers", 1]
+    split_file = ["--split-file", folder / "split.csv"]
+    run("prepare", *scenes, folder / "labels.gpkg", "-o", folder / "data", *options, *split_file)
+    return folder / "data"
+
+
+def test_equals_scikit_learn_on_the_same_pixels(dataset: Path) -> None:
+    found = evaluate_dataset(brightness, model_info(), dataset, "test")
+    tiles = load_dataset(dataset).split("test")
+    data = TileDataset(tiles)
+    pixels = [data[0, number] for number in range(len(tiles))]
+    probability = brightness(np.stack([image.numpy() for image, _ in pixels]))
+    truth = np.stack([mask.numpy() for _, mask in pixels])
+    seen = truth != 255
+    assert 0 < (~seen).sum() < seen.sum()
+    assert [at.origin for at in found.at] == ["model", "validation"]
+    for at in found.at:
+        said, true = probability[seen] >= at.threshold, truth[seen] == 1
+        wanted = {
+            "accuracy": sk.accuracy_score(true, said),
+            "precision": sk.precision_score(true, said),
+            "recall": sk.recall_score(true, said),
+            "f1": sk.f1_score(true, said),
+            "landslide_iou": sk.jaccard_score(true, said),
+            "mean_iou": sk.jaccard_score(true, said, average="macro"),
+        }
+        assert at.metrics == pytest.approx(wanted, abs=1e-9)
+
+
+def test_the_validation_threshold_is_the_best_one_there(dataset: Path) -> None:
+    found = evaluate_dataset(brightness, model_info(threshold=0.9), dataset, "test")
+    own, tuned = found.at
+    assert own.threshold == 0.9
+    on_val = evaluate_dataset(brightness, model_info(), dataset, "val")
+    assert len(on_val.at) == 1
+    assert tuned.threshold == on_val.curve.best_threshold()
+    assert tuned.metrics["landslide_iou"] > own.metrics["landslide_iou"]
+    assert len(evaluate_dataset(brightness, model_info(), dataset, "test", tune=False).at) == 1
+
+
+def test_landslides_that_tiles_cut_are_whole_objects(dataset: Path) -> None:
+    def oracle(images: np.ndarray) -> np.ndarray:
+        return (images[:, 0] >= 101).astype(np.float32)
+
+    found = evaluate_dataset(oracle, model_info(), dataset, "test", tune=False)
+    objects = found.at[0].objects
+    assert objects.unit == "m²"
+    assert objects.all.reference == 2
+    by_size = {name: counts.reference for name, counts in objects.classes if counts.reference}
+    # 15 × 15 and 110 × 60 pixels of a quarter of a square metre.
+    assert by_size == {"< 100 m²": 1, "1 000 – 10 000 m²": 1}
+
+
+def test_batches_and_streams_change_nothing(dataset: Path) -> None:
+    class Streaming:
+        batch_size = 5
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            raise AssertionError("stream is the faster way")
+
+        def stream(self, batches):  # type: ignore[no-untyped-def]
+            batches = iter(batches)
+            waiting = [next(batches)]
+            for batch in batches:  # one batch ahead, as on CUDA
+                waiting.append(batch)
+                yield brightness(waiting.pop(0))
+            yield brightness(waiting.pop())
+
+    plain = evaluate_dataset(brightness, model_info(), dataset)
+    assert evaluate_dataset(Streaming(), model_info(), dataset).to_dict() == plain.to_dict()
+
+
+def test_units_give_the_whole(dataset: Path) -> None:
+    found = evaluate_dataset(brightness, model_info(), dataset, threshold=0.3)
+    at = found.at[0]
+    assert at.origin == "given"
+    names, counts = found.units(at)
+    assert found.unit == "tile"  # one scene cannot be drawn from
+    assert len(names) == len(counts) == 16
+    shown = found.to_dict()
+    assert shown["at"][0]["tiles"]["tp"] == at.counts[:, 0].tolist()
+    assert sum(shown["at"][0]["tiles"]["fn"]) == shown["at"][0]["confusion"]["fn"]
+    low, high = found.intervals(at)["landslide_iou"]
+    assert low < at.metrics["landslide_iou"] < high
+    worst = choose_tiles(found, at).worst
+    wrong = at.counts[:, 1] + at.counts[:, 2]
+    assert wrong[worst[0]] == wrong.max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"band_count": 4}, {}, "takes 4"),
+        ({}, {"threshold": 0.0}, "--threshold"),
+        ({}, {"split": "all"}, "--split"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    dataset: Path, changes: dict[str, int], options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(LsmapError, match=said):
+        evaluate_dataset(brightness, model_info(**changes), dataset, **options)  # type: ignore[arg-type]
+
+
+def test_another_stretch_is_a_warning(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate_dataset(brightness, model_info(radiometry="equalize"), dataset, tune=False)
+    assert "--stretch none" in capsys.readouterr().err
+
+
+class Page(HTMLParser):
+    """Collects tags that are open at the end and the sources of pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"] or "")
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_command_writes_a_report(dataset: Path, bundled_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    output = run("evaluate", bundled_model, dataset, "-o", folder)
+    assert "landslide IoU" in output
+    assert f"Next: look at {folder / 'report.html'}" in output
+    names = {path.name for path in folder.iterdir()}
+    assert {"metrics.json", "report.html", "curves.png"} <= names <= {*names, "best.png"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    page = Page()
+    text = (folder / "report.html").read_text("utf-8")
+    page.feed(text)
+    assert page.open == []
+    assert len(page.pictures) == len([name for name in names if name.endswith(".png")])
+    assert all(picture.startswith("data:image/png;base64,") for picture in page.pictures)
+    assert "http" not in text
+    with Image.open(folder / "curves.png") as picture:
+        assert min(picture.size) > 500
+
+    predict, info = load_predictor(bundled_model, "cpu")
+    again = evaluate_dataset(predict, info, dataset)
+    assert json.loads((folder / "metrics.json").read_text("utf-8")) == json.loads(
+        json.dumps(again.to_dict())
+    )
+
+
+def test_results_are_not_overwritten_unasked(
+    dataset: Path, bundled_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine", "utf-8")
+    arguments = ("evaluate", bundled_model, dataset, "-o", folder, "--no-tune")
+    assert "--overwrite" in run(*arguments, code=2)
+    assert "holds no evaluation" in run(*arguments, "--overwrite", code=2)
+    (folder / "metrics.json").write_text("{}", "utf-8")
+    (folder / "verdicts.gpkg").write_text("of two inventories", "utf-8")
+    run(*arguments, "--overwrite")
+    assert (folder / "notes.txt").read_text("utf-8") == "mine"
+    assert not (folder / "verdicts.gpkg").exists()
+    assert json.loads((folder / "metrics.json").read_text("utf-8"))["kind"] == "model"
+
+
+def test_a_failure_leaves_nothing(
+    dataset: Path, bundled_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("landslide_mapper.evaluation.pictures.curves", full)
+    output = run("evaluate", bundled_model, dataset, "-o", tmp_path / "out", code=1)
+    assert "no space left" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_pair_is_said(dataset: Path, bundled_model: Path, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "out")
+    labels = dataset.parent / "labels.gpkg"
+    assert "two vector files" in run("evaluate", labels, dataset, *out, code=2)
+    assert "lsmap prepare" in run("evaluate", bundled_model, labels, *out, code=2)
+    assert "lsmap prepare" in run("evaluate", labels, *out, code=2)
+    assert "no meaning" in run("evaluate", bundled_model, dataset, "--aoi", labels, *out, code=2)
+    assert "no meaning" in run("evaluate", labels, labels, "--no-tune", *out, code=2)
+    assert "[MODEL] DATASET" in run("evaluate", labels, labels, labels, *out, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_model_the_bundled_one_is_taken(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "(bundled" in run("evaluate", dataset, "--split", "val")
+    assert (tmp_path / "evaluation" / "report.html").is_file()

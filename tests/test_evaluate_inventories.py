@@ -1,0 +1,181 @@
+"""``lsmap evaluate`` on two inventories: areas, verdicts, CRS, real polygons."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import shapely
+from click.testing import CliRunner
+
+from landslide_mapper.cli import main
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.evaluation.inventories import compare, disjoint, overlaps
+
+X, Y = 300_000.0, 3_500_000.0
+
+
+def box(left: float, bottom: float, width: float, height: float) -> shapely.Polygon:
+    """A box in metres from the corner of the test ground."""
+    return shapely.box(X + left, Y + bottom, X + left + width, Y + bottom + height)
+
+
+def write(path: Path, shapes: list[shapely.Geometry], crs: str | None = "EPSG:32648") -> str:
+    """A layer; returns its path as text."""
+    table = geopandas.GeoDataFrame(geometry=shapes, crs="EPSG:32648" if crs else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        (table.to_crs(crs) if crs else table).to_file(path)
+    return str(path)
+
+
+REFERENCE = [box(0, 0, 40, 20), box(100, 0, 40, 20), box(200, 0, 40, 20), box(300, 0, 40, 20)]
+MAPPED = [
+    box(0, 0, 40, 16),  # matches the first, IoU 0.8
+    box(100, 0, 12, 20),  # 30 % of the second
+    box(200, 0, 4, 20),  # 10 % of the third
+    box(500, 0, 10, 10),  # nothing there
+]
+
+
+def test_verdicts_by_hand(tmp_path: Path) -> None:
+    found = compare(write(tmp_path / "a.gpkg", MAPPED), write(tmp_path / "b.gpkg", REFERENCE))
+    assert found.reference.verdict.tolist() == ["match", "partial", "missed", "missed"]
+    assert found.mapped.verdict.tolist() == ["match", "partial", "partial", "false alarm"]
+    assert found.reference.covered == pytest.approx([0.8, 0.3, 0.1, 0.0], abs=1e-6)
+    assert found.reference.iou == pytest.approx([0.8, 0.3, 0.1, 0.0], abs=1e-6)
+    assert found.reference.partner.tolist() == [1, -1, -1, -1]
+    scale = found.reference_area / 3200
+    assert scale == pytest.approx(1, abs=2e-3)  # square metres of the grid are not those on earth
+    assert found.shared_area / scale == pytest.approx(640 + 240 + 80, rel=1e-5)
+    values = found.to_dict()
+    assert values["objects"]["found"] == 2
+    assert values["objects"]["matched_reference"] == 1
+    assert sorted(row["fid"] for row in values["missed"]) == [3, 4]
+    assert [row["fid"] for row in values["false_alarms"]] == [4]
+    assert values["area"]["iou"] == pytest.approx(960 / 3300, rel=1e-4)
+
+
+def test_areas_are_geodesic_in_any_crs(tmp_path: Path) -> None:
+    boxes = [box(0, 0, 4000, 3000), box(20_000, 9_000, 50, 30)]
+    geod = pyproj.Geod(ellps="WGS84")
+    lonlat = geopandas.GeoSeries(boxes, crs=32648).segmentize(100).to_crs(4326)
+    wanted = [abs(geod.geometry_area_perimeter(shape)[0]) for shape in lonlat]
+    for crs in ("EPSG:32648", "EPSG:4326", "EPSG:3857"):
+        path = write(tmp_path / f"{crs[5:]}.gpkg", boxes, crs)
+        found = compare(path, path)
+        assert found.reference.area == pytest.approx(wanted, rel=2e-5)
+
+
+def test_crs_may_differ(tmp_path: Path) -> None:
+    reference = write(tmp_path / "b.gpkg", REFERENCE)
+    for crs, suffix in (("EPSG:4326", "geojson"), ("EPSG:3857", "shp")):
+        found = compare(write(tmp_path / f"a.{suffix}", REFERENCE, crs), reference)
+        assert found.areas["iou"] == pytest.approx(1, abs=1e-4)
+        assert set(found.reference.verdict) == set(found.mapped.verdict) == {"match"}
+
+
+def test_overlaps_within_a_layer_count_once(tmp_path: Path) -> None:
+    twice = [box(0, 0, 40, 20), box(20, 0, 40, 20), box(60, 0, 10, 20)]
+    found = compare(write(tmp_path / "a.gpkg", twice), write(tmp_path / "b.gpkg", twice[::-1]))
+    scale = found.areas["mapped"] / 1400
+    assert scale == pytest.approx(1, abs=2e-3)
+    assert found.areas["iou"] == pytest.approx(1, abs=1e-9)
+    assert found.mapped.covered.max() <= 1
+    assert found.mapped.verdict.tolist() == ["match"] * 3
+
+
+def test_the_aoi_cuts(tmp_path: Path) -> None:
+    aoi = write(tmp_path / "aoi.gpkg", [box(-10, -10, 120, 100)], "EPSG:4326")
+    paths = write(tmp_path / "a.gpkg", MAPPED), write(tmp_path / "b.gpkg", REFERENCE)
+    found = compare(*paths, aoi=aoi)
+    assert found.reference.fids.tolist() == found.mapped.fids.tolist() == [1, 2]
+    assert found.reference.area[1] / found.reference.area[0] == pytest.approx(0.25, abs=1e-3)
+    assert found.reference.verdict.tolist() == ["match", "match"]  # 10 m of 12 m by 20 m are seen
+    far = write(tmp_path / "far.gpkg", [box(5000, 0, 10, 10)])
+    with pytest.raises(LsmapError, match="inside"):
+        compare(*paths, aoi=far)
+
+
+def test_an_empty_map_finds_nothing(tmp_path: Path) -> None:
+    found = compare(write(tmp_path / "a.gpkg", []), write(tmp_path / "b.gpkg", REFERENCE))
+    assert found.reference.verdict.tolist() == ["missed"] * 4
+    assert found.areas["precision"] == found.areas["recall"] == 0
+
+
+def test_layers_without_crs(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a.gpkg", MAPPED, None), write(tmp_path / "b.gpkg", REFERENCE, None)
+    found = compare(a, b)
+    assert found.unit == "units²"
+    assert found.reference_area == 3200
+    assert found.reference.verdict.tolist() == ["match", "partial", "missed", "missed"]
+    with pytest.raises(LsmapError, match="has no coordinate reference system"):
+        compare(a, write(tmp_path / "c.gpkg", REFERENCE))
+
+
+def test_over_the_antimeridian(tmp_path: Path) -> None:
+    shapes = [shapely.box(179.99, -16, 180, -15.99), shapely.box(-180, -16, -179.99, -15.99)]
+    path = tmp_path / "fiji.gpkg"
+    geopandas.GeoDataFrame(geometry=shapes, crs=4326).to_file(path)
+    found = compare(str(path), str(path))
+    assert found.reference.area[0] == pytest.approx(found.reference.area[1], rel=1e-9)
+    assert found.reference.area[0] == pytest.approx(1.185e6, rel=2e-3)
+
+
+def test_disjoint_keeps_the_ground() -> None:
+    rng = np.random.default_rng(0)
+    circles = np.asarray(
+        shapely.buffer(shapely.points(rng.random((60, 2)) * 30), rng.random(60) * 3)
+    )
+    pieces = disjoint(circles)
+    assert shapely.area(pieces).sum() == pytest.approx(shapely.union_all(circles).area)
+    pairs, _ = overlaps(pieces, pieces)
+    assert (pairs[:, 0] == pairs[:, 1]).all()
+    assert len(disjoint(np.empty(0, object))) == 0
+
+
+def test_the_command_writes_verdicts(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.geojson", MAPPED, "EPSG:4326")
+    b = write(tmp_path / "b.shp", REFERENCE)
+    out = tmp_path / "out"
+    result = CliRunner().invoke(main, ["evaluate", a, b, "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "2 missed, 1 false alarms" in result.output
+    assert {path.name for path in out.iterdir()} == {"metrics.json", "verdicts.gpkg"}
+    assert json.loads((out / "metrics.json").read_text("utf-8"))["kind"] == "inventories"
+    layer = geopandas.read_file(out / "verdicts.gpkg", layer="verdicts")
+    assert layer.crs.to_epsg() == 32648
+    assert layer.groupby("role").size().to_dict() == {"mapped": 4, "reference": 4}
+    first = layer[(layer.role == "mapped") & (layer.verdict == "match")].iloc[0]
+    assert first.geometry.equals_exact(shapely.MultiPolygon([MAPPED[0]]).normalize(), 0.01) or (
+        first.geometry.symmetric_difference(MAPPED[0]).area < 0.01
+    )
+    assert first.area_m2 == pytest.approx(640, rel=2e-3)
+    styles = pyogrio.read_dataframe(out / "verdicts.gpkg", layer="layer_styles")
+    qml = styles.styleQML.iloc[0]
+    assert styles.useAsDefault.iloc[0]
+    assert all(
+        f'value="{role} {verdict}"' in qml
+        for role, verdict in zip(layer.role, layer.verdict, strict=True)
+    )
+
+
+@pytest.mark.shared
+def test_real_relict_landslides(shared_data: Path, tmp_path: Path) -> None:
+    path = next((shared_data / "polygons" / "relict_brazil").glob("*.geojson"))
+    same = compare(str(path), str(path))
+    assert same.areas["iou"] == pytest.approx(1, abs=1e-9)
+    assert set(same.reference.verdict) == {"match"}
+    assert len(same.reference) == 276
+    moved = geopandas.read_file(path)
+    moved["geometry"] = moved.translate(8, 5)
+    moved.iloc[10:].to_crs(4326).to_file(tmp_path / "moved.gpkg")
+    found = compare(str(tmp_path / "moved.gpkg"), str(path))
+    assert 0.70 < found.areas["iou"] < 0.80
+    assert found.to_dict()["verdicts"]["reference"]["missed"] == 10

@@ -1,0 +1,196 @@
+"""Pixel metrics, curves, calibration, boundaries, intervals: against scikit-learn and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from landslide_mapper.evaluation import bootstrap
+from landslide_mapper.evaluation.boundary import boundary, boundary_counts, boundary_rates, near
+from landslide_mapper.evaluation.pixels import (
+    BINS,
+    METRICS,
+    Calibration,
+    Curve,
+    confusion,
+    histogram,
+    rates,
+)
+from landslide_mapper.nn.metrics import Confusion
+
+
+def random_pixels(seed: int, shape: tuple[int, int] = (96, 80)) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities float32 and labels 0, 1, 255 that have something to do with each other."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 255], size=shape, p=[0.7, 0.2, 0.1]).astype(np.uint8)
+    probability = rng.beta(2, 3, shape) * 0.8 + 0.2 * (labels == 1) * rng.random(shape)
+    return probability.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.461, 0.5, 0.9])
+def test_metrics_are_those_of_scikit_learn(threshold: float) -> None:
+    probability, labels = random_pixels(1)
+    found = rates(confusion(probability >= threshold, labels))
+    seen = labels != 255
+    truth, said = labels[seen] == 1, probability[seen] >= threshold
+    wanted = {
+        "accuracy": sk.accuracy_score(truth, said),
+        "precision": sk.precision_score(truth, said),
+        "recall": sk.recall_score(truth, said),
+        "f1": sk.f1_score(truth, said),
+        "landslide_iou": sk.jaccard_score(truth, said),
+        "mean_iou": sk.jaccard_score(truth, said, average="macro"),
+    }
+    for name in METRICS:
+        assert found[name] == pytest.approx(wanted[name], abs=1e-9)
+
+
+@given(st.lists(st.integers(0, 50), min_size=4, max_size=4))
+def test_metrics_are_those_that_training_logs(counts: list[int]) -> None:
+    found = {name: float(value) for name, value in rates(np.array(counts)).items()}
+    assert found == pytest.approx(Confusion(*counts).to_dict(), abs=1e-15)
+
+
+def test_the_curve_holds_the_counts_of_every_threshold() -> None:
+    probability, labels = random_pixels(2)
+    curve = Curve.of(histogram(probability, labels))
+    for index in (0, 10, 471, 1000, BINS - 2):
+        exact = confusion(probability >= curve.thresholds[index], labels)
+        assert curve.counts[index].tolist() == exact.tolist()
+    iou = rates(curve.counts)["landslide_iou"]
+    best = np.flatnonzero(curve.thresholds == curve.best_threshold())
+    assert iou[best[0]] == iou.max()
+
+
+def test_average_precision_is_that_of_scikit_learn() -> None:
+    probability, labels = random_pixels(3)
+    stepped = (np.floor(probability * BINS) / BINS).astype(np.float32).clip(1 / BINS)
+    seen = labels != 255
+    wanted = sk.average_precision_score(labels[seen] == 1, stepped[seen])
+    found = Curve.of(histogram(stepped, labels)).average_precision()
+    assert found == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_probability_of_one_is_in_the_last_bin() -> None:
+    counted = histogram(np.ones((2, 2), np.float32), np.array([[1, 1], [0, 255]], np.uint8))
+    assert counted[:, -1].tolist() == [1, 2]
+    assert counted.sum() == 3
+
+
+def test_calibration_by_hand() -> None:
+    probability = np.array([0.05, 0.05, 0.05, 0.05, 0.9, 0.9, 0.9], np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 1, 255], np.uint8)
+    found = Calibration.of(probability, labels, bins=10)
+    # A quarter instead of 0.05 on four pixels, all instead of 0.9 on two.
+    assert found.error == pytest.approx((4 * 0.2 + 2 * 0.1) / 6, abs=1e-7)
+    shown = found.to_dict()
+    assert sum(shown["pixels"]) == 6
+    assert shown["pixels"][0] == 4
+    assert shown["mean_probability"][3] is None
+    assert shown["landslide_share"][0] == pytest.approx(0.25)
+
+
+def test_a_calibrated_forecast_has_almost_no_error() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.random((700, 700)).astype(np.float32)
+    labels = (rng.random((700, 700)) < probability).astype(np.uint8)
+    assert Calibration.of(probability, labels).error < 0.005
+    assert Calibration.of(probability**3, labels).error > 0.1
+
+
+def test_calibration_adds_up() -> None:
+    probability, labels = random_pixels(4)
+    halves = [Calibration.of(probability[s], labels[s]) for s in (slice(40), slice(40, None))]
+    whole = Calibration.of(probability, labels)
+    assert (halves[0] + halves[1]).error == pytest.approx(whole.error, abs=1e-12)
+
+
+def test_what_is_near_is_a_disc() -> None:
+    mask = np.zeros((21, 31), bool)
+    mask[10, 12] = mask[2, 30] = True
+    rows, cols = np.indices(mask.shape)
+    for radius in (1, 2, 5):
+        wanted = ((rows - 10) ** 2 + (cols - 12) ** 2 <= radius**2) | (
+            (rows - 2) ** 2 + (cols - 30) ** 2 <= radius**2
+        )
+        assert (near(mask, radius) == wanted).all()
+
+
+def test_the_end_of_what_was_seen_is_no_boundary() -> None:
+    mask = np.zeros((10, 12), bool)
+    mask[:, :6] = True
+    valid = np.ones_like(mask)
+    assert np.flatnonzero(boundary(mask, valid).any(axis=0)).tolist() == [5]
+    valid[:, 6:] = False
+    assert not boundary(mask, valid).any()
+
+
+@pytest.mark.parametrize(("shift", "within_2", "within_5"), [(0, 1, 1), (2, 1, 1), (4, 0, 1)])
+def test_boundary_f1_of_a_shifted_edge(shift: int, within_2: int, within_5: int) -> None:
+    columns = np.broadcast_to(np.arange(40), (30, 40))
+    counts = boundary_counts(columns < 20 + shift, columns < 20, np.ones((30, 40), bool))
+    found = boundary_rates(counts)
+    assert (found["2px"]["f1"], found["5px"]["f1"]) == (within_2, within_5)
+
+
+def test_boundary_f1_of_nothing_is_zero() -> None:
+    nothing = np.zeros((8, 8), bool)
+    found = boundary_rates(boundary_counts(nothing, nothing, ~nothing))
+    assert found["2px"] == {"precision": 0, "recall": 0, "f1": 0}
+
+
+def simulated(rng: np.random.Generator, units: int) -> np.ndarray:
+    """Counts of units that differ in size and quality; precision and recall follow from sums."""
+    size = rng.lognormal(6, 0.7, units).astype(int) + 1
+    tp = rng.binomial(size, rng.beta(8, 3, units))
+    fp = rng.poisson(0.3 * size)
+    return np.stack([tp, fp, size - tp, 10 * size], axis=1)
+
+
+def test_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(7)
+    truth = {name: float(v) for name, v in rates(simulated(rng, 400_000).sum(axis=0)).items()}
+    inside = dict.fromkeys(METRICS, 0)
+    trials = 200
+    for trial in range(trials):
+        found = bootstrap.intervals(simulated(rng, 80), draws=400, seed=trial)
+        for name, (low, high) in found.items():
+            inside[name] += low <= truth[name] <= high
+    for name in METRICS:
+        assert 0.88 <= inside[name] / trials <= 0.99, name
+
+
+def test_intervals_are_repeatable_and_hold_the_value() -> None:
+    counts = simulated(np.random.default_rng(1), 50)
+    found = bootstrap.intervals(counts)
+    assert found == bootstrap.intervals(counts)
+    assert found != bootstrap.intervals(counts, seed=1)
+    value = rates(counts.sum(axis=0))["landslide_iou"]
+    assert found["landslide_iou"][0] < value < found["landslide_iou"][1]
+
+
+def test_draws_in_parts_are_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = simulated(np.random.default_rng(1), 30)
+    whole = bootstrap.intervals(counts)
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 1000)
+    assert bootstrap.intervals(counts) == whole
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
+    one = simulated(np.random.default_rng(2), 60)
+    other = one.copy()
+    moved = one[:, 0] // 20  # a twentieth of what is found is lost, everywhere
+    other[:, 0] -= moved
+    other[:, 2] += moved
+    found = bootstrap.paired_difference(one, other)
+    assert 0 < found.low < found.value < found.high
+    assert found.above_zero == 1
+    own = bootstrap.intervals(one)["landslide_iou"]
+    assert found.high - found.low < 0.2 * (own[1] - own[0])
+    same = bootstrap.paired_difference(one, one)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="60 and 59"):
+        bootstrap.paired_difference(one, one[1:])

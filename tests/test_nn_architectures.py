@@ -1,0 +1,281 @@
+"""What holds for every architecture, and what DeepLabV3+ and ICSSN are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.func import functional_call
+
+from landslide_mapper.config import ARCHITECTURES, ModelConfig
+from landslide_mapper.nn.build import ARCHITECTURES as CLASSES
+from landslide_mapper.nn.build import build
+from landslide_mapper.nn.deeplab import DeepLabV3Plus
+from landslide_mapper.nn.folding import fold
+from landslide_mapper.nn.icssn import ICSSN, draw_objects, near_edges
+from landslide_mapper.nn.losses import cross_entropy
+from landslide_mapper.nn.masking import BACKGROUND, EDGE, INTERIOR, UNUSABLE
+from landslide_mapper.nn.metrics import confusion_at, probability_histogram
+from landslide_mapper.nn.network import Losses, Network
+
+SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
+
+
+def config(arch: str, **changes: object) -> ModelConfig:
+    return dataclasses.replace(SMALL, arch=arch, **changes)
+
+
+def made(arch: str, seed: int = 0, **changes: object) -> Network:
+    torch.manual_seed(seed)
+    return build(config(arch, **changes))
+
+
+def batch(samples: int = 4, size: int = 128) -> tuple[Tensor, Tensor]:
+    """Random images with a brighter landslide on one side, and some ignored pixels."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(1, 120, (samples, 3, size, size), generator=generator, dtype=torch.uint8)
+    labels = torch.zeros(samples, size, size, dtype=torch.uint8)
+    part = slice(size // 8 + 4, size // 2), slice(4, size // 3)
+    labels[:, *part] = 1
+    labels[:, :8, :8] = 255
+    images[:, :, *part] += 90
+    return images, labels
+
+
+def losses_of(network: Network, images: Tensor, labels: Tensor, seed: int = 0) -> Losses:
+    losses = network(images, labels, torch.Generator().manual_seed(seed))
+    assert isinstance(losses, Losses)
+    return losses
+
+
+def turns(network: Network) -> Iterator[int]:
+    """Epochs after which everything has had its turn."""
+    for epoch in range(2 if network.rests else 1):
+        network.begin_epoch(epoch)
+        yield epoch
+
+
+def test_every_name_has_a_network() -> None:
+    assert tuple(CLASSES) == ARCHITECTURES
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("bands", "height", "width"), [(3, 64, 64), (1, 64, 104), (5, 16, 8)])
+def test_prediction_has_the_size_of_the_image(
+    arch: str, bands: int, height: int, width: int
+) -> None:
+    network = made(arch, band_count=bands).eval()
+    images = torch.randint(0, 255, (2, bands, height, width), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert network(images).shape == (2, height, width)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_losses_are_named_and_every_trained_parameter_learns(arch: str) -> None:
+    network = made(arch).train()
+    names: list[str] = []
+    for _ in turns(network):
+        losses = losses_of(network, *batch())
+        losses.total.backward()
+        names += losses.parts
+        assert all(not part.requires_grad for part in losses.parts.values())
+        assert all(part > 0 for part in losses.parts.values())
+    assert tuple(names) == network.loss_names
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_tiles_without_landslide_or_without_anything_train(arch: str) -> None:
+    network = made(arch).train()
+    images, labels = batch()
+    for wanted in (labels.masked_fill(labels == 1, 0), labels.fill_(255)):
+        for _ in turns(network):
+            losses = losses_of(network, images, wanted)
+            losses.total.backward()
+            assert losses.total.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_training_step_asks_the_device_for_nothing(arch: str) -> None:
+    """Traced with CUDA tensors without values: whoever wants to know one raises."""
+    network = made(arch).train()
+    with FakeTensorMode():
+
+        def on_cuda(shape: torch.Size, kind: torch.dtype) -> Tensor:
+            return torch.empty(shape, dtype=kind, device="cuda")
+
+        state = {
+            name: on_cuda(tensor.shape, tensor.dtype)
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+        }
+        images, labels = (on_cuda(tensor.shape, tensor.dtype) for tensor in batch())
+        for _ in turns(network):
+            losses = functional_call(network, state, (images, labels, None))
+            assert losses.total.is_cuda
+            assert all(part.is_cuda for part in losses.parts.values())
+        with pytest.raises(DataDependentOutputException):
+            losses.total.item()
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_folding_changes_no_answer(arch: str) -> None:
+    network = made(arch).train()
+    images, labels = batch()
+    for _ in turns(network):  # batch statistics worth folding
+        losses_of(network, images, labels)
+    network.eval()
+    with torch.inference_mode():
+        expected = torch.sigmoid(network(images))
+        found = torch.sigmoid(fold(network)(images))
+    assert (expected - found).abs().max() < 1e-5
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    assert not set(network.training_parts) & {name for name, _ in network.named_children()}
+
+
+def test_all_start_with_the_same_first_encoder() -> None:
+    first, *others = (made(arch).trained_encoders()[0].state_dict() for arch in ARCHITECTURES)
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(torch.equal(value, other[name]) for name, value in first.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_two_tiles_can_be_learnt_by_heart(arch: str) -> None:
+    own = {"ema": 0.9} if arch == "mrife" else {}
+    network = made(arch, aspp_channels=64, dropout=0.0, **own).train()
+    images, labels = batch(2, 64)
+    images = images // 2 + 40  # less obvious
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, 0.02, 0.9)
+    iou = 0.0
+    for step in range(1, 301):
+        network.begin_epoch(step // 10)
+        optimizer.zero_grad()
+        losses_of(network, images, labels, step).total.backward()
+        optimizer.step()
+        network.after_step()
+        if step % 20 == 19:
+            network.eval()
+            with torch.inference_mode():
+                probabilities = torch.sigmoid(network(images))
+            iou = confusion_at(probability_histogram(probabilities, labels), 0.5).landslide_iou
+            network.train()
+            if iou > 0.9:
+                break
+    assert iou > 0.9
+
+
+# --- DeepLabV3+ --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("backbone", "low"), [("resnet18", 64), ("resnet50", 256)])
+def test_deeplab_decodes_features_beside_the_first_stage(backbone: str, low: int) -> None:
+    network = made("deeplabv3plus", backbone=backbone).eval()
+    assert isinstance(network, DeepLabV3Plus)
+    assert network.skip[0].weight.shape == (48, low, 1, 1)
+    assert network.decoder[0][0].weight.shape == (32, 32 + 48, 3, 3)
+    images, _ = batch(1, 64)
+    seen: dict[str, torch.Size] = {}
+    for name in ("encoder.attention", "skip", "decoder"):
+        network.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: seen.update({name: output.shape})
+        )
+    with torch.inference_mode():
+        network(images)
+    assert seen == {
+        "encoder.attention": (1, 32, 8, 8),
+        "skip": (1, 48, 16, 16),
+        "decoder": (1, 1, 16, 16),
+    }
+
+
+def test_deeplabs_loss_is_the_cross_entropy() -> None:
+    images, labels = batch()
+    network = made("deeplabv3plus", dropout=0.0, gamma=2.0).train()
+    losses = losses_of(network, images, labels)
+    expected = cross_entropy(network(images), labels)
+    assert torch.equal(losses.parts["cross_entropy"], expected)
+    assert torch.isclose(losses.total, 2 * expected)
+
+
+# --- ICSSN -------------------------------------------------------------------------------------
+
+
+def test_the_two_networks_of_icssn_take_turns() -> None:
+    network = made("icssn", round_epochs=2)
+    assert isinstance(network, ICSSN)
+    said = []
+    for epoch in range(8):
+        network.begin_epoch(epoch)
+        said.append(network.classifies)
+    assert said == [True, True, False, False] * 2
+
+
+def test_each_turn_of_icssn_leaves_the_other_network_alone() -> None:
+    network = made("icssn").train()
+    for epoch, (learns, rests) in enumerate((("classifier", "decoder"), ("decoder", "classifier"))):
+        network.begin_epoch(epoch)
+        network.zero_grad(set_to_none=True)
+        losses_of(network, *batch()).total.backward()
+        for part, has_gradient in (("encoder", True), (learns, True), (rests, False)):
+            for parameter in network.get_submodule(part).parameters():
+                assert (parameter.grad is not None) == has_gradient
+
+
+@pytest.mark.parametrize("term", ["beta", "gamma"])
+def test_the_shared_encoder_learns_from_contrast_and_from_cross_entropy(term: str) -> None:
+    weights = {name: float(name == term) for name in ("beta", "gamma")}
+    network = made("icssn", **weights).train()
+    for _ in turns(network):
+        network.zero_grad(set_to_none=True)
+        losses_of(network, *batch()).total.backward()
+        gradients = [p.grad for p in network.get_submodule("encoder").parameters()]
+        assert sum(g.abs().sum() for g in gradients if g is not None) > 0
+
+
+def test_objects_are_drawn_where_the_labels_say() -> None:
+    """Images that hold their own labels: a window shows what was drawn."""
+    labels = torch.zeros(4, 128, 96, dtype=torch.uint8)
+    labels[0, 100:128, 60:96] = 1
+    labels[1, :, :] = 1  # no background
+    labels[2, :, :] = 255  # nothing was seen
+    images = labels[:, None].float()
+    windows, truth, there = draw_objects(images, labels, torch.Generator().manual_seed(0))
+    assert windows.shape == (16, 1, 48, 48)
+    assert truth.tolist() == [1.0] * 8 + [0.0] * 8
+    assert there.tolist() == [True, True, False, False] * 2 + [True, False, False, True] * 2
+    for window, kind, real in zip(windows, truth, there, strict=True):
+        if real:
+            assert ((window == 1).float().mean() >= 0.01) == (kind == 1)
+            assert kind == 1 or not window.any()
+
+
+def test_objects_are_drawn_anew() -> None:
+    images, labels = batch()
+    normalised = images.float()
+    generator = torch.Generator().manual_seed(0)
+    first, second = (draw_objects(normalised, labels, generator)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    again = draw_objects(normalised, labels, torch.Generator().manual_seed(0))[0]
+    assert torch.equal(first, again)
+
+
+def test_background_of_parts_lies_near_an_edge() -> None:
+    classes = torch.full((1, 12, 12), BACKGROUND)
+    classes[0, 0, 0] = EDGE
+    classes[0, 11, 11] = INTERIOR
+    near = near_edges(classes)
+    assert near[0, 0, 0] == EDGE
+    assert near[0, 11, 11] == INTERIOR
+    assert (near[0, :5, :5] == BACKGROUND).sum() == 24
+    assert (near == BACKGROUND).sum() == 24
+    assert (near == UNUSABLE).sum() == 144 - 26
