@@ -227,6 +227,10 @@ def _failures(config: DetectConfig, space: Workspace) -> Iterator[None]:
     """What may happen on the way, as one line that says how to go on."""
     try:
         yield
+    except KeyboardInterrupt:
+        if space.parts():
+            note(f"stopped; the same command goes on{_kept(space)}")
+        raise
     except (RasterioError, OSError, sqlite3.Error) as error:
         # What GDAL says of a full disk is often what it failed to read back later on.
         full = shutil.disk_usage(config.output.parent).free < FULL
@@ -245,5 +249,8 @@ def _failures(config: DetectConfig, space: Workspace) -> Iterator[None]:
 
 
 def _kept(space: Workspace) -> str:
-    count = len(space.parts())
+    try:
+        count = len(space.parts())
+    except OSError:  # the storage itself has gone
+        return ""
     return f"; {count} finished part{'s' * (count != 1)} will be used" if count else ""

@@ -160,6 +160,18 @@ def test_parts_may_lie_on_object_storage(
         server.stop()
 
 
+def test_storage_that_cannot_be_reached_is_one_line(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(store: RemoteStore) -> set[str]:
+        raise OSError(f"{store.url}: connection refused")
+
+    monkeypatch.setattr(RemoteStore, "names", gone)
+    away = config(scene, tmp_path / "out", scratch="memory://away")
+    with pytest.raises(LsmapError, match=r"cannot be used: memory://away.*--scratch"):
+        detect_with(away, brightness, model_info())
+
+
 def test_a_store_on_any_file_system_of_fsspec() -> None:
     store = RemoteStore("memory://some/where")
     assert store.names() == set()

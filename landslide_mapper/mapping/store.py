@@ -66,7 +66,7 @@ class FolderStore:
 
     def write(self, name: str, content: bytes) -> None:
         """Set `name`: a hidden file first, on disk, then its name."""
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         # Two workers may come to make the same part: each writes a file of its own.
         partial = self._folder / f".{name}.{os.getpid()}"
         try:

@@ -58,8 +58,9 @@ class Workspace:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.parts():
-            self.clear()
+        with suppress(OSError):  # storage that has gone; an error of the work is worth more
+            if not self.parts():
+                self.clear()
         (self._folder / "lock").unlink(missing_ok=True)
         self._lock.release()
         with suppress(OSError):  # there are parts to go on with
@@ -70,8 +71,16 @@ class Workspace:
         return {name for name in self.store.names() if name.endswith(".part")}
 
     def was_publishing(self) -> bool:
-        """Whether a run was stopped while its outputs were moved to their places."""
-        return PUBLISHING in self.store.names()
+        """Whether a run was stopped while its outputs were moved to their places.
+
+        Raises `LsmapError` when the place of the parts cannot be reached.
+        """
+        try:
+            return PUBLISHING in self.store.names()
+        except OSError as error:
+            raise LsmapError(
+                f"the place for unfinished parts cannot be used: {error} (see --scratch)"
+            ) from error
 
     def begin(self, description: dict[str, Any]) -> bool:
         """Keep the parts of an interrupted run if they are of this run, else clear them away.
