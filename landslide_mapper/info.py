@@ -23,7 +23,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import Labels, crs_name, read_labels
 from landslide_mapper.geo.measure import Measurer, wgs84_transformer
 from landslide_mapper.geo.remote import is_local, is_remote
-from landslide_mapper.geo.scene import Scene, SceneReader, open_raster, open_scene
+from landslide_mapper.geo.scene import Scene, SceneReader, is_raster, open_raster, open_scene
 from landslide_mapper.history import read_log
 from landslide_mapper.predictors import ONNX_SUFFIX, read_info
 from landslide_mapper.serving import MAX_ENLARGED, near_training, refusal, size_ratio
@@ -84,7 +84,7 @@ def describe(path: str) -> Report:
         return Report("model", path, _model(read_info(path), folder))
     if path.endswith("dataset.json") and folder.is_file():
         return describe(str(folder.parent))
-    if _is_raster(path):
+    if is_raster(path):
         return Report("scene", path, _scene(path))
     if _is_vector(path):
         return Report("labels", path, _labels(path))
@@ -105,14 +105,6 @@ def _nothing_known(path: str) -> str:
         f"{path}: neither a raster nor a vector layer that GDAL can read, "
         f"nor a model (*{SUFFIX}), a dataset or a run."
     )
-
-
-def _is_raster(path: str) -> bool:
-    try:
-        open_raster(path).close()
-    except LsmapError:
-        return False
-    return True
 
 
 def _is_vector(path: str) -> bool:

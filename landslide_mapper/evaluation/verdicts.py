@@ -23,7 +23,7 @@ from landslide_mapper.evaluation.inventories import (
     Comparison,
     Judged,
 )
-from landslide_mapper.geo.style import add_default_style
+from landslide_mapper.geo.style import add_default_style, fill_symbol
 
 LAYER = "verdicts"
 
@@ -120,12 +120,4 @@ def _symbol(index: int, colour: str, filled: bool) -> str:
         "outline_width_unit": "MM",
         "joinstyle": "round",
     }
-    options = "".join(
-        f'<Option type="QString" name="{key}" value="{value}"/>'
-        for key, value in properties.items()
-    )
-    return (
-        f'<symbol type="fill" name="{index}" alpha="1" clip_to_extent="1" force_rhr="0">'
-        '<layer class="SimpleFill" enabled="1" locked="0" pass="0">'
-        f'<Option type="Map">{options}</Option></layer></symbol>'
-    )
+    return fill_symbol(index, properties)

@@ -17,6 +17,7 @@ from landslide_mapper.geo.aoi import Aoi, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.labels import IGNORE, LANDSLIDE, in_scene_crs, read_labels
+from landslide_mapper.geo.measure import to_pixels
 from landslide_mapper.geo.radiometry import Radiometry, fit
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import RASTER_SUFFIXES, expand_sources
@@ -145,18 +146,7 @@ def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiomet
 def _outlines(path: str, scene: Scene) -> np.ndarray:
     """The polygons of a layer in pixels of the scene."""
     polygons = shapely.get_parts(in_scene_crs(read_labels(path), scene)[0])
-    to_pixel = ~scene.transform
-
-    def move(points: np.ndarray) -> np.ndarray:
-        x, y = points[:, 0], points[:, 1]
-        return np.column_stack(
-            [
-                to_pixel.a * x + to_pixel.b * y + to_pixel.c,
-                to_pixel.d * x + to_pixel.e * y + to_pixel.f,
-            ]
-        )
-
-    moved = np.asarray(shapely.transform(polygons, move))
+    moved = to_pixels(polygons, scene.transform)
     near = moved[shapely.intersects(moved, shapely.box(0, 0, scene.width, scene.height))]
     if not len(near):
         note(f"{path}: none of its polygons lies on {scene.name}")

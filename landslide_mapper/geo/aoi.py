@@ -23,6 +23,7 @@ from landslide_mapper.geo.labels import (
     read_labels,
     same_crs,
 )
+from landslide_mapper.geo.measure import to_pixels
 from landslide_mapper.geo.scene import Scene
 
 # Vertices lie on this part of a pixel, so that shifting them to a window loses nothing and a
@@ -181,18 +182,7 @@ def _in_pixels(area: Labels, scene: Scene) -> np.ndarray:
     if not same_crs(area.crs, scene.crs):
         area = replace(area, polygons=_near(area, scene))
     polygons = in_scene_crs(area, scene)[0]
-    to_pixel = ~scene.transform
-
-    def move(points: np.ndarray) -> np.ndarray:
-        x, y = points[:, 0], points[:, 1]
-        return np.column_stack(
-            [
-                to_pixel.a * x + to_pixel.b * y + to_pixel.c,
-                to_pixel.d * x + to_pixel.e * y + to_pixel.f,
-            ]
-        )
-
-    moved = np.asarray(shapely.transform(polygons, move))
+    moved = to_pixels(polygons, scene.transform)
     around = shapely.box(-1, -1, scene.width + 1, scene.height + 1)
     return _areas(shapely.intersection(moved, around))
 

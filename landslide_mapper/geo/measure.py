@@ -42,6 +42,12 @@ def to_map(polygons: np.ndarray, transform: Affine) -> np.ndarray:
     return shapely.orient_polygons(placed)
 
 
+def to_pixels(polygons: np.ndarray, transform: Affine) -> np.ndarray:
+    """Map coordinates to pixel coordinates (column, row)."""
+    inverse = ~transform
+    return np.asarray(shapely.transform(polygons, lambda points: _affine(points, inverse)))
+
+
 def reproject(polygons: np.ndarray, transformer: pyproj.Transformer) -> np.ndarray:
     """Polygons through `transformer` (with ``always_xy``); exterior rings counter-clockwise."""
 

@@ -55,6 +55,15 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
         raise LsmapError(_open_error(source.path, name, error)) from error
 
 
+def is_raster(path: str) -> bool:
+    """Whether GDAL opens this as a raster."""
+    try:
+        open_raster(path).close()
+    except LsmapError:
+        return False
+    return True
+
+
 def _open_error(path: str, name: str, error: Exception) -> str:
     if remote.is_remote(name):
         return remote.open_error(path, error)

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo import remote
-from landslide_mapper.geo.scene import Source, open_raster
+from landslide_mapper.geo.scene import Source, is_raster, open_raster
 
 if TYPE_CHECKING:
     import pystac
@@ -94,20 +94,12 @@ def _in_folder(folder: Path) -> list[str]:
     if files:
         note(f"{folder}: {_scenes(len(files))}")
         return files
-    if _is_raster(str(folder)):  # some formats of GDAL are folders
+    if is_raster(str(folder)):  # some formats of GDAL are folders
         return [str(folder)]
     raise LsmapError(
         f"{folder}: there is no raster in this folder ({', '.join(RASTER_SUFFIXES)}); folders in "
         "it are not searched"
     )
-
-
-def _is_raster(path: str) -> bool:
-    try:
-        open_raster(path).close()
-    except LsmapError:
-        return False
-    return True
 
 
 def _scenes(count: int) -> str:

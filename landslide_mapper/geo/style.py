@@ -72,6 +72,11 @@ def _fill_symbol(name: int, colour: tuple[int, int, int]) -> str:
         "joinstyle": "round",
         "style": "solid",
     }
+    return fill_symbol(name, properties)
+
+
+def fill_symbol(name: int, properties: dict[str, str]) -> str:
+    """A polygon symbol of QGIS with one simple fill of these properties, as XML."""
     options = "".join(
         f'<Option type="QString" name="{key}" value="{value}"/>'
         for key, value in properties.items()
