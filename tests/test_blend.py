@@ -213,7 +213,8 @@ def test_blocks_cover_a_frame_within_their_limits() -> None:
     grid = WindowGrid(60000, 30000, 256, 64)
     frame = Frame(1000, 500, 50000, 25000)
     layout = Layout(grid, frame)
-    assert layout.cols[0], layout.cols[-1] == (500, 25500)
+    assert (layout.cols[0], layout.cols[-1]) == (500, 25500)
+    assert (layout.rows[0], layout.rows[-1]) == (1000, 51000)
     for block in layout:
         assert block.frame.width <= layout.max_width
         assert block.frame.height * block.frame.width <= layout.max_pixels
@@ -228,6 +229,14 @@ def test_blocks_cover_a_frame_within_their_limits() -> None:
     assert windows <= layout.block(0, 1).frame.width / 192 + 2
 
 
+@pytest.mark.parametrize("side", [2048, 3072, 4096, 8192, 16384])
+def test_several_bands_can_be_shared_by_four(side: int) -> None:
+    layout = Layout(WindowGrid(side, side, 256, 64), Frame.whole(side, side))
+    assert layout.bands == 1 if side == 2048 else layout.bands % 4 == 0
+    heights = [layout.block(band, 0).frame.height for band in range(layout.bands)]
+    assert max(heights) <= min(heights) + 192
+
+
 def test_runs_are_blocks_below_each_other() -> None:
     layout = Layout(WindowGrid(1000, 1000, 64, 0), Frame.whole(1000, 1000), 300, 90000)
     blocks = [block for block in layout if (block.band, block.column) != (2, 1)]
@@ -235,7 +244,6 @@ def test_runs_are_blocks_below_each_other() -> None:
     bands = list(range(layout.bands))
     assert found[0] == [(0, band) for band in bands]
     assert found[1:3] == [[(1, 0), (1, 1)], [(1, band) for band in bands[3:]]]
-    assert max(len(run) for run in runs(blocks, 2)) == 2
 
 
 def test_symmetries_are_undone_before_the_mean() -> None:

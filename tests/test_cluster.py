@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import blobs, brightness, grey, model_info, write_scene
+from hypothesis import given
+from hypothesis import strategies as st
 
 from landslide_mapper import detect as detect_module
 from landslide_mapper.detect import detect, detect_with
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.blocks import Layout
+from landslide_mapper.geo.blend import WindowGrid
+from landslide_mapper.geo.blocks import Layout, runs
+from landslide_mapper.geo.grid import Frame
+from landslide_mapper.mapping.cluster import share_out
 from landslide_mapper.mapping.plan import DetectConfig
 from landslide_mapper.mapping.store import RemoteStore, open_store
 
@@ -77,10 +86,70 @@ def test_a_cluster_gives_the_identical_files(
     detect_with(config(scene, tmp_path / "one"), brightness, model_info())
     detect_with(config(scene, tmp_path / "two", dask=scheduler), brightness, model_info())
     said = capsys.readouterr().err
-    assert "12 blocks" in said
+    assert "16 blocks in 2 tasks" in said
     assert "on 2 workers" in said
     assert len(contents(tmp_path / "one")) == 5
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), min_size=1, max_size=4),
+    workers=st.integers(1, 9),
+)
+def test_tasks_are_all_blocks_in_nearly_equal_shares(
+    sizes: list[tuple[int, int]], workers: int
+) -> None:
+    layouts = [
+        Layout(WindowGrid(*size, 64, 16), Frame.whole(*size), 300, 300 * 200) for size in sizes
+    ]
+    todo: Any = [
+        (SimpleNamespace(number=number, layout=layout), list(layout))
+        for number, layout in enumerate(layouts)
+    ]
+    tasks = share_out(todo, workers)
+    blocks = [[(id(work), block) for work, blocks in task for block in blocks] for task in tasks]
+    together = [pair for task in blocks for pair in task]
+    assert len(together) == len(set(together))
+    assert set(together) == {(id(work), block) for work, blocks in todo for block in blocks}
+    counts = [len(task) for task in blocks]
+    assert max(counts) <= min(counts) + 1
+    assert len(tasks) == len(together) or len(tasks) % workers == 0
+    # Each task has one run per column that it touches: nothing is predicted twice for no reason.
+    for task in tasks:
+        for _, part in task:
+            assert len(runs(part)) == len({block.column for block in part})
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
+def test_a_worker_uses_freed_memory_again() -> None:
+    """Dask sets a variable that makes every large array new memory, page by page."""
+    script = """
+import resource, sys
+import numpy as np
+from landslide_mapper.mapping.cluster import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(2**22, np.float32)
+before = faults()
+for _ in range(10):
+    np.ones(2**22, np.float32)
+print(faults() - before)
+"""
+    counts = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", script, how],
+                env=os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for how in ("given back", "kept")
+    }
+    assert counts["kept"] < counts["given back"] / 10
 
 
 def test_a_killed_worker_is_survived(scene: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from landslide_mapper.geo.grid import Frame
 
 MAX_WIDTH = 5632  # pixels; windows that reach over a cut are predicted on both sides of it
 MAX_PIXELS = 2**23
+SHARES = 4  # several bands are a multiple of it, so that two or four workers get as many
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Layout:
         """Pixel rows at which bands begin, and where the last one ends."""
         widest = max(b - a for a, b in zip(self.cols, self.cols[1:], strict=False))
         height = max(1, self.max_pixels // widest)
-        return _cuts(self.grid.rows, self.frame.row, self.frame.bottom, height)
+        return _cuts(self.grid.rows, self.frame.row, self.frame.bottom, height, SHARES)
 
     @property
     def bands(self) -> int:
@@ -78,23 +79,26 @@ class Layout:
         return self.bands * self.columns
 
 
-def runs(blocks: Sequence[Block], longest: int | None = None) -> list[list[Block]]:
+def runs(blocks: Sequence[Block]) -> list[list[Block]]:
     """Blocks below each other, which are worked on together, as lists from top to bottom."""
     found: list[list[Block]] = []
     for block in sorted(blocks, key=lambda block: (block.column, block.band)):
         last = found[-1] if found else []
         follows = last and (last[-1].column, last[-1].band + 1) == (block.column, block.band)
-        if follows and len(last) != longest:
+        if follows:
             last.append(block)
         else:
             found.append([block])
     return found
 
 
-def _cuts(starts: Sequence[int], begin: int, end: int, longest: int) -> list[int]:
+def _cuts(
+    starts: Sequence[int], begin: int, end: int, longest: int, multiple: int = 1
+) -> list[int]:
     """Cuts of an axis at window starts into nearly equal pieces of at most `longest` pixels.
 
-    A piece is longer than that only where it is a single step from window to window.
+    A piece is longer than that only where it is a single step from window to window. Where one
+    piece is not enough, a multiple of `multiple` is aimed at.
     """
     inner = [start for start in starts if begin < start < end]
     every = [begin, *inner, end]
@@ -102,12 +106,14 @@ def _cuts(starts: Sequence[int], begin: int, end: int, longest: int) -> list[int
     if step >= longest:
         return every
     count = -(-(end - begin) // longest)
+    if count > 1:
+        count = -(-count // multiple) * multiple
     while True:
         wanted = [begin + (end - begin) * number / count for number in range(1, count)]
         cuts = [begin, *sorted({_nearest(inner, place) for place in wanted}), end]
         if max(b - a for a, b in itertools.pairwise(cuts)) <= longest:
             return cuts
-        count += 1
+        count += multiple
 
 
 def _nearest(places: Sequence[int], wanted: float) -> int:

@@ -6,11 +6,15 @@ parts to the store. A worker that dies is survived: what it had not kept is done
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -25,11 +29,15 @@ from landslide_mapper.mapping.store import Store, open_store
 from landslide_mapper.mapping.work import Loader, SceneWork
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
-TASKS_PER_WORKER = 2  # few, as each predicts the windows along its upper side once more
+TASKS_PER_WORKER = 8  # at most; the more there are, the less a slow worker is waited for
+ROWS_PER_TASK = 20  # rows of windows, at least; a task predicts the one above its own once more
 PATIENCE = 20  # seconds for the scheduler to answer
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, from malloc.h
 RETRIES = 3  # of a task whose worker died
+
+Task = list[tuple[SceneWork, list[Block]]]
 
 
 def map_on_cluster(
@@ -58,14 +66,12 @@ def map_on_cluster(
         raise LsmapError(
             "--workers and --dask need Dask; install it with: pip install 'lsmap[distributed]'"
         ) from error
-    with _client(workers, address) as client:
+    with _client(workers or 1, address) as client:
         count = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         blocks = sum(len(blocks) for _, blocks in todo)
-        longest = max(1, blocks // (TASKS_PER_WORKER * count))
         futures = {
-            client.submit(_map_run, work, run, load, store.url, pure=False, retries=RETRIES): run
-            for work, blocks in todo
-            for run in runs(blocks, longest)
+            client.submit(_map_task, task, load, store.url, pure=False, retries=RETRIES): task
+            for task in share_out(todo, count)
         }
         note(f"{blocks} blocks in {len(futures)} tasks on {count} workers: {client.dashboard_link}")
         try:
@@ -74,7 +80,7 @@ def map_on_cluster(
                     failure = future.result()
                     if failure is not None:
                         raise failure
-                    bar.update(len(futures[future]))
+                    bar.update(sum(len(blocks) for _, blocks in futures[future]))
         except KilledWorker as error:
             raise LsmapFailure(
                 "workers died again and again, most likely for want of memory; give a smaller "
@@ -82,6 +88,22 @@ def map_on_cluster(
             ) from error
         finally:
             client.cancel(list(futures))
+
+
+def share_out(todo: Sequence[tuple[SceneWork, list[Block]]], workers: int) -> list[Task]:
+    """Nearly equal tasks, the same number for each worker as far as there are blocks."""
+    ordered = [(work, block) for work, blocks in todo for run in runs(blocks) for block in run]
+    rows = sum(len(work.layout.grid.span(block.frame).rows) for work, block in ordered)
+    each = min(TASKS_PER_WORKER, max(1, rows // (ROWS_PER_TASK * workers)))
+    count = min(each * workers, len(ordered))
+    cuts = [len(ordered) * number // count for number in range(count + 1)]
+    return [
+        [
+            (work, [block for _, block in pairs])
+            for work, pairs in groupby(ordered[begin:end], key=itemgetter(0))
+        ]
+        for begin, end in pairwise(cuts)
+    ]
 
 
 @dataclass(frozen=True)
@@ -115,13 +137,13 @@ def _own_device(device: str) -> str:
     return device
 
 
-def _map_run(work: SceneWork, run: list[Block], load: Loader, url: str) -> LsmapError | None:
-    """What a worker does: the blocks of a run that are not there yet.
+def _map_task(task: Task, load: Loader, url: str) -> LsmapError | None:
+    """What a worker does: the blocks of a task that are not there yet.
 
     Returns what went wrong, in words: causes that GDAL or torch raised cannot travel.
     """
     try:
-        _map_missing(work, run, load, url)
+        _map_missing(task, load, url)
     except LsmapError as error:
         return type(error)(str(error))
     except (OSError, RasterioError) as error:
@@ -129,23 +151,36 @@ def _map_run(work: SceneWork, run: list[Block], load: Loader, url: str) -> Lsmap
     return None
 
 
-def _map_missing(work: SceneWork, run: list[Block], load: Loader, url: str) -> None:
+def _map_missing(task: Task, load: Loader, url: str) -> None:
     store = open_store(url)
     done = store.names()  # an earlier try may have come half way
     predict = _predictor(load)
-    work = work.sized(predict)
-    for piece in runs([block for block in run if work.part_name(block) not in done]):
-        work.map_run(piece, predict, store)
+    for work, blocks in task:
+        for run in runs([block for block in blocks if work.part_name(block) not in done]):
+            work.sized(predict).map_run(run, predict, store)
 
 
 @lru_cache(maxsize=1)
 def _predictor(load: Loader) -> Predictor:
+    keep_freed_memory()
     return load()
 
 
+def keep_freed_memory() -> None:
+    """Let this process use freed memory again instead of giving it back to the system.
+
+    Dask starts its workers with MALLOC_TRIM_THRESHOLD_, which keeps glibc from adapting to large
+    arrays: every tensor is then new memory, and page faults took a fifth of the network's time.
+    """
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ and platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for option, size in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**26)):
+            library.mallopt(option, size)  # as high as glibc itself goes
+
+
 @contextmanager
-def _client(workers: int | None, address: str | None) -> Iterator[Client]:
-    from distributed import Client, LocalCluster
+def _client(workers: int, address: str | None) -> Iterator[Client]:
+    from distributed import Client
 
     if address:
         try:
@@ -155,9 +190,21 @@ def _client(workers: int | None, address: str | None) -> Iterator[Client]:
         with client:
             yield client
         return
-    threads = max(1, (os.cpu_count() or 1) // (workers or 1))
+    with local_cluster(workers) as cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[LocalCluster]:
+    """`workers` processes of this machine, which share its cores."""
+    import dask
+    from distributed import LocalCluster
+
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    # The profile looks at every thread a hundred times a second, which costs some percent.
     with (
         TemporaryDirectory(prefix="lsmap-") as folder,
+        dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -167,6 +214,5 @@ def _client(workers: int | None, address: str | None) -> Iterator[Client]:
             dashboard_address=":0",
             env={"OMP_NUM_THREADS": str(threads)},
         ) as cluster,
-        Client(cluster) as client,
     ):
-        yield client
+        yield cluster
