@@ -6,7 +6,6 @@ edge are put together; polygons of one scene never are, for they are apart alrea
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import shapely
 from affine import Affine
 
 from landslide_mapper.geo.measure import Measurer, inner_points, wgs84_transformer
+from landslide_mapper.geo.runs import merge
 
 # Of a pixel: so much may be between two polygons that share an edge, because scenes in different
 # CRS, or moved by parts of a pixel, never meet exactly.
@@ -182,21 +182,10 @@ def _grown(polygons: Any, distance: float) -> Any:
 
 def _groups(count: int, pairs: np.ndarray) -> list[np.ndarray]:
     """Items that hang together by `pairs`, each group and the groups in ascending order."""
-    parent = list(range(count))
-
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    for a, b in pairs.tolist():
-        a, b = root(a), root(b)
-        parent[max(a, b)] = min(a, b)
-    members: dict[int, list[int]] = defaultdict(list)
-    for item in range(count):
-        members[root(item)].append(item)
-    return [np.array(members[first]) for first in sorted(members)]
+    first = np.arange(count)  # of its group, for each item
+    merge(first, *pairs.T)
+    order = np.argsort(first, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
 
 
 def _unit_metres(crs: pyproj.CRS | None) -> float | None:
