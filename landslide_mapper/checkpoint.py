@@ -35,8 +35,10 @@ class ModelInfo:
         tile_size: side of the training tiles in pixels.
         gsd: pixel size of the training data in metres, None where unknown.
         threshold: probability from which a pixel counts as landslide.
-        metrics: figures on the validation split at the threshold 0.5 and at `threshold`.
+        metrics: figures on the validation split at 0.5 before `calibration`, and at `threshold`.
         data: what it was trained on, with licences where known.
+        calibration: scale and shift that the logits of training got, so that probabilities are
+            the shares of landslide that validation shows; the weights have it in them.
         epoch: epochs behind these weights.
         created: date, ISO 8601.
         lsmap_version: version that wrote the file.
@@ -51,6 +53,7 @@ class ModelInfo:
     threshold: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     data: str = ""
+    calibration: tuple[float, float] = (1.0, 0.0)
     epoch: int = 0
     created: str = ""
     lsmap_version: str = ""
@@ -96,7 +99,9 @@ class ModelInfo:
                 "update lsmap or train again"
             )
         values["model"] = from_dict(ModelConfig, values["model"], source)
-        values["bands"] = tuple(values["bands"])
+        for name in ("bands", "calibration"):
+            if name in values:
+                values[name] = tuple(values[name])
         values.pop("arch", None)  # for other readers; files older than `model.arch` are MRIFE's
         return cls(**values)
 
@@ -119,7 +124,13 @@ def read_info(path: Path | str) -> ModelInfo:
     return ModelInfo.from_metadata(metadata, str(path))
 
 
-def save_model(model: Network, info: ModelInfo, path: Path, half: bool = False) -> None:
+def save_model(
+    model: Network,
+    info: ModelInfo,
+    path: Path,
+    half: bool = False,
+    calibration: tuple[float, float] = (1.0, 0.0),
+) -> None:
     """Write what prediction needs.
 
     Of MRIFE that is all but the student: the teacher stands for it (section III-D of the paper).
@@ -129,12 +140,15 @@ def save_model(model: Network, info: ModelInfo, path: Path, half: bool = False) 
         info: written into the header.
         path: target; appears whole or not at all.
         half: store float16 (half the size, probabilities change by about 1e-3).
+        calibration: scale and shift to put into the weights; a model from a file has its own.
     """
     import torch
     from safetensors.torch import save
 
+    from landslide_mapper.nn.calibration import Calibration
+
     tensors = {}
-    for name, tensor in model.prediction_state().items():
+    for name, tensor in model.prediction_state(Calibration(*calibration)).items():
         shrink = half and tensor.dtype == torch.float32
         tensors[name] = (tensor.half() if shrink else tensor).cpu().contiguous()
     partial = path.with_name(f".{path.name}.partial")

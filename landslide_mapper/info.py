@@ -406,6 +406,7 @@ def _model(info: ModelInfo, path: Path) -> tuple[Fact, ...]:
         _plain("tile_size", "tile size", info.tile_size, " pixels"),
         _plain("gsd_m", "pixel size", info.gsd, " m"),
         _plain("threshold", "threshold", info.threshold),
+        Fact("calibration", "calibration", list(info.calibration), _calibration(info)),
         Fact("metrics", "validation", metrics, _metrics_text(metrics)),
         Fact("data", "trained on", info.data, info.data or "not said"),
         _plain("epoch", "epoch", info.epoch),
@@ -413,6 +414,11 @@ def _model(info: ModelInfo, path: Path) -> tuple[Fact, ...]:
         Fact("bytes", "file", size, f"{size / 1e6:.1f} MB, written by lsmap {info.lsmap_version}"),
         Fact("card", "card", str(card) if card.is_file() else None, _card_text(card)),
     )
+
+
+def _calibration(info: ModelInfo) -> str:
+    scale, shift = info.calibration
+    return f"logits × {scale:.3f} {'-' if shift < 0 else '+'} {abs(shift):.3f}, in the weights"
 
 
 def _metrics_text(metrics: dict[str, float]) -> str:

@@ -30,6 +30,7 @@ from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.history import plot_curves, write_log
 from landslide_mapper.nn.build import build
+from landslide_mapper.nn.calibration import fit_calibration
 from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram
 from landslide_mapper.nn.network import Losses, Network
 from landslide_mapper.parallel import Process, join_processes
@@ -57,7 +58,8 @@ class TrainReport:
             f"Trained {self.epochs} epochs; best is epoch {best['epoch']:.0f}: validation "
             f"landslide IoU {best['landslide_iou']:.4f}, precision {best['precision']:.4f}, "
             f"recall {best['recall']:.4f}, F1 {best['f1']:.4f} at 0.5; landslide IoU "
-            f"{best['landslide_iou_at_threshold']:.4f} at {best['threshold']:.2f}.\n"
+            f"{best['landslide_iou_at_threshold']:.4f} at the model's threshold, "
+            f"{best['threshold']:.2f} after calibration.\n"
             f"{self.run / BEST}  {self.run / LOG}  {self.run / CURVES}"
         )
 
@@ -160,7 +162,8 @@ def train(
             rows.append(row)
             if process.leads:
                 if improved:
-                    save_model(model, describe(config, datasets, run, row, start), run / BEST)
+                    info = describe(config, datasets, run, row, start)
+                    save_model(model, info, run / BEST, calibration=info.calibration)
                 write_log(rows, run / LOG)
                 plot_curves(rows, run / CURVES)
                 # The state goes last: once it is there, all else of this epoch is there as well.
@@ -293,11 +296,17 @@ def validate(model: Network, loader: Batches, process: Process) -> Tensor:
 
 
 def validation_figures(histogram: Tensor) -> Row:
-    """Metrics at 0.5, the threshold with the highest landslide IoU, and that IoU."""
+    """Metrics at 0.5, the calibration, the threshold with the highest landslide IoU and that IoU.
+
+    The threshold is one of calibrated probabilities, as the model file is calibrated.
+    """
     threshold = best_threshold(histogram)
+    calibration = fit_calibration(histogram)
     return {
         **confusion_at(histogram, 0.5).to_dict(),
-        "threshold": threshold,
+        "calibration_scale": calibration.scale,
+        "calibration_shift": calibration.shift,
+        "threshold": calibration(threshold),
         "landslide_iou_at_threshold": confusion_at(histogram, threshold).landslide_iou,
     }
 
@@ -318,6 +327,7 @@ def describe(
         gsd=sum(sizes) / len(sizes) if sizes else None,
         threshold=row["threshold"],
         metrics={name: round(row[name], 6) for name in names},
+        calibration=(row["calibration_scale"], row["calibration_shift"]),
         data=f"{', '.join(dataset.root.name for dataset in datasets)}; {start}",
         epoch=int(row["epoch"]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

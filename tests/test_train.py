@@ -20,6 +20,7 @@ from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig, fro
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import read_log
+from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.metrics import confusion_at, probability_histogram
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.parallel import Process
@@ -73,13 +74,21 @@ def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
 
     # The metric in the log is the saved model's, counted here with numpy alone.
     tp = fp = fn = 0
+    half = Calibration(*info.calibration)(0.5)
+    certainty, share = [], []
     for tile in load_dataset(dataset).split("val"):
         image, mask = TileDataset([tile])[0, 0]
-        found, labels = predict(image[None].numpy())[0] >= 0.5, mask.numpy()
+        probability, labels = predict(image[None].numpy())[0], mask.numpy()
+        certainty.append(probability[labels != 255])
+        share.append(labels[labels != 255] == 1)
+        found = probability >= half
         tp += int((found & (labels == 1)).sum())
         fp += int((found & (labels == 0)).sum())
         fn += int((~found & (labels == 1)).sum())
     assert tp / max(tp + fp + fn, 1) == pytest.approx(best["landslide_iou"], abs=2e-3)
+    # As many pixels are landslide as the model expects, on validation.
+    assert info.calibration != (1.0, 0.0)
+    assert np.concatenate(certainty).mean() == pytest.approx(np.concatenate(share).mean(), abs=0.01)
 
 
 def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
@@ -223,7 +232,8 @@ def test_two_processes_stay_one_model(arch: str, dataset: Path, tmp_path: Path) 
         image, mask = TileDataset([tile])[0, 0]
         probability = torch.from_numpy(predict(image[None].numpy())[0])
         histogram += probability_histogram(probability, mask)
-    expected = confusion_at(histogram, 0.5).accuracy
+    half = Calibration(*info.calibration)(0.5)
+    expected = confusion_at(histogram, half).accuracy
     assert rows[info.epoch - 1]["accuracy"] == pytest.approx(expected, abs=2e-3)
 
 

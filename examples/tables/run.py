@@ -42,6 +42,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
 from landslide_mapper.history import read_log
+from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
 from landslide_mapper.runs import BEST, CONFIG, LOG, STATE
@@ -49,7 +50,7 @@ from landslide_mapper.runs import BEST, CONFIG, LOG, STATE
 Runner = Callable[[Experiment], Result]
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPER_THRESHOLD = 0.5  # two classes and the likelier one
+PAPER_THRESHOLD = 0.5  # two classes and the likelier one; of the network as it was trained
 
 
 def run_grid(experiments: Sequence[Experiment], runner: Runner, results: Path, work: Path) -> int:
@@ -102,7 +103,8 @@ def run_experiment(
     """
     train(experiment, dataset, run, weights, machine)
     predict, info = load_predictor(run / BEST, machine["device"])
-    found = evaluate_dataset(predict, info, dataset, "test", PAPER_THRESHOLD)
+    threshold = Calibration(*info.calibration)(PAPER_THRESHOLD)
+    found = evaluate_dataset(predict, info, dataset, "test", threshold)
     return describe(experiment, run, found, machine["device"])
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from landslide_mapper.config import ModelConfig
+from landslide_mapper.nn.calibration import UNCHANGED, Calibration
 from landslide_mapper.nn.encoder import Encoder
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,10 +56,12 @@ class Network(nn.Module, ABC):
 
     Attributes:
         config: the settings it was built from.
+        decoder: ends in logits; its last convolution is 1×1, at most an interpolation follows.
         training_parts: names of the children that only training needs; model files do without.
         rests: whether some parameters take no part in some of the epochs.
     """
 
+    decoder: nn.Module
     training_parts: tuple[str, ...] = ()
     rests: bool = False
 
@@ -125,13 +128,19 @@ class Network(nn.Module, ABC):
         """The parts that torch.compile is worth its while for."""
         return [part for name, part in self.named_children() if name != "normalise"]
 
-    def prediction_state(self) -> dict[str, Tensor]:
-        """The tensors that prediction needs, by name."""
-        return {
+    def prediction_state(self, calibration: Calibration = UNCHANGED) -> dict[str, Tensor]:
+        """The tensors that prediction needs, by name, with a calibration of the logits."""
+        state = {
             name: tensor
             for name, tensor in self.state_dict().items()
             if name.split(".")[0] not in self.training_parts
         }
+        layers = self.decoder.named_modules(prefix="decoder")
+        *_, last = (name for name, part in layers if isinstance(part, nn.Conv2d))
+        for name in (f"{last}.weight", f"{last}.bias"):
+            state[name] = state[name] * calibration.scale
+        state[f"{last}.bias"] += calibration.shift
+        return state
 
     def drop_training_parts(self) -> None:
         """Leave out what only training needs; the network can only predict from here on."""

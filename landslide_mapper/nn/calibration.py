@@ -1,0 +1,64 @@
+"""Probabilities that mean what they say: logits scaled and shifted to what validation shows.
+
+Training shows a network as many tiles with landslide as without, and so it says "landslide" too
+often. The order of pixels, and with it every map at its best threshold, stays the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Calibration(NamedTuple):
+    """logit → scale · logit + shift (J. Platt, 1999, Probabilistic outputs for SVMs)."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, probability: float) -> float:
+        """What becomes of a probability, which is above 0 and below 1."""
+        logit = math.log(probability / (1 - probability))
+        return 1 / (1 + math.exp(-self.scale * logit - self.shift))
+
+
+UNCHANGED = Calibration()
+
+
+def fit_calibration(histogram: Tensor) -> Calibration:
+    """The most likely calibration, given pixels by label and probability.
+
+    Args:
+        histogram: (2, BINS), see `landslide_mapper.nn.metrics.probability_histogram`.
+
+    Returns:
+        No change where low probabilities go with landslide: that is no matter of calibration.
+    """
+    background, landslide = histogram.double().cpu()
+    bins = len(landslide)
+    logits = torch.logit((torch.arange(bins, dtype=torch.float64) + 0.5) / bins)
+    # Platt's targets: never quite 0 or 1, so that the fit is finite where classes do not overlap.
+    low, high = 1 / (background.sum() + 2), 1 - 1 / (landslide.sum() + 2)
+    counts = background + landslide
+    target = (low * background + high * landslide) / counts.clamp(min=1)
+    line = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [line], max_iter=200, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        entropy = F.binary_cross_entropy_with_logits(
+            line[0] * logits + line[1], target, counts / counts.sum(), reduction="sum"
+        )
+        entropy.backward()
+        return entropy
+
+    optimizer.step(loss)
+    scale, shift = line.tolist()
+    usable = math.isfinite(scale) and math.isfinite(shift) and scale > 0
+    return Calibration(scale, shift) if usable else UNCHANGED
