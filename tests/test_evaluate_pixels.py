@@ -13,8 +13,8 @@ from landslide_mapper.evaluation.boundary import boundary, boundary_counts, boun
 from landslide_mapper.evaluation.pixels import (
     BINS,
     METRICS,
-    Calibration,
     Curve,
+    Reliability,
     confusion,
     histogram,
     rates,
@@ -83,7 +83,7 @@ def test_a_probability_of_one_is_in_the_last_bin() -> None:
 def test_calibration_by_hand() -> None:
     probability = np.array([0.05, 0.05, 0.05, 0.05, 0.9, 0.9, 0.9], np.float32)
     labels = np.array([0, 0, 0, 1, 1, 1, 255], np.uint8)
-    found = Calibration.of(probability, labels, bins=10)
+    found = Reliability.of(probability, labels, bins=10)
     # A quarter instead of 0.05 on four pixels, all instead of 0.9 on two.
     assert found.error == pytest.approx((4 * 0.2 + 2 * 0.1) / 6, abs=1e-7)
     shown = found.to_dict()
@@ -97,14 +97,14 @@ def test_a_calibrated_forecast_has_almost_no_error() -> None:
     rng = np.random.default_rng(0)
     probability = rng.random((700, 700)).astype(np.float32)
     labels = (rng.random((700, 700)) < probability).astype(np.uint8)
-    assert Calibration.of(probability, labels).error < 0.005
-    assert Calibration.of(probability**3, labels).error > 0.1
+    assert Reliability.of(probability, labels).error < 0.005
+    assert Reliability.of(probability**3, labels).error > 0.1
 
 
 def test_calibration_adds_up() -> None:
     probability, labels = random_pixels(4)
-    halves = [Calibration.of(probability[s], labels[s]) for s in (slice(40), slice(40, None))]
-    whole = Calibration.of(probability, labels)
+    halves = [Reliability.of(probability[s], labels[s]) for s in (slice(40), slice(40, None))]
+    whole = Reliability.of(probability, labels)
     assert (halves[0] + halves[1]).error == pytest.approx(whole.error, abs=1e-12)
 
 

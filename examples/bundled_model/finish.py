@@ -11,6 +11,7 @@ the test splits, beside those of the best single brightness threshold tuned on t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -21,6 +22,8 @@ from landslide_mapper.checkpoint import load_model, read_info, save_model
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.evaluation.model import evaluate_dataset
+from landslide_mapper.evaluation.result import Evaluation
 from landslide_mapper.history import read_log
 from landslide_mapper.nn.metrics import (
     BINS,
@@ -36,19 +39,8 @@ CARD = Path(__file__).with_name("card.md")
 COLUMNS = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "accuracy")
 
 
-def model_histogram(dataset: Dataset, split: str, weights: Path) -> torch.Tensor:
-    """Histogram (2, BINS) of the model's probabilities over the valid pixels of a split."""
-    predict, _ = load_predictor(weights, "auto")
-    tiles = dataset.split(split)
-    histogram = torch.zeros(2, BINS, dtype=torch.int64)
-    for image, mask in (TileDataset(tiles)[0, n] for n in range(len(tiles))):
-        probability = torch.from_numpy(predict(image[None].numpy())[0])
-        histogram += probability_histogram(probability, mask)
-    return histogram
-
-
 def brightness_histogram(dataset: Dataset, split: str) -> torch.Tensor:
-    """The same with brightness, the mean of the bands, in the place of probability."""
+    """Histogram (2, BINS) of the brightness, the mean of the bands, of a split's valid pixels."""
     tiles = dataset.split(split)
     histogram = torch.zeros(2, BINS, dtype=torch.int64)
     for image, mask in (TileDataset(tiles)[0, n] for n in range(len(tiles))):
@@ -71,13 +63,12 @@ def brightness_baseline(dataset: Dataset) -> tuple[str, Confusion]:
     return f"brightness {side} {level:.0f}", confusion_at(tested, threshold)
 
 
-def row(name: str, counts: Confusion) -> str:
+def row(name: str, values: Mapping[str, float]) -> str:
     """A line of a Markdown table."""
-    values = counts.to_dict()
     return f"| {name} | " + " | ".join(f"{values[column]:.4f}" for column in COLUMNS) + " |"
 
 
-def table(datasets: dict[str, Dataset], weights: Path, threshold: float) -> str:
+def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> str:
     """Test figures of the model and of the baseline, as Markdown."""
     lines = [
         "| test split | landslide IoU | precision | recall | F1 | mean IoU | pixel accuracy |",
@@ -85,10 +76,9 @@ def table(datasets: dict[str, Dataset], weights: Path, threshold: float) -> str:
     ]
     for name, dataset in datasets.items():
         tiles = f"{name}, {len(dataset.split('test'))} tiles"
-        counts = confusion_at(model_histogram(dataset, "test", weights), threshold)
-        baseline, baseline_counts = brightness_baseline(dataset)
-        lines.append(row(f"{tiles}: this model", counts))
-        lines.append(row(f"{tiles}: {baseline}", baseline_counts))
+        baseline, counts = brightness_baseline(dataset)
+        lines.append(row(f"{tiles}: this model", found[name].at[0].metrics))
+        lines.append(row(f"{tiles}: {baseline}", counts.to_dict()))
     return "\n".join(lines)
 
 
@@ -106,7 +96,10 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str) -> None:
         info, data="Bijie (Ji et al. 2020), Sichuan (Zeng et al. 2021, CC BY 4.0); see the card"
     )
     save_model(model, info, weights, half=True)
-    figures = table(datasets, weights, info.threshold)
+    predict, info = load_predictor(weights, "auto")
+    found = {name: evaluate_dataset(predict, info, data.root) for name, data in datasets.items()}
+    seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
+    figures = table(datasets, found)
     config, log = read_train_config(run / "config.json"), read_log(run / "log.csv")
     card = CARD.read_text(encoding="utf-8").format(
         name=info.name,
@@ -127,6 +120,12 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str) -> None:
         minutes=np.sum([entry["seconds"] for entry in log]) / 60,
         threshold=info.threshold,
         table=figures,
+        share=sum(tile.landslide_px for tile in seen) / sum(tile.valid_px for tile in seen),
+        scale=info.calibration[0],
+        shift=info.calibration[1],
+        errors=" and ".join(
+            f"{evaluation.calibration.error:.3f} ({name})" for name, evaluation in found.items()
+        ),
         val_iou=info.metrics["landslide_iou"],
         val_best=info.metrics["landslide_iou_at_threshold"],
     )

@@ -12,7 +12,7 @@ from landslide_mapper.data.manifest import Dataset, Tile, load_dataset
 from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
-from landslide_mapper.evaluation.pixels import BINS, Calibration, Curve, confusion, histogram
+from landslide_mapper.evaluation.pixels import BINS, Curve, Reliability, confusion, histogram
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
 from landslide_mapper.evaluation.tiles import Answer, Ground, Predict, answers, survey
 from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
@@ -57,10 +57,10 @@ def evaluate_dataset(
     tiles = dataset.split(split)
     ground = survey(dataset, tiles)
     scorers = [_Scorer(value, origin) for value, origin in chosen]
-    counted, calibration = np.zeros((2, BINS), np.int64), Calibration.of(np.empty(0), np.empty(0))
+    counted, calibration = np.zeros((2, BINS), np.int64), Reliability.of(np.empty(0), np.empty(0))
     for answer in answers(predict, tiles, split):
         counted += histogram(answer.probability, answer.labels)
-        calibration += Calibration.of(answer.probability, answer.labels)
+        calibration += Reliability.of(answer.probability, answer.labels)
         for scorer in scorers:
             scorer.add(answer, ground)
     return Evaluation(

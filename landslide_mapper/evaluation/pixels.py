@@ -92,7 +92,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """Whether a pixel with landslide probability p is a landslide in p of the cases.
 
     One entry per bin of equal width in p, 0..1; `+` accumulates.
@@ -105,7 +105,7 @@ class Calibration:
     @classmethod
     def of(
         cls, probability: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
-    ) -> Calibration:
+    ) -> Reliability:
         """Count the valid pixels of one array."""
         seen = labels != IGNORE
         p = probability[seen].astype(np.float64)
@@ -117,9 +117,9 @@ class Calibration:
             np.bincount(index, weights=p, minlength=bins),
         )
 
-    def __add__(self, other: Calibration) -> Calibration:
+    def __add__(self, other: Reliability) -> Reliability:
         """Counts of both."""
-        return Calibration(
+        return Reliability(
             self.pixels + other.pixels,
             self.landslides + other.landslides,
             self.total + other.total,

@@ -17,7 +17,7 @@ from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame
 
 MAX_WIDTH = 5632  # pixels; windows that reach over a cut are predicted on both sides of it
-MAX_PIXELS = 2**23
+MAX_PIXELS = 5 * 2**20
 SHARES = 4  # several bands are a multiple of it, so that two or four workers get as many
 
 
