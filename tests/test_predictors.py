@@ -145,8 +145,10 @@ def test_the_batch_fits_into_half_of_the_memory(free: int, tile: int) -> None:
 
 @given(st.integers(1, 10_000))
 def test_batches_are_filled_up_to_few_sizes(count: int) -> None:
-    assert count <= padded(count) <= max(count, count * 3 / 2)
+    assert count <= padded(count) <= count * 9 / 8
+    assert count > 16 or padded(count) == count
     assert padded(padded(count)) == padded(count)
+    assert len({padded(number) for number in range(1, 65)}) == 32
 
 
 class Recorded:

@@ -61,6 +61,10 @@ class CudaPredictor:
         if waiting:
             yield waiting.receive()
 
+    def captured(self, shape: tuple[int, ...]) -> torch.cuda.CUDAGraph:
+        """The graph that answers batches of this shape, which must have been predicted before."""
+        return self._lanes[shape].graph
+
     def _send(self, images: np.ndarray, turn: int) -> _Sent:
         """Start the work on a batch and return at once."""
         if len(images) == 0:
@@ -161,10 +165,10 @@ def _slot(images: Tensor, output: Tensor) -> _Slot:
 
 
 def padded(count: int) -> int:
-    """Windows that a batch of `count` is filled up to: 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, …
+    """Windows that a batch of `count` is filled up to: 1 … 16, 18 … 32, 36 … 64, 72 …
 
-    So few different sizes that few graphs are captured, so many that at most a third of the
-    work is for nothing.
+    So few different sizes that few graphs are captured, so many that at most a ninth of the work
+    is for nothing. The windows of whole rows make batches of one size throughout a scene.
     """
-    power = 1 << (count - 1).bit_length()
-    return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
+    step = max(1, (1 << (count - 1).bit_length()) // 16)
+    return -(-count // step) * step
