@@ -39,7 +39,7 @@ def run(
 ) -> np.ndarray:
     """Blend what `frame` needs of a uint8 image (h, w); checks that the strips fit together."""
 
-    def read(row: int, col: int, data: np.ndarray, seen: np.ndarray) -> Future[None]:
+    def read(row: int, col: int, data: np.ndarray, seen: np.ndarray) -> list[Future[None]]:
         data[:], seen[:] = 0, False
         part = np.s_[row : row + seen.shape[0], col : col + seen.shape[1]]
         height, width = image[part].shape
@@ -47,7 +47,7 @@ def run(
         seen[:height, :width] = valid[part]
         future: Future[None] = Future()
         future.set_result(None)
-        return future
+        return [future]
 
     frame = frame or Frame.whole(*image.shape)
     span = grid.span(frame).whole_batches(grid, batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice, pairwise
 
@@ -24,7 +24,7 @@ AHEAD = 1  # rows of windows that are being read while one is predicted
 MAX_THREADS = 4
 
 # (row, col, uint8 (B, h, w) and bool (h, w) to be filled)
-Read = Callable[[int, int, np.ndarray, np.ndarray], "Future[None]"]
+Read = Callable[[int, int, np.ndarray, np.ndarray], "Sequence[Future[None]]"]
 
 
 def scene_rows(
@@ -52,10 +52,10 @@ def window_rows(read: Read, bands: int, grid: WindowGrid, span: Span) -> Iterato
     """Rows of windows one after the other; pixel rows that two of them share are read once.
 
     `read` (row, col, data, valid) starts to fill the arrays with the pixels from there on, and
-    returns at once.
+    returns at once what is to be waited for.
     """
     tile, left, width = grid.tile, span.left(grid), span.width(grid)
-    waiting: deque[tuple[WindowRow, Future[None]]] = deque()
+    waiting: deque[tuple[WindowRow, Sequence[Future[None]]]] = deque()
 
     def start(index: int) -> None:
         data = np.empty((bands, tile, width), dtype=np.uint8)
@@ -72,7 +72,8 @@ def window_rows(read: Read, bands: int, grid: WindowGrid, span: Span) -> Iterato
         for index in islice(ahead, 1):
             start(index)
         row, new = waiting.popleft()
-        new.result()
+        for piece in new:
+            piece.result()
         if waiting:
             following = waiting[0][0]
             known = max(0, grid.rows[row.index] + tile - grid.rows[following.index])
@@ -83,16 +84,15 @@ def window_rows(read: Read, bands: int, grid: WindowGrid, span: Span) -> Iterato
 
 
 class _Readers:
-    """Threads that read pieces of a scene and one that puts them together."""
+    """Threads that read pieces of a scene."""
 
     def __init__(self, scene: Scene, radiometry: Radiometry, threads: int) -> None:
         self._scene = scene
         self._radiometry = radiometry
         self._handles: list[SceneReader | None] = [None] * threads
         self._pools = [ThreadPoolExecutor(1, "lsmap-reader") for _ in range(threads)]
-        self._joiner = ThreadPoolExecutor(1, "lsmap-reader")
 
-    def read(self, row: int, col: int, data: np.ndarray, valid: np.ndarray) -> Future[None]:
+    def read(self, row: int, col: int, data: np.ndarray, valid: np.ndarray) -> list[Future[None]]:
         """Start to fill `data` (B, h, w) and `valid` (h, w) with the pixels from there on."""
         count, right = len(self._pools), col + valid.shape[1]
         # Cut at multiples of PIECE of the scene: each thread keeps to its columns.
@@ -105,12 +105,7 @@ class _Readers:
             number = start // PIECE % count
             place = (data[:, :, part], valid[:, part])
             jobs.append(self._pools[number].submit(self._piece, number, row, start, *place))
-
-        def together() -> None:
-            for job in jobs:
-                job.result()
-
-        return self._joiner.submit(together)
+        return jobs
 
     def _piece(self, number: int, row: int, col: int, data: np.ndarray, valid: np.ndarray) -> None:
         reader = self._handles[number]
@@ -122,7 +117,7 @@ class _Readers:
 
     def close(self) -> None:
         """End the threads, then close their handles."""
-        for pool in (*self._pools, self._joiner):
+        for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
         for handle in self._handles:
             if handle is not None:
