@@ -83,7 +83,7 @@ def detect(config: DetectConfig) -> DetectReport:
     """
     path, why = find_model(config.model)
     info = read_info(path)
-    note(f"model {info.name} ({why}: {path}), threshold {config.threshold_of(info):g}")
+    note(f"model {info.name} ({why}: {path}), threshold {config.threshold_of(info):.3g}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return _run(config, _Model(info, digest, partial(_load, path, config.device), path))
 
@@ -161,7 +161,9 @@ def _description(config: DetectConfig, model: _Model, works: Sequence[SceneWork]
     chosen = {name: value for name, value in asdict(config).items() if name not in FREE}
     options = {f"--{name.replace('_', '-')}": repr(value) for name, value in chosen.items()}
     scenes = {f"{work.scene.path} ({work.number + 1})": identify(work) for work in works}
-    return {"lsmap's version": __version__, "the model": model.identity} | scenes | options
+    cuts = [[work.layout.rows, work.layout.cols] for work in works]
+    own = {"lsmap's version": __version__, "the model": model.identity, "the size of blocks": cuts}
+    return own | scenes | options
 
 
 def _map(config: DetectConfig, model: _Model, works: Sequence[SceneWork], space: Workspace) -> None:

@@ -148,9 +148,13 @@ def test_finished_parts_are_not_predicted_again(
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["option", "scene", "model"])
+@pytest.mark.parametrize("change", ["option", "scene", "model", "blocks"])
 def test_anything_different_starts_afresh_and_says_so(
-    scene: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+    scene: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
 ) -> None:
     folder, slow = tmp_path / "out", Slow(tmp_path / "log", 0, stop_after=60)
     with pytest.raises(KeyboardInterrupt):
@@ -162,6 +166,10 @@ def test_anything_different_starts_afresh_and_says_so(
         with rasterio.open(scene, "r+") as raster:
             raster.write(np.full((3, 50, 50), 200, np.uint8), window=((0, 50), (0, 50)))
         said = "scene.tif (1) changed"
+    elif change == "blocks":  # of another version that has kept its number
+        larger = partial(Layout, max_width=250, max_pixels=250 * 200)
+        monkeypatch.setattr(detect_module, "Layout", larger)
+        said = "the size of blocks changed"
     else:
         info, said = model_info(threshold=0.6), "the model changed"
     detect_with(config(scene, folder, **options), Slow(tmp_path / "log", 0), info)
