@@ -14,14 +14,13 @@ import click
 
 from landslide_mapper import __version__
 from landslide_mapper.cli_options import (
-    bands,
     detect_area,
     detect_machine,
     detect_outputs,
     detect_rules,
     evaluate_settings,
     explain_outputs,
-    negatives,
+    prepare_settings,
     train_settings,
 )
 from landslide_mapper.errors import LsmapError
@@ -80,72 +79,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, metavar="SCENE... LABELS")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("dataset"),
-    show_default=True,
-    help="Folder of the data set; it appears when it is complete.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace the data set that is there.")
-@click.option("--layer", help="Layer of LABELS, when it has several.")
-@click.option("--where", help="SQL condition for the landslides, e.g. \"type = 'slide'\".")
-@click.option("--ignore-where", help="SQL condition for polygons that are neither yes nor no.")
-@click.option("--aoi", type=str, help="Polygons (any format); what is outside is ignored.")
-@click.option("--labels-crs", help="CRS of LABELS when the file does not know it, e.g. EPSG:4326.")
-@click.option("--bands", callback=bands, help="Bands to use, from 1.  [default: first three]")
-@click.option("--tile-size", type=int, default=512, show_default=True, help="Pixels a side.")
-@click.option("--stride", type=int, help="Pixels from window to window.  [default: tile size]")
-@click.option(
-    "--sampling",
-    type=click.Choice(["grid", "centered"]),
-    default="grid",
-    show_default=True,
-    help="Windows of a grid, or a crop around each landslide (large ones scaled to fit).",
-)
-@click.option(
-    "--negatives",
-    callback=negatives,
-    help="Tiles without landslide per tile with, or 'all'.  [default: 0.33; all with --pairs]",
-)
-@click.option(
-    "--stretch",
-    type=click.Choice(["equalize", "percentile", "none"]),
-    default="equalize",
-    show_default=True,
-    help="From pixel values to 1..255, one rule for a whole scene; detect does the same.",
-)
-@click.option(
-    "--pairs",
-    nargs=2,
-    multiple=True,
-    metavar="IMAGES MASKS",
-    type=click.Path(path_type=Path),
-    help="Two folders instead of SCENE... LABELS: PNG, JPEG, TIFF or HDF5, paired by name.",
-)
-@click.option(
-    "--pairs-fit",
-    type=click.Choice(["scale", "crop"]),
-    default="scale",
-    show_default=True,
-    help="Images larger than a tile are scaled down or cut up; smaller ones get a margin.",
-)
-@click.option(
-    "--missing-mask",
-    type=click.Choice(["error", "background"]),
-    default="error",
-    show_default=True,
-    help="Images of --pairs without a mask: stop, or take them as free of landslides.",
-)
-@click.option("--gsd", type=float, help="Pixel size in metres of images that do not know it.")
-@click.option(
-    "--split-file",
-    type=click.Path(path_type=Path),
-    help="CSV with the scene or image in its first column and train, val or test in 'split'.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of split and draw.")
-@click.option("--workers", type=int, help="Threads.  [default: one per processor]")
+@prepare_settings
 def prepare(
     paths: tuple[str, ...],
     pairs: tuple[tuple[Path, Path], ...],

@@ -17,7 +17,7 @@ from landslide_mapper.config import (
 )
 
 
-def bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
     """Band numbers out of text such as 4,3,2."""
     if value is None:
         return None
@@ -27,7 +27,7 @@ def bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> An
         raise click.BadParameter("give band numbers with commas between, e.g. 1,2,3") from None
 
 
-def negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+def _negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
     """A number, "all", or None when the option was not given."""
     if value is None or value == "all":
         return value
@@ -63,7 +63,7 @@ def _gsd(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any
         raise click.BadParameter("give model, native, or metres such as 0.5") from None
 
 
-def together(*options: Any) -> Any:
+def _together(*options: Any) -> Any:
     """One decorator out of several options, which are shown in this order."""
 
     def decorate(command: Any) -> Any:
@@ -74,7 +74,78 @@ def together(*options: Any) -> Any:
     return decorate
 
 
-detect_outputs = together(
+prepare_settings = _together(
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=Path("dataset"),
+        show_default=True,
+        help="Folder of the data set; it appears when it is complete.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace the data set that is there."),
+    click.option("--layer", help="Layer of LABELS, when it has several."),
+    click.option("--where", help="SQL condition for the landslides, e.g. \"type = 'slide'\"."),
+    click.option("--ignore-where", help="SQL condition for polygons that are neither yes nor no."),
+    click.option("--aoi", type=str, help="Polygons (any format); what is outside is ignored."),
+    click.option(
+        "--labels-crs", help="CRS of LABELS when the file does not know it, e.g. EPSG:4326."
+    ),
+    click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: first three]"),
+    click.option("--tile-size", type=int, default=512, show_default=True, help="Pixels a side."),
+    click.option("--stride", type=int, help="Pixels from window to window.  [default: tile size]"),
+    click.option(
+        "--sampling",
+        type=click.Choice(["grid", "centered"]),
+        default="grid",
+        show_default=True,
+        help="Windows of a grid, or a crop around each landslide (large ones scaled to fit).",
+    ),
+    click.option(
+        "--negatives",
+        callback=_negatives,
+        help="Tiles without landslide per tile with, or 'all'.  [default: 0.33; all with --pairs]",
+    ),
+    click.option(
+        "--stretch",
+        type=click.Choice(["equalize", "percentile", "none"]),
+        default="equalize",
+        show_default=True,
+        help="From pixel values to 1..255, one rule for a whole scene; detect does the same.",
+    ),
+    click.option(
+        "--pairs",
+        nargs=2,
+        multiple=True,
+        metavar="IMAGES MASKS",
+        type=click.Path(path_type=Path),
+        help="Two folders instead of SCENE... LABELS: PNG, JPEG, TIFF or HDF5, paired by name.",
+    ),
+    click.option(
+        "--pairs-fit",
+        type=click.Choice(["scale", "crop"]),
+        default="scale",
+        show_default=True,
+        help="Images larger than a tile are scaled down or cut up; smaller ones get a margin.",
+    ),
+    click.option(
+        "--missing-mask",
+        type=click.Choice(["error", "background"]),
+        default="error",
+        show_default=True,
+        help="Images of --pairs without a mask: stop, or take them as free of landslides.",
+    ),
+    click.option("--gsd", type=float, help="Pixel size in metres of images that do not know it."),
+    click.option(
+        "--split-file",
+        type=click.Path(path_type=Path),
+        help="CSV with the scene or image in its first column and train, val or test in 'split'.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of split and draw."),
+    click.option("--workers", type=int, help="Threads.  [default: one per processor]"),
+)
+
+detect_outputs = _together(
     click.option(
         "-o",
         "--output",
@@ -103,7 +174,7 @@ detect_outputs = together(
     ),
 )
 
-detect_rules = together(
+detect_rules = _together(
     click.option("--threshold", type=float, help="Landslide from here on.  [default: the model's]"),
     click.option("--overlap", type=int, help="Pixels windows share.  [default: a quarter window]"),
     click.option(
@@ -128,7 +199,7 @@ detect_rules = together(
     click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times slower."),
 )
 
-detect_area = together(
+detect_area = _together(
     click.option(
         "--bbox",
         callback=_numbers,
@@ -149,10 +220,10 @@ detect_area = together(
         metavar="NAME[,NAME...]",
         help="Assets of STAC items.  [default: visual, else the only raster, else red,green,blue]",
     ),
-    click.option("--bands", callback=bands, help="Bands to use, from 1.  [default: the model's]"),
+    click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: the model's]"),
 )
 
-detect_machine = together(
+detect_machine = _together(
     click.option(
         "--batch-size", type=int, help="Windows at once.  [default: as the device likes it]"
     ),
@@ -168,7 +239,7 @@ detect_machine = together(
 )
 
 
-evaluate_settings = together(
+evaluate_settings = _together(
     click.option(
         "-o",
         "--output",
@@ -195,7 +266,7 @@ evaluate_settings = together(
 )
 
 
-explain_outputs = together(
+explain_outputs = _together(
     click.option(
         "-o",
         "--output",
@@ -218,7 +289,7 @@ def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
     return click.option(*names, type=kind, default=None, help=f"{text}  [default: {default}]")
 
 
-train_settings = together(
+train_settings = _together(
     _setting("--epochs", kind=int, text="Passes over the training tiles.", default=100),
     _setting("--batch-size", kind=int, text="Tiles per step and process, even.", default=4),
     _setting("--lr", kind=float, text="Learning rate of SGD.", default=0.007),
