@@ -16,11 +16,13 @@ Row = Mapping[str, float]
 def write_log(rows: Sequence[Row], path: Path) -> None:
     """Write one line per epoch; the file is replaced whole, so it never holds an epoch twice.
 
-    What is not a number, the loss of a part that rested in an epoch, is left blank.
+    What is not a number, the loss of a part that rested in an epoch, is left blank, and so is what
+    an earlier version, whose run is gone on with, did not measure.
     """
+    names = list(dict.fromkeys(name for row in rows for name in row))
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=names, restval="")
         writer.writeheader()
         writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
     os.replace(partial, path)

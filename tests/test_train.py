@@ -19,7 +19,7 @@ from landslide_mapper.cli import main
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig, from_dict
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.history import read_log
+from landslide_mapper.history import read_log, write_log
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.metrics import confusion_at, probability_histogram
 from landslide_mapper.nn.mrife import MRIFE
@@ -89,6 +89,16 @@ def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
     # As many pixels are landslide as the model expects, on validation.
     assert info.calibration != (1.0, 0.0)
     assert np.concatenate(certainty).mean() == pytest.approx(np.concatenate(share).mean(), abs=0.01)
+
+
+def test_a_log_may_gain_columns(tmp_path: Path) -> None:
+    write_log(
+        [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.4, "more": 3.0}], tmp_path / "l"
+    )
+    first, second = read_log(tmp_path / "l")
+    assert np.isnan(first.pop("more"))
+    assert first == {"epoch": 1.0, "loss": 0.5}
+    assert second == {"epoch": 2.0, "loss": 0.4, "more": 3.0}
 
 
 def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
