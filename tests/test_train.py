@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from learning import learn_by_heart
 
 from landslide_mapper.cli import main
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig, from_dict
@@ -258,23 +259,8 @@ def test_the_network_can_learn_four_real_tiles(dataset: Path) -> None:
         backbone="resnet18", last_layer=3, aspp_channels=64, ema=0.9, dropout=0.0, mask_ratio=0.2
     )
     model = MRIFE(small).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, 0.02, 0.9)
     generator = torch.Generator().manual_seed(0)
-    iou = 0.0
-    for step in range(1, 401):
-        optimizer.zero_grad()
-        model(images, labels, generator).total.backward()
-        optimizer.step()
-        model.after_step()
-        if step % 50 == 0:
-            model.eval()
-            with torch.inference_mode():
-                probabilities = torch.sigmoid(model(images))
-            iou = confusion_at(probability_histogram(probabilities, labels), 0.5).landslide_iou
-            model.train()
-            if iou > 0.9:
-                break
+    iou = learn_by_heart(model, images, labels, lambda _: generator, range(50, 401, 50))
     assert iou > 0.9
 
 

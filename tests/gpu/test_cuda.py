@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learning import training_step
 
 from landslide_mapper.checkpoint import ModelInfo, bundled_model, save_model
 from landslide_mapper.config import ARCHITECTURES, ModelConfig
@@ -40,12 +41,7 @@ def test_bf16_steps_learn() -> None:
     generator = torch.Generator("cuda").manual_seed(0)
     entropies = []
     for _ in range(30):
-        with torch.autocast("cuda", torch.bfloat16):
-            losses = model(images, labels, generator)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        optimizer.step()
-        model.after_step()
+        losses = training_step(model, optimizer, images, labels, generator)
         assert torch.isfinite(losses.total)
         entropies.append(losses.parts["cross_entropy"].item())
     assert entropies[-1] < 0.5 * entropies[0]
@@ -62,20 +58,12 @@ def test_a_training_step_never_waits(arch: str) -> None:
     images, labels = batch(4, 256)
     generator = torch.Generator("cuda").manual_seed(0)
 
-    def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            losses = network(images, labels, generator)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        optimizer.step()
-        network.after_step()
-
-    for epoch in (0, 1):
+    for epoch in (0, 1):  # in each, libraries may ask for something once
         network.begin_epoch(epoch)
-        step()  # libraries may ask for something once
+        training_step(network, optimizer, images, labels, generator)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            step()
+            training_step(network, optimizer, images, labels, generator)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
