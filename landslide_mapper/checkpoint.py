@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with JSON metadata, backbone starts, and where models are found."""
+"""Models on disk: safetensors with JSON metadata, and where models are found."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from landslide_mapper.config import ModelConfig, from_dict, to_dict
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError
 
 if TYPE_CHECKING:
     import torch
@@ -240,88 +240,3 @@ def bundled_model() -> Path:
         if found:
             return found[0]
     raise LsmapError("no model is bundled with this installation: give --model FILE")
-
-
-def start_backbones(model: Network, weights: str) -> str:
-    """Give the encoders their start.
-
-    Args:
-        model: the network, freshly made.
-        weights: ``imagenet`` (torchvision's, downloaded once), ``none`` (random), or a
-            safetensors file with torchvision's names; stages missing there start at random.
-
-    Returns:
-        One line that says what was loaded, for the log and the model's header.
-
-    Raises:
-        LsmapError: no network and no cached download, no such file, or nothing in it that fits.
-    """
-    if weights == "none":
-        model.begin()
-        return "random start"
-    backbone = model.config.backbone
-    state = _imagenet(backbone) if weights == "imagenet" else _read_backbone(Path(weights))
-    said = (
-        f"{backbone} from {'torchvision ImageNet' if weights == 'imagenet' else Path(weights).name}"
-    )
-    return said + _load_backbone(model, state, weights)
-
-
-def _load_backbone(model: Network, state: dict[str, torch.Tensor], source: str) -> str:
-    from landslide_mapper.nn.encoder import inflate_stem
-
-    own = model.trained_encoders()[0].backbone.state_dict()
-    said = ""
-    if "conv1.weight" in state and model.config.band_count != 3:
-        state = state | {
-            "conv1.weight": inflate_stem(state["conv1.weight"], model.config.band_count)
-        }
-        said = f", stem inflated from 3 to {model.config.band_count} bands"
-    fitting = {name: value for name, value in state.items() if name in own}
-    if not fitting:
-        raise LsmapError(f"weights {source}: no tensor has a name of {model.config.backbone}")
-    wrong = [name for name, value in fitting.items() if value.shape != own[name].shape]
-    if wrong:
-        raise LsmapError(
-            f"weights {source}: {wrong[0]} is {tuple(fitting[wrong[0]].shape)}, "
-            f"{model.config.backbone} wants {tuple(own[wrong[0]].shape)}: is --backbone right?"
-        )
-    missing = sorted(
-        {name.split(".")[0] for name in own if name not in fitting and "num_batches" not in name}
-    )
-    if missing:
-        note(f"weights {source}: {', '.join(missing)} not in the file, started at random")
-        said += f", random {', '.join(missing)}"
-    for encoder in model.trained_encoders():
-        encoder.backbone.load_state_dict(fitting, strict=False)
-    model.begin()
-    return said
-
-
-def _imagenet(backbone: str) -> dict[str, torch.Tensor]:
-    from urllib.error import URLError
-
-    from torchvision.models import get_model_weights
-
-    try:
-        state: Any = get_model_weights(backbone)["IMAGENET1K_V1"].get_state_dict(
-            progress=False, check_hash=True
-        )
-    except (URLError, OSError, RuntimeError) as error:
-        raise LsmapError(
-            f"ImageNet weights of {backbone} could not be downloaded ({error}): give "
-            "--weights FILE.safetensors with torchvision's names, or --weights none"
-        ) from error
-    return dict(state)
-
-
-def _read_backbone(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise LsmapError(f"weights {path} do not exist: give imagenet, none or a safetensors file")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise LsmapError(f"weights {path} are not a safetensors file: {error}") from error

@@ -23,6 +23,7 @@ from landslide_mapper.cli_options import (
     prepare_settings,
     train_settings,
 )
+from landslide_mapper.config import RECIPES
 from landslide_mapper.errors import LsmapError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -134,6 +135,11 @@ def prepare(
     help="Read the settings of an earlier run's config.json; options given here override it.",
 )
 @click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    help="Defaults: the paper's, or those that were best on validation.  [default: paper]",
+)
+@click.option(
     "--resume",
     is_flag=True,
     help="Go on with the run of -o (else the last one) after its last finished epoch.",
@@ -144,6 +150,7 @@ def train_command(
     datasets: tuple[str, ...],
     run: Path | None,
     config_file: Path | None,
+    recipe: str | None,
     resume: bool,
     tensorboard: bool,
     **settings: Any,
@@ -151,10 +158,12 @@ def train_command(
     """Train a network on the tiles of DATASET (default: ./dataset).
 
     The defaults are MRIFE with the paper's settings. Several datasets are trained on together.
+    With few labels, or without a GPU, go on from a trained model: --weights bundled.
 
     \b
     Examples:
       lsmap train
+      lsmap train dataset --weights bundled --recipe best --epochs 5
       lsmap train dataset --backbone resnet18 --epochs 20 --device cpu
       lsmap train dataset --arch deeplabv3plus
       lsmap train dataset --no-sfce
@@ -164,7 +173,7 @@ def train_command(
     from landslide_mapper.runs import plan_run
     from landslide_mapper.train import train
 
-    run, config = plan_run(run, config_file, resume, datasets, settings)
+    run, config = plan_run(run, config_file, recipe, resume, datasets, settings)
     report = train(config, run, resume, tensorboard)
     if report.leads:
         click.echo(report.summary())

@@ -13,6 +13,7 @@ from landslide_mapper.config import (
     FUSED_VIEWS,
     FUSIONS,
     MASK_BLOCKS,
+    OPTIMIZERS,
     SCHEDULES,
 )
 
@@ -292,15 +293,18 @@ def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
 train_settings = _together(
     _setting("--epochs", kind=int, text="Passes over the training tiles.", default=100),
     _setting("--batch-size", kind=int, text="Tiles per step and process, even.", default=4),
-    _setting("--lr", kind=float, text="Learning rate of SGD.", default=0.007),
-    _setting("--momentum", kind=float, text="Momentum of SGD.", default=0.9),
-    _setting("--weight-decay", kind=float, text="Weight decay of SGD.", default=0.0005),
+    _setting("--optimizer", kind=click.Choice(OPTIMIZERS), text="Optimiser.", default="sgd"),
+    _setting("--lr", kind=float, text="Learning rate.", default=0.007),
+    _setting("--momentum", kind=float, text="Momentum (β1 of AdamW).", default=0.9),
+    _setting("--weight-decay", kind=float, text="Weight decay.", default=0.0005),
     _setting(
         "--schedule",
         kind=click.Choice(SCHEDULES),
         text="Learning rate over the run.",
         default="constant",
     ),
+    _setting("--warmup", kind=float, text="Epochs until the full learning rate.", default=0),
+    _setting("--zoom", kind=float, text="Tiles are zoomed by up to this factor.", default=1),
     _setting("--workers", kind=int, text="Processes that read tiles.", default=4),
     _setting("--device", kind=str, text="auto, cpu, cuda or cuda:N.", default="auto"),
     _setting("--seed", kind=int, text="Seed of all random numbers.", default=0),
@@ -314,7 +318,8 @@ train_settings = _together(
     _setting(
         "--weights",
         kind=str,
-        text="Start of the backbones: imagenet, none or a safetensors file.",
+        text="Start: imagenet, none, a safetensors file of a backbone; or a model to go on from, "
+        "network and all: its file, its run, or bundled.",
         default="imagenet",
     ),
     _setting(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -20,7 +21,22 @@ FUSIONS = ("add", "concat")
 FUSED_VIEWS = ("whole", "masked")
 MASK_BLOCKS = ("edge", "interior", "all")
 BLOCK_SIZES = (8, 16)
+OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "poly")
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "best": {
+        "optimizer": "adamw",
+        "lr": 5e-4,
+        "weight_decay": 0.01,
+        "schedule": "poly",
+        "warmup": 0.2,
+        "zoom": 1.5,
+        "sfce": False,
+    },
+}
+"""Settings that go together; ``best`` won on validation, see examples/recipe/README.md."""
 
 _OF_MRIFE = ("fusion", "fused_view", "mfm", "sfce", "distillation", "mask_blocks", "ema", "alpha")
 _OF_CONTRAST = ("block_size", "mask_ratio", "temperature", "beta")
@@ -120,10 +136,15 @@ class TrainConfig:
 
     Attributes:
         datasets: dataset folders of ``lsmap prepare``; more than one is trained on together.
-        weights: start of the backbones: ``imagenet``, ``none`` or a safetensors file.
+        weights: start of the network, see `landslide_mapper.start.start_network`.
         batch_size: tiles per step and process; even, because landslides come in pairs.
-        lr: learning rate of SGD at the first step.
+        optimizer: ``sgd`` (the paper's) or ``adamw`` (Loshchilov and Hutter 2019).
+        lr: learning rate at the first step, or after the warm-up.
+        momentum: of SGD; β1 of AdamW.
+        weight_decay: of either optimizer; AdamW wants a larger one.
         schedule: ``constant`` (the paper's) or ``poly``, lr·(1 − step/steps)^0.9.
+        warmup: epochs in which the learning rate rises from 0.
+        zoom: tiles are zoomed by a random factor between 1 / zoom and zoom; 1 leaves them alone.
         workers: processes that read tiles.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compile: compile the network with torch.compile.
@@ -134,10 +155,13 @@ class TrainConfig:
     weights: str = "imagenet"
     epochs: int = 100
     batch_size: int = 4
+    optimizer: str = "sgd"
     lr: float = 0.007
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "constant"
+    warmup: float = 0.0
+    zoom: float = 1.0
     workers: int = 4
     seed: int = 0
     device: str = "auto"
@@ -150,12 +174,15 @@ class TrainConfig:
         Raises:
             LsmapError: names the field, its value and the allowed ones.
         """
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _between("epochs", self.epochs, 1, 1_000_000)
         _between("batch_size", self.batch_size, 2, 65536)
         _between("lr", self.lr, 1e-9, 1e3)
         _between("momentum", self.momentum, 0.0, 1.0)
         _between("weight_decay", self.weight_decay, 0.0, 10.0)
+        _between("warmup", self.warmup, 0.0, float(self.epochs))
+        _between("zoom", self.zoom, 1.0, 2.0)
         _between("workers", self.workers, 0, 1024)
         if self.batch_size % 2:
             raise LsmapError(
@@ -238,7 +265,12 @@ def read_train_config(path: Path) -> TrainConfig:
     return from_dict(TrainConfig, values, str(path))
 
 
-def override(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
+def recipe_settings(recipe: str, arch: str) -> dict[str, Any]:
+    """What a recipe changes in the defaults, less what the architecture has no use for."""
+    return {n: value for n, value in RECIPES[recipe].items() if n not in UNUSED[arch]}
+
+
+def override(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
     """The configuration with some settings changed; names of `ModelConfig` reach the network.
 
     Args:

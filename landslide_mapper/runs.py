@@ -7,8 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from landslide_mapper.config import TrainConfig, override, read_train_config, to_dict
+from landslide_mapper.config import (
+    TrainConfig,
+    override,
+    read_train_config,
+    recipe_settings,
+    to_dict,
+)
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.start import with_model_of
 
 RUNS = Path("runs")
 STATE = "last.pt"
@@ -24,6 +31,7 @@ CHANGEABLE = {"epochs", "workers", "device"}
 def plan_run(
     run: Path | None,
     config_file: Path | None,
+    recipe: str | None,
     resume: bool,
     datasets: tuple[str, ...],
     settings: dict[str, Any],
@@ -33,6 +41,7 @@ def plan_run(
     Args:
         run: folder of the run, or None for a new one (resuming: the last one).
         config_file: settings to start from, or None for the defaults.
+        recipe: one of `landslide_mapper.config.RECIPES`, or None for the defaults.
         resume: go on with a run, with that run's own settings.
         datasets: dataset folders, or none for the configured ones.
         settings: changes by name; None leaves a setting as it is.
@@ -44,10 +53,17 @@ def plan_run(
     if datasets:
         given["datasets"] = datasets
     if not resume:
+        if config_file and recipe:
+            raise LsmapError("--config has all settings, so --recipe goes without it")
         config = read_train_config(config_file) if config_file else TrainConfig()
-        config = override(config, given)
+        config = with_model_of(given.get("weights", config.weights), config)
+        chosen = recipe_settings(recipe or "paper", given.get("arch", config.model.arch))
+        config = override(config, chosen | given)
         return run or _new_run(config), config
-    other = sorted(set(given) - CHANGEABLE) + (["config"] if config_file else [])
+    other = [
+        *sorted(set(given) - CHANGEABLE),
+        *(name for name, value in (("config", config_file), ("recipe", recipe)) if value),
+    ]
     if other:
         raise LsmapError(
             f"a resumed run keeps its settings: leave {', '.join(other)} out "

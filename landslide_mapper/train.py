@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import ModelInfo, save_model, start_backbones
+from landslide_mapper.checkpoint import ModelInfo, save_model
 from landslide_mapper.config import TrainConfig
+from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
@@ -33,8 +34,10 @@ from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import fit_calibration
 from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram
 from landslide_mapper.nn.network import Losses, Network
+from landslide_mapper.nn.optimiser import learning_rate, make_optimizer
 from landslide_mapper.parallel import Process, join_processes
 from landslide_mapper.runs import BEST, CURVES, LOG, STATE, load_state, save_state, start_run
+from landslide_mapper.start import check_start, start_network
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
 Row = dict[str, float]
@@ -86,6 +89,8 @@ def train(
     with join_processes(config.device) as process:
         datasets = load_datasets(config)
         config = _with_band_count(config, datasets[0])
+        if not resume:
+            check_start(config.weights, datasets[0])
         torch.manual_seed(config.seed)
         model = build(config.model)
         rows: list[Row] = []
@@ -95,7 +100,7 @@ def train(
         else:
             state, start = None, ""
             if process.leads:  # the others get its weights when they join
-                start = start_backbones(model, config.weights)
+                start = start_network(model, config.weights)
                 start_run(run, config)
         events = _tensorboard(run) if tensorboard and process.leads else None
         model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,13 +108,7 @@ def train(
         if config.compile:
             for part in model.compiled_parts():
                 part.compile()
-        optimizer = torch.optim.SGD(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
-            config.lr,
-            config.momentum,
-            weight_decay=config.weight_decay,
-            fused=process.device.type == "cuda",
-        )
+        optimizer = make_optimizer(config, model, process.device)
         if state is not None:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
@@ -249,7 +248,7 @@ def make_loaders(
         [(0, position) for position in mine[start : start + config.batch_size]]
         for start in range(0, len(mine), config.batch_size)
     ]
-    augmented = TileDataset(training, config.seed, augment=True)
+    augmented = TileDataset(training, Augmentation(config.seed, config.zoom))
     return (
         batches,
         DataLoader(augmented, batch_sampler=batches, **options),
@@ -260,13 +259,6 @@ def make_loaders(
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
     state = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
-
-
-def learning_rate(config: TrainConfig, epoch: float) -> float:
-    """Learning rate after `epoch` epochs: constant, or polynomial (power 0.9) down to 0."""
-    if config.schedule == "constant":
-        return config.lr
-    return float(config.lr * (1 - epoch / config.epochs) ** 0.9)
 
 
 def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,12 @@
-"""Batches of pairs, and augmentation that depends on nothing but the seed."""
+"""Batches of pairs."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from landslide_mapper.data.batches import PairBatches
-from landslide_mapper.data.dataset import apply_symmetry
 from landslide_mapper.errors import LsmapError
 
 
@@ -70,9 +68,3 @@ def test_too_little_to_train_on() -> None:
         PairBatches([True] + [False] * 9, 4)
     with pytest.raises(LsmapError, match="smaller --batch-size"):
         PairBatches([True] * 4, 8)
-
-
-def test_symmetries_are_the_eight_of_the_square() -> None:
-    array = np.arange(9).reshape(1, 3, 3)
-    images = {apply_symmetry(array, k).tobytes() for k in range(8)}
-    assert len(images) == 8

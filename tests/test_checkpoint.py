@@ -1,4 +1,4 @@
-"""Model files, backbone starts, and which model is taken."""
+"""Model files, and which model is taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -20,12 +19,10 @@ from landslide_mapper.checkpoint import (
     find_model,
     read_info,
     save_model,
-    start_backbones,
 )
 from landslide_mapper.config import ARCHITECTURES, ModelConfig
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.nn.build import build
-from landslide_mapper.nn.encoder import dilated_resnet
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.predictors import load_predictor
 
@@ -115,73 +112,6 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path, header)
     with pytest.raises(LsmapError, match="do not fit"):
         load_predictor(path)
-
-
-def backbone_file(path: Path, without: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
-    torch.manual_seed(4)
-    state = dilated_resnet("resnet18")[0].state_dict()
-    state = {name: value for name, value in state.items() if name.split(".")[0] not in without}
-    save_file(state, path)
-    return state
-
-
-def test_all_three_encoders_start_from_the_given_weights(tmp_path: Path) -> None:
-    state = backbone_file(tmp_path / "w.safetensors")
-    network = MRIFE(SMALL)
-    start_backbones(network, str(tmp_path / "w.safetensors"))
-    for encoder in (network.segmentation, network.student, network.teacher):
-        own = encoder.backbone.state_dict()
-        assert all(torch.equal(own[name], state[name]) for name in own)
-    own_aspp = [e.aspp.project[0].weight for e in (network.segmentation, network.student)]
-    assert not torch.equal(*own_aspp)
-    assert torch.equal(
-        network.student.aspp.project[0].weight, network.teacher.aspp.project[0].weight
-    )
-
-
-@pytest.mark.parametrize("arch", ["deeplabv3plus", "icssn"])
-def test_the_one_encoder_of_others_starts_from_the_given_weights(arch: str, tmp_path: Path) -> None:
-    state = backbone_file(tmp_path / "w.safetensors")
-    network = build(dataclasses.replace(SMALL, arch=arch))
-    start_backbones(network, str(tmp_path / "w.safetensors"))
-    own = network.get_submodule("encoder.backbone").state_dict()
-    assert all(torch.equal(own[name], state[name]) for name in own)
-
-
-def test_missing_stages_are_said_and_bands_inflated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    state = backbone_file(tmp_path / "w.safetensors", without=("layer4",))
-    network = MRIFE(dataclasses.replace(SMALL, last_layer=4, band_count=4))
-    said = start_backbones(network, str(tmp_path / "w.safetensors"))
-    assert "layer4" in capsys.readouterr().err
-    assert "inflated from 3 to 4" in said
-    weight = network.teacher.backbone.conv1.weight
-    assert torch.allclose(weight[:, :3], state["conv1.weight"] * 3 / 4)
-
-
-def test_weights_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = MRIFE(SMALL)
-    with pytest.raises(LsmapError, match="imagenet, none or a safetensors file"):
-        start_backbones(network, str(tmp_path / "none"))
-    (tmp_path / "text").write_text("hello")
-    with pytest.raises(LsmapError, match="not a safetensors file"):
-        start_backbones(network, str(tmp_path / "text"))
-    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(LsmapError, match="no tensor has a name"):
-        start_backbones(network, str(tmp_path / "x.safetensors"))
-    wide = dilated_resnet("resnet50")[0].state_dict()
-    save_file(wide, tmp_path / "wide.safetensors")
-    with pytest.raises(LsmapError, match="--backbone"):
-        start_backbones(network, str(tmp_path / "wide.safetensors"))
-
-    def offline(*_args: object, **_options: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(LsmapError, match="--weights none"):
-        start_backbones(network, "imagenet")
 
 
 def test_devices() -> None:

@@ -53,6 +53,9 @@ def test_there_and_back(tmp_path: Path) -> None:
         ({"model": []}, "object"),
         ({"datasets": "dataset"}, "list"),
         ({"lr": -1}, "lr"),
+        ({"optimizer": "lion"}, "adamw"),
+        ({"warmup": 9.0, "epochs": 8}, "warmup"),
+        ({"zoom": 0.5}, "zoom"),
         ({"model": {"arch": "unet"}}, "deeplabv3plus"),
         ({"model": {"arch": "deeplabv3plus", "sfce": False}}, "deeplabv3plus has no use"),
         ({"model": {"arch": "icssn", "fusion": "concat"}}, "icssn has no use"),
@@ -103,7 +106,7 @@ def test_every_row_of_the_papers_tables_is_a_command_line() -> None:
     networks = set()
     for options in ROWS.values():
         settings = train_command.make_context("train", list(options)).params
-        for name in ("datasets", "run", "config_file", "resume", "tensorboard"):
+        for name in ("datasets", "run", "config_file", "recipe", "resume", "tensorboard"):
             settings.pop(name)
         networks.add(override(TrainConfig(), settings).model)
     assert len(networks) == len(ROWS)

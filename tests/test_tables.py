@@ -78,7 +78,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
         common = results.common_settings(scale, "bijie")
         options = experiment(common=common, settings=scale.settings_of(row)).options
         given = train_command.make_context("train", ["tiles", *options]).params
-        paths = [given.pop(name) for name in ("run", "config_file", "resume", "datasets")]
+        names = ("run", "config_file", "recipe", "resume", "datasets")
+        paths = [given.pop(name) for name in names]
         del given["tensorboard"]
         assert plan_run(*paths, given)[1].model.arch == row.settings["arch"]
 

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 from learning import learn_by_heart
 
+from landslide_mapper.checkpoint import read_info
 from landslide_mapper.cli import main
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig, from_dict
 from landslide_mapper.data.dataset import TileDataset
@@ -24,9 +25,10 @@ from landslide_mapper.history import read_log, write_log
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.metrics import confusion_at, probability_histogram
 from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.train import learning_rate, load_datasets, make_loaders
+from landslide_mapper.train import load_datasets, make_loaders
 
 LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
 QUICK = [*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu", "--batch-size", "8"]
@@ -113,6 +115,23 @@ def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
     assert values["model"]["backbone"] == "resnet18"
 
 
+def test_a_model_is_gone_on_with(dataset: Path, tmp_path: Path) -> None:
+    """From the first validation on it is where the model was; its network need not be named."""
+    options = ["--workers", "0", "--device", "cpu", "--batch-size", 8]
+    run("train", dataset, "-o", tmp_path / "a", *QUICK, "--epochs", 3, "--lr", 0.02)
+    before = read_log(tmp_path / "a" / "log.csv")
+    run("train", dataset, "-o", tmp_path / "b", *options, "--weights", tmp_path / "a",
+        "--epochs", 1, "--lr", 1e-6, "--no-sfce")  # fmt: skip
+    (after,) = read_log(tmp_path / "b" / "log.csv")
+    info = read_info(tmp_path / "b" / "best.safetensors")
+    assert info.model.aspp_channels == 32
+    assert not info.model.sfce
+    # Weights hardly move here, so this epoch is as good as the first one's end, from its start on.
+    assert after["landslide_iou_at_threshold"] > before[0]["landslide_iou_at_threshold"]
+    assert after["cross_entropy"] < before[0]["cross_entropy"]
+    assert "all weights from a" in info.data
+
+
 def wait_for(condition: object, process: subprocess.Popen[bytes], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -123,7 +142,8 @@ def wait_for(condition: object, process: subprocess.Popen[bytes], seconds: float
 
 def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    options = [*QUICK, "--epochs", "3", "--schedule", "poly"]
+    recipe = ["--recipe", "best", "--sfce"]  # more to keep than with the paper's settings
+    options = [*QUICK, "--epochs", "3", *recipe]
     command = [sys.executable, "-m", "landslide_mapper", "train", str(dataset), *options, "-o"]
     subprocess.run([*command, str(whole)], check=True, capture_output=True)
     process = subprocess.Popen([*command, str(broken)], stderr=subprocess.DEVNULL)
@@ -140,10 +160,10 @@ def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) 
     assert first["model"].keys() == second["model"].keys()
     for key, value in first["model"].items():
         assert torch.equal(value, second["model"][key]), key
-    for key, value in first["optimizer"]["state"].items():
-        assert torch.equal(
-            value["momentum_buffer"], second["optimizer"]["state"][key]["momentum_buffer"]
-        )
+    for key, moments in first["optimizer"]["state"].items():
+        assert moments.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        for name, value in moments.items():
+            assert torch.equal(value, second["optimizer"]["state"][key][name])
     timed = ("seconds", "samples_per_s")
     logs = [
         [{k: v for k, v in row.items() if k not in timed} for row in read_log(path / "log.csv")]
@@ -269,6 +289,8 @@ def test_learning_rates() -> None:
     assert learning_rate(poly, 0) == 1
     assert learning_rate(poly, 5) == pytest.approx(0.5**0.9)
     assert learning_rate(TrainConfig(lr=0.3), 7) == 0.3
+    warm = TrainConfig(lr=0.5, warmup=2)
+    assert [learning_rate(warm, epoch) for epoch in (0, 1, 2, 3)] == [0, 0.25, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(

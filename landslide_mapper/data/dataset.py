@@ -1,4 +1,4 @@
-"""Tiles on disk as a torch data set, with flips and turns that depend on nothing but the seed."""
+"""Tiles on disk as a torch data set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.manifest import Tile
 from landslide_mapper.errors import LsmapFailure
 
@@ -20,14 +21,12 @@ from landslide_mapper.errors import LsmapFailure
 class TileDataset(Dataset[tuple[Tensor, Tensor]]):
     """Images and masks of tiles.
 
-    The index is (epoch, tile): a tile's augmentation follows from seed, epoch and tile alone, so
-    it is the same whatever the number of workers, and after a resumed run.
+    The index is (epoch, tile), from which `augmentation` follows; None leaves tiles as they are.
     """
 
-    def __init__(self, tiles: Sequence[Tile], seed: int = 0, augment: bool = False) -> None:
+    def __init__(self, tiles: Sequence[Tile], augmentation: Augmentation | None = None) -> None:
         self.tiles = tiles
-        self.seed = seed
-        self.augment = augment
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         """Number of tiles."""
@@ -45,9 +44,8 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
             image, mask = _read(tile.image), _read(tile.mask)[0]
         except rasterio.errors.RasterioIOError as error:
             raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
-        if self.augment:
-            symmetry = int(np.random.default_rng((self.seed, epoch, position)).integers(8))
-            image, mask = apply_symmetry(image, symmetry), apply_symmetry(mask, symmetry)
+        if self.augmentation is not None:
+            image, mask = self.augmentation.apply(image, mask, epoch, position)
         return torch.from_numpy(image.copy()), torch.from_numpy(mask.copy())
 
 
@@ -56,12 +54,3 @@ def _read(path: Path) -> np.ndarray:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
             return np.asarray(source.read())
-
-
-def apply_symmetry(array: np.ndarray, symmetry: int) -> np.ndarray:
-    """One of the 8 symmetries of the square on the last two axes: quarter turns, then a flip.
-
-    They move pixels without resampling them, so a label stays on its pixel.
-    """
-    turned = np.rot90(array, symmetry % 4, axes=(-2, -1))
-    return turned[..., ::-1] if symmetry >= 4 else turned

@@ -19,6 +19,7 @@ with. So all that is missing is the averaging of eq. 1.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,19 @@ class MRIFE(Network):
         if self.config.distillation:
             self.teacher.load_state_dict(self.student.state_dict())
             self.teacher.requires_grad_(False)
+
+    def load_prediction_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take a model's tensors; the encoder that predicts beside the first starts both others."""
+        branches = ("student", "teacher")
+        found = {
+            name.partition(".")[2]: value
+            for name, value in state.items()
+            if name.split(".")[0] in branches
+        }
+        parts = branches if self.config.distillation else branches[:1]
+        rest = {name: value for name, value in state.items() if name.split(".")[0] not in branches}
+        copies = {f"{part}.{name}": value for part in parts for name, value in found.items()}
+        super().load_prediction_state(rest | copies)
 
     @torch.no_grad()
     def after_step(self) -> None:

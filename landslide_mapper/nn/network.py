@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -131,9 +132,7 @@ class Network(nn.Module, ABC):
     def prediction_state(self, calibration: Calibration = UNCHANGED) -> dict[str, Tensor]:
         """The tensors that prediction needs, by name, with a calibration of the logits."""
         state = {
-            name: tensor
-            for name, tensor in self.state_dict().items()
-            if name.split(".")[0] not in self.training_parts
+            name: tensor for name, tensor in self.state_dict().items() if not self._trains(name)
         }
         layers = self.decoder.named_modules(prefix="decoder")
         *_, last = (name for name, part in layers if isinstance(part, nn.Conv2d))
@@ -141,6 +140,21 @@ class Network(nn.Module, ABC):
             state[name] = state[name] * calibration.scale
         state[f"{last}.bias"] += calibration.shift
         return state
+
+    def load_prediction_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the tensors of `prediction_state`, in order to train on from there.
+
+        What only training needs keeps its random start.
+
+        Raises:
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
+        own = {name: value for name, value in self.state_dict().items() if self._trains(name)}
+        self.load_state_dict({**own, **state})
+
+    def _trains(self, name: str) -> bool:
+        """Whether the tensor of that name belongs to a part that only training needs."""
+        return name.split(".")[0] in self.training_parts
 
     def drop_training_parts(self) -> None:
         """Leave out what only training needs; the network can only predict from here on."""

@@ -1,0 +1,107 @@
+"""Tiles turned, flipped and zoomed at random, by rules that depend on nothing but the seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from landslide_mapper.geo.labels import IGNORE
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a tile follows from seed, epoch and tile alone.
+
+    So it is the same whatever the number of workers, and after a resumed run.
+
+    Attributes:
+        seed: of the run.
+        zoom: largest factor by which tiles are enlarged or made smaller; 1 for none.
+    """
+
+    seed: int
+    zoom: float = 1.0
+
+    def apply(
+        self, image: np.ndarray, mask: np.ndarray, epoch: int, position: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One of the 8 symmetries of the square and a zoom, all equally likely.
+
+        Args:
+            image: uint8 (B, H, W), 0 in every band where nothing was seen.
+            mask: uint8 (H, W).
+            epoch: counted from 0.
+            position: number of the tile.
+        """
+        rng = np.random.default_rng((self.seed, epoch, position))
+        symmetry = int(rng.integers(8))
+        image, mask = apply_symmetry(image, symmetry), apply_symmetry(mask, symmetry)
+        if self.zoom > 1:
+            factor = self.zoom ** rng.uniform(-1, 1)
+            image, mask = zoom(image, mask, factor, tuple(rng.uniform(0, 1, 2)))
+        return image, mask
+
+
+def apply_symmetry(array: np.ndarray, symmetry: int) -> np.ndarray:
+    """One of the 8 symmetries of the square on the last two axes: quarter turns, then a flip.
+
+    They move pixels without resampling them, so a label stays on its pixel.
+    """
+    turned = np.rot90(array, symmetry % 4, axes=(-2, -1))
+    return turned[..., ::-1] if symmetry >= 4 else turned
+
+
+def zoom(
+    image: np.ndarray, mask: np.ndarray, factor: float, place: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Enlarge a tile and cut a part out of it, or make it smaller in a frame of unseen pixels.
+
+    Colours are interpolated (the nearest one where a neighbour was not seen), labels never.
+
+    Args:
+        image: uint8 (B, H, W), 0 in every band where nothing was seen.
+        mask: uint8 (H, W).
+        factor: size of a thing afterwards over its size before.
+        place: where the part, or the smaller tile in its frame, lies: from 0 (top, left) to 1.
+    """
+    rows, cols = (
+        (np.arange(side) + 0.5) / factor + at * (side - side / factor)
+        for side, at in zip(mask.shape, place, strict=True)
+    )
+    inside = _within(rows, mask.shape[0])[:, None] & _within(cols, mask.shape[1])
+    row, col = (
+        np.clip(centres.astype(int), 0, side - 1)
+        for centres, side in ((rows, mask.shape[0]), (cols, mask.shape[1]))
+    )
+    nearest = np.ix_(row, col)
+    seen = inside & (image != 0).any(axis=0)[nearest]
+    labels = np.where(inside, mask[nearest], IGNORE).astype(np.uint8)
+    blended, whole = _bilinear(image, rows, cols)
+    colours = np.where(whole, blended, image[:, row[:, None], col])
+    return np.where(seen, colours, 0).astype(np.uint8), labels
+
+
+def _within(centres: np.ndarray, side: int) -> np.ndarray:
+    return (centres >= 0) & (centres < side)
+
+
+def _bilinear(
+    image: np.ndarray, rows: np.ndarray, cols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colours between pixel centres, and where all pixels they come from were seen."""
+    height, width = image.shape[1:]
+    # grid_sample has its axes from -1 to 1, corner to corner.
+    y, x = np.meshgrid(rows / height * 2 - 1, cols / width * 2 - 1, indexing="ij")
+    grid = torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32))[None]
+    layers = np.concatenate([image, 255 * (image != 0).any(axis=0, keepdims=True)])
+    sampled = F.grid_sample(
+        torch.from_numpy(layers.astype(np.float32))[None],
+        grid,
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )[0].numpy()
+    return np.clip(np.rint(sampled[:-1]), 1, 255), sampled[-1] > 254.5

@@ -1,0 +1,38 @@
+"""How the weights are moved: the optimiser and its learning rate over a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from landslide_mapper.config import TrainConfig
+from landslide_mapper.nn.network import Network
+
+
+def make_optimizer(
+    config: TrainConfig, model: Network, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimiser of all parameters that gradients reach, with one kernel per step on CUDA."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    common: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "fused": device.type == "cuda",
+    }
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(trained, betas=(config.momentum, 0.999), **common)
+    return torch.optim.SGD(trained, momentum=config.momentum, **common)
+
+
+def learning_rate(config: TrainConfig, epoch: float) -> float:
+    """Learning rate after `epoch` epochs: constant, or polynomial (power 0.9) down to 0.
+
+    During the warm-up it is the share of that which corresponds to the part of it that is over.
+    """
+    rate = config.lr
+    if config.schedule == "poly":
+        rate *= (1 - epoch / config.epochs) ** 0.9
+    if epoch < config.warmup:
+        rate *= epoch / config.warmup
+    return float(rate)

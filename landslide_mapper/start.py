@@ -1,0 +1,198 @@
+"""What a network starts from: nothing, a backbone trained on something else, or a whole model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from landslide_mapper.checkpoint import (
+    METADATA_KEY,
+    ModelInfo,
+    bundled_model,
+    find_model,
+    read_info,
+)
+from landslide_mapper.config import TrainConfig
+from landslide_mapper.data.manifest import Dataset
+from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.serving import near_training
+
+if TYPE_CHECKING:
+    import torch
+
+    from landslide_mapper.nn.network import Network
+
+BUNDLED = "bundled"
+
+
+def find_start(weights: str) -> ModelInfo | None:
+    """What the model says about itself that `weights` names, None where it names no model.
+
+    Raises:
+        LsmapError: a folder without a model.
+    """
+    path = _model_file(weights)
+    return None if path is None else read_info(path)
+
+
+def with_model_of(weights: str, config: TrainConfig) -> TrainConfig:
+    """The settings with the network of the model to go on from, where `weights` names one.
+
+    Raises:
+        LsmapError: see `find_start`.
+    """
+    info = find_start(weights)
+    return config if info is None else replace(config, model=info.model)
+
+
+def start_network(model: Network, weights: str) -> str:
+    """Give a network its start.
+
+    Args:
+        model: the network, freshly made.
+        weights: ``imagenet`` (torchvision's, downloaded once), ``none`` (random), a safetensors
+            file with torchvision's names (stages missing there start at random), or a model to
+            go on from: its file, the folder of its run, or ``bundled``.
+
+    Returns:
+        One line that says what was loaded, for the log and the model's header.
+
+    Raises:
+        LsmapError: no network and no cached download, no such file, or nothing in it that fits.
+    """
+    path = _model_file(weights)
+    if path is not None:
+        return _load_model(model, path)
+    if weights == "none":
+        model.begin()
+        return "random start"
+    backbone = model.config.backbone
+    state = _imagenet(backbone) if weights == "imagenet" else _read_tensors(Path(weights))
+    said = (
+        f"{backbone} from {'torchvision ImageNet' if weights == 'imagenet' else Path(weights).name}"
+    )
+    return said + _load_backbone(model, state, weights)
+
+
+def check_start(weights: str, dataset: Dataset) -> None:
+    """See that a model to go on from knows images as the dataset has them.
+
+    Raises:
+        LsmapError: it was trained on another number of bands or another stretch.
+    """
+    info = find_start(weights)
+    if info is None:
+        return
+    theirs = (info.band_count, info.radiometry)
+    ours = (dataset.band_count, dataset.radiometry_rule)
+    if theirs != ours:
+        raise LsmapError(
+            f"weights {weights}: {info.name} was trained on {theirs[0]} bands with --stretch "
+            f"{theirs[1]}, {dataset.root} has {ours[0]} with {ours[1]}: prepare it like that"
+        )
+    if info.gsd and dataset.gsd and not near_training(dataset.gsd / info.gsd):
+        note(
+            f"{info.name} was trained on pixels of {info.gsd:.2g} m, {dataset.root} has "
+            f"{dataset.gsd:.2g} m: landslides look another size to it"
+        )
+
+
+def _model_file(weights: str) -> Path | None:
+    """The model file that `weights` names, None where it names something else."""
+    if weights in ("imagenet", "none"):
+        return None
+    if weights == BUNDLED:
+        return bundled_model()
+    path = Path(weights)
+    if path.is_dir():
+        return find_model(weights)[0]
+    return path if METADATA_KEY in _header(path) else None
+
+
+def _header(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, empty where it has none."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise LsmapError(
+            f"weights {path} do not exist: give imagenet, none, a safetensors file, "
+            "a run, or bundled"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise LsmapError(f"weights {path} are not a safetensors file: {error}") from error
+
+
+def _load_model(model: Network, path: Path) -> str:
+    """All weights of a model; what it lacks because only training needs it is made from them."""
+    info = read_info(path)
+    try:
+        model.load_prediction_state(_read_tensors(path))
+    except RuntimeError as error:
+        raise LsmapError(
+            f"weights {path}: the model has other layers than the network to be trained; leave "
+            "--arch, --backbone, --last-layer, --aspp-channels and --fusion out, and prepare "
+            f"with {info.band_count} bands"
+        ) from error
+    return f"all weights from {info.name}, epoch {info.epoch}"
+
+
+def _load_backbone(model: Network, state: dict[str, torch.Tensor], source: str) -> str:
+    from landslide_mapper.nn.encoder import inflate_stem
+
+    own = model.trained_encoders()[0].backbone.state_dict()
+    said = ""
+    if "conv1.weight" in state and model.config.band_count != 3:
+        state = state | {
+            "conv1.weight": inflate_stem(state["conv1.weight"], model.config.band_count)
+        }
+        said = f", stem inflated from 3 to {model.config.band_count} bands"
+    fitting = {name: value for name, value in state.items() if name in own}
+    if not fitting:
+        raise LsmapError(f"weights {source}: no tensor has a name of {model.config.backbone}")
+    wrong = [name for name, value in fitting.items() if value.shape != own[name].shape]
+    if wrong:
+        raise LsmapError(
+            f"weights {source}: {wrong[0]} is {tuple(fitting[wrong[0]].shape)}, "
+            f"{model.config.backbone} wants {tuple(own[wrong[0]].shape)}: is --backbone right?"
+        )
+    missing = sorted(
+        {name.split(".")[0] for name in own if name not in fitting and "num_batches" not in name}
+    )
+    if missing:
+        note(f"weights {source}: {', '.join(missing)} not in the file, started at random")
+        said += f", random {', '.join(missing)}"
+    for encoder in model.trained_encoders():
+        encoder.backbone.load_state_dict(fitting, strict=False)
+    model.begin()
+    return said
+
+
+def _imagenet(backbone: str) -> dict[str, torch.Tensor]:
+    from urllib.error import URLError
+
+    from torchvision.models import get_model_weights
+
+    try:
+        state: Any = get_model_weights(backbone)["IMAGENET1K_V1"].get_state_dict(
+            progress=False, check_hash=True
+        )
+    except (URLError, OSError, RuntimeError) as error:
+        raise LsmapError(
+            f"ImageNet weights of {backbone} could not be downloaded ({error}): give "
+            "--weights FILE.safetensors with torchvision's names, or --weights none"
+        ) from error
+    return dict(state)
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise LsmapError(f"weights {path} are not a safetensors file: {error}") from error

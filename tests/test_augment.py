@@ -1,0 +1,95 @@
+"""Turned, flipped and zoomed tiles: labels stay on their pixels, and the seed decides."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landslide_mapper.data.augment import Augmentation, apply_symmetry, zoom
+
+SIDE = 48
+places = st.tuples(st.floats(0, 1), st.floats(0, 1))
+factors = st.floats(0.5, 2)
+
+
+def tile(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A landslide of one colour on ground of another, a corner of the tile not seen."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    top, left = rng.integers(0, SIDE - 20, 2)
+    mask[top : top + 20, left : left + 14] = 1
+    mask[: SIDE // 3, : SIDE // 4] = 255
+    image = np.where(mask == 1, 200, 40).astype(np.uint8) * np.ones((3, 1, 1), dtype=np.uint8)
+    image[:, mask == 255] = 0
+    return image, mask
+
+
+def test_symmetries_are_the_eight_of_the_square() -> None:
+    array = np.arange(9).reshape(1, 3, 3)
+    images = {apply_symmetry(array, k).tobytes() for k in range(8)}
+    assert len(images) == 8
+
+
+@given(seed=st.integers(0, 99), place=places)
+def test_a_factor_of_one_changes_nothing(seed: int, place: tuple[float, float]) -> None:
+    image, mask = tile(seed)
+    zoomed, labels = zoom(image, mask, 1.0, place)
+    assert np.array_equal(zoomed, image)
+    assert np.array_equal(labels, mask)
+
+
+@given(seed=st.integers(0, 99), factor=factors, place=places)
+def test_labels_stay_on_their_pixels(seed: int, factor: float, place: tuple[float, float]) -> None:
+    """Colours differ from the label's own only where two of them are blended, at an outline."""
+    image, mask = tile(seed)
+    zoomed, labels = zoom(image, mask, factor, place)
+    assert zoomed.shape == image.shape
+    assert set(np.unique(labels)) <= {0, 1, 255}
+    assert np.array_equal(labels == 255, (zoomed == 0).all(axis=0))
+    for label, colour in ((0, 40), (1, 200)):
+        colours = zoomed[0][labels == label].astype(int)
+        # The nearest pixel has more than half of the weight along each axis, so over a quarter.
+        assert (np.abs(colours - colour) <= 0.75 * 160 + 1).all()
+    plain = np.isin(zoomed[0], (0, 40, 200))
+    assert plain.mean() > 0.6
+
+
+@given(seed=st.integers(0, 99), factor=factors)
+def test_areas_grow_with_the_square_of_the_factor(seed: int, factor: float) -> None:
+    image, mask = tile(seed)
+    mask[:] = 0
+    image[:] = 40
+    mask[SIDE // 2 - 8 : SIDE // 2 + 8, SIDE // 2 - 8 : SIDE // 2 + 8] = 1
+    _, labels = zoom(image, mask, factor, (0.5, 0.5))
+    side = 16 * factor
+    assert (side - 1) ** 2 <= (labels == 1).sum() <= (side + 1) ** 2
+
+
+def test_a_smaller_tile_has_a_frame_that_was_not_seen() -> None:
+    image = np.full((3, SIDE, SIDE), 90, dtype=np.uint8)
+    mask = np.ones((SIDE, SIDE), dtype=np.uint8)
+    zoomed, labels = zoom(image, mask, 0.5, (0.0, 1.0))
+    half = SIDE // 2
+    seen = np.zeros((SIDE, SIDE), dtype=bool)
+    seen[:half, half:] = True
+    assert np.array_equal(labels, np.where(seen, 1, 255))
+    assert np.array_equal(zoomed[0], np.where(seen, 90, 0))
+
+
+def test_seed_epoch_and_tile_decide_and_zoom_is_off_unless_asked_for() -> None:
+    image, mask = tile(3)
+    drawn = {
+        Augmentation(seed, 1.5).apply(image, mask, epoch, position)[0].tobytes()
+        for seed in (0, 1)
+        for epoch in (0, 1)
+        for position in range(4)
+    }
+    assert len(drawn) == 16
+    for epoch in range(4):
+        first, again = (Augmentation(0, 1.5).apply(image, mask, epoch, 2) for _ in range(2))
+        assert np.array_equal(first[0], again[0])
+        assert np.array_equal(first[1], again[1])
+        turned, labels = Augmentation(0).apply(image, mask, epoch, 2)
+        assert sorted(turned.ravel()) == sorted(image.ravel())
+        assert sorted(labels.ravel()) == sorted(mask.ravel())
