@@ -128,9 +128,11 @@ def _header(path: Path) -> dict[str, str]:
 
 def _load_model(model: Network, path: Path) -> str:
     """All weights of a model; what it lacks because only training needs it is made from them."""
+    from landslide_mapper.nn.calibration import Calibration
+
     info = read_info(path)
     try:
-        model.load_prediction_state(_read_tensors(path))
+        model.load_prediction_state(_read_tensors(path), Calibration(*info.calibration))
     except RuntimeError as error:
         raise LsmapError(
             f"weights {path}: the model has other layers than the network to be trained; leave "

@@ -116,20 +116,17 @@ def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_is_gone_on_with(dataset: Path, tmp_path: Path) -> None:
-    """From the first validation on it is where the model was; its network need not be named."""
-    options = ["--workers", "0", "--device", "cpu", "--batch-size", 8]
-    run("train", dataset, "-o", tmp_path / "a", *QUICK, "--epochs", 3, "--lr", 0.02)
-    before = read_log(tmp_path / "a" / "log.csv")
-    run("train", dataset, "-o", tmp_path / "b", *options, "--weights", tmp_path / "a",
-        "--epochs", 1, "--lr", 1e-6, "--no-sfce")  # fmt: skip
-    (after,) = read_log(tmp_path / "b" / "log.csv")
+    """Its network need not be named, and where weights stay as they are, it is what it was."""
+    still = ["--workers", 0, "--device", "cpu", "--batch-size", 8, "--epochs", 1, "--lr", 1e-6]
+    run("train", dataset, "-o", tmp_path / "a", *QUICK, "--epochs", 2, "--lr", 0.02)
+    run("train", dataset, "-o", tmp_path / "b", *still, "--weights", tmp_path / "a", "--no-sfce")
+    run("train", dataset, "-o", tmp_path / "fresh", *QUICK, *still[-4:])
+    (after,), (fresh,) = (read_log(tmp_path / name / "log.csv") for name in ("b", "fresh"))
     info = read_info(tmp_path / "b" / "best.safetensors")
+    assert "all weights from a" in info.data
     assert info.model.aspp_channels == 32
     assert not info.model.sfce
-    # Weights hardly move here, so this epoch is as good as the first one's end, from its start on.
-    assert after["landslide_iou_at_threshold"] > before[0]["landslide_iou_at_threshold"]
-    assert after["cross_entropy"] < before[0]["cross_entropy"]
-    assert "all weights from a" in info.data
+    assert after["cross_entropy"] < fresh["cross_entropy"] - 0.03
 
 
 def wait_for(condition: object, process: subprocess.Popen[bytes], seconds: float = 240) -> None:

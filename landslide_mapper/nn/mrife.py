@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from landslide_mapper.config import ModelConfig
+from landslide_mapper.nn.calibration import UNCHANGED, Calibration
 from landslide_mapper.nn.decoder import Decoder
 from landslide_mapper.nn.encoder import STRIDE, Encoder
 from landslide_mapper.nn.losses import contrast_loss, cross_entropy, reconstruction_loss
@@ -102,7 +103,9 @@ class MRIFE(Network):
             self.teacher.load_state_dict(self.student.state_dict())
             self.teacher.requires_grad_(False)
 
-    def load_prediction_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_prediction_state(
+        self, state: Mapping[str, Tensor], calibration: Calibration = UNCHANGED
+    ) -> None:
         """Take a model's tensors; the encoder that predicts beside the first starts both others."""
         branches = ("student", "teacher")
         found = {
@@ -113,7 +116,7 @@ class MRIFE(Network):
         parts = branches if self.config.distillation else branches[:1]
         rest = {name: value for name, value in state.items() if name.split(".")[0] not in branches}
         copies = {f"{part}.{name}": value for part in parts for name, value in found.items()}
-        super().load_prediction_state(rest | copies)
+        super().load_prediction_state(rest | copies, calibration)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -134,23 +134,34 @@ class Network(nn.Module, ABC):
         state = {
             name: tensor for name, tensor in self.state_dict().items() if not self._trains(name)
         }
-        layers = self.decoder.named_modules(prefix="decoder")
-        *_, last = (name for name, part in layers if isinstance(part, nn.Conv2d))
-        for name in (f"{last}.weight", f"{last}.bias"):
+        for name in self._last_layer():
             state[name] = state[name] * calibration.scale
-        state[f"{last}.bias"] += calibration.shift
+        state[name] += calibration.shift
         return state
 
-    def load_prediction_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_prediction_state(
+        self, state: Mapping[str, Tensor], calibration: Calibration = UNCHANGED
+    ) -> None:
         """Take the tensors of `prediction_state`, in order to train on from there.
 
-        What only training needs keeps its random start.
+        The calibration that they have in them is taken out again, so the logits are those that
+        training ended with. What only training needs keeps its random start.
 
         Raises:
             RuntimeError: a tensor is missing, unknown or of another shape.
         """
         own = {name: value for name, value in self.state_dict().items() if self._trains(name)}
         self.load_state_dict({**own, **state})
+        weight, bias = (self.get_parameter(name) for name in self._last_layer())
+        with torch.no_grad():
+            weight.div_(calibration.scale)
+            bias.sub_(calibration.shift).div_(calibration.scale)
+
+    def _last_layer(self) -> tuple[str, str]:
+        """Names of weight and bias of the convolution that makes the logits."""
+        layers = self.decoder.named_modules(prefix="decoder")
+        *_, last = (name for name, part in layers if isinstance(part, nn.Conv2d))
+        return f"{last}.weight", f"{last}.bias"
 
     def _trains(self, name: str) -> bool:
         """Whether the tensor of that name belongs to a part that only training needs."""
