@@ -14,6 +14,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,22 @@ def choose_sets(asked: Sequence[str], data: Path, work: Path, tile_size: int) ->
     return list(asked) or there
 
 
+def chosen_rows(tables: Sequence[Table], labels: Sequence[str]) -> list[Table]:
+    """The tables with only the rows of these labels; all rows where none is given.
+
+    Raises:
+        LsmapError: no table has a row of that label.
+    """
+    known = {row.label for table in tables for row in table.rows}
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        raise LsmapError(f"--row {unknown[0]}: the rows are {'; '.join(sorted(known))}")
+    return [
+        replace(table, rows=tuple(row for row in table.rows if not labels or row.label in labels))
+        for table in tables
+    ]
+
+
 def _only(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
     names = tuple(table.name for table in TABLES)
     asked = tuple(part.strip() for part in value.split(",")) if value else names
@@ -254,6 +271,7 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> A
 )
 @click.option("--scale", type=click.Choice(["auto", *SCALES]), default="auto", show_default=True)
 @click.option("--only", callback=_only, help="Tables, e.g. III,IV.  [default: all]")
+@click.option("--row", "labels", multiple=True, help="Rows to run, e.g. B+M.  [default: all]")
 @click.option("--seeds", callback=_seeds, help="E.g. 0,1,2.  [default: those of the scale]")
 @click.option("--epochs", type=click.IntRange(1), help="Others than those of the scale.")
 @click.option("--weights", default="imagenet", show_default=True, help="As in lsmap train.")
@@ -271,11 +289,18 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> A
 )
 @click.option("--at", type=click.Choice(THRESHOLDS), default="0.5", show_default=True)
 @click.option("--print", "only_print", is_flag=True, help="Run nothing.")
-def main(only: tuple[str, ...], results: Path, at: str, only_print: bool, **asked: Any) -> None:
+def main(
+    only: tuple[str, ...],
+    labels: tuple[str, ...],
+    results: Path,
+    at: str,
+    only_print: bool,
+    **asked: Any,
+) -> None:
     """Run or resume the experiments behind Tables III–VI, and print the tables."""
     tables = [table for table in TABLES if table.name in only]
     try:
-        failed = 0 if only_print else _run(tables, results, **asked)
+        failed = 0 if only_print else _run(chosen_rows(tables, labels), results, **asked)
         click.echo("\n".join(report(read_results(results), tables, at)))
     except LsmapError as error:
         click.echo(f"Error: {error}", err=True)

@@ -22,6 +22,7 @@ from landslide_mapper.evaluation.pixels import rates
 RESULTS = Path(__file__).with_name("results.jsonl")
 THRESHOLDS = ("0.5", "validation")
 METRIC = "landslide_iou"
+VALIDATION = {"0.5": METRIC, "validation": "landslide_iou_at_threshold"}
 HEAD = (
     "Ours, mean ± standard deviation over the seeds, and in brackets the paper's figures, which "
     "are on data of its own that is not public: compare the differences, not the levels."
@@ -71,16 +72,22 @@ def table_lines(table: Table, group: Sequence[Result], at: str) -> Iterator[str]
     yield ""
     yield (
         f"### Table {table.name}: {table.title}"
-        if table.name != "figures"
-        else (f"### Not in a table: {table.title}")
+        if table.name.isupper()
+        else f"### Not in a table: {table.title}"
     )
     yield ""
-    yield _line("method", "seeds", *(HEADINGS[metric] for metric in table.metrics))
-    yield _line(*["---"] * (2 + len(table.metrics)))
+    headings = [HEADINGS[metric] for metric in table.metrics]
+    yield _line("method", "seeds", *headings, f"{HEADINGS[METRIC]} on validation")
+    yield _line(*["---"] * (3 + len(headings)))
     for row in table.rows:
         counts = seed_counts(group, row, at)
-        figures = [_cell(counts, row, metric) for metric in table.metrics]
-        yield _line(row.label, str(len(counts) or "–"), *figures)
+        tested = [rates(found.sum(axis=0)) for found in counts.values()]
+        figures = [
+            _cell([float(values[metric]) for values in tested], row.paper.get(metric))
+            for metric in table.metrics
+        ]
+        seen = _cell([result["validation"][VALIDATION[at]] for result in runs_of(group, row)])
+        yield _line(row.label, str(len(counts) or "–"), *figures, seen)
     lines = [_difference_line(table, group, pair, at) for pair in table.differences]
     yield ""
     yield _line(
@@ -100,22 +107,27 @@ def _line(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def runs_of(group: Sequence[Result], row: Row) -> list[Result]:
+    """The results of that row, one for each seed."""
+    return [
+        result for result in group if result["settings"] == SCALES[result["scale"]].settings_of(row)
+    ]
+
+
 def seed_counts(group: Sequence[Result], row: Row, at: str) -> dict[int, np.ndarray]:
     """Counts (units, 4) of tp, fp, fn, tn by seed, of the runs of that row."""
     return {
         result["seed"]: np.array(result["units"]["at"][at], dtype=np.int64)
-        for result in group
-        if result["settings"] == SCALES[result["scale"]].settings_of(row)
+        for result in runs_of(group, row)
     }
 
 
-def _cell(counts: dict[int, np.ndarray], row: Row, metric: str) -> str:
-    paper = f" ({row.paper[metric]:.4f})" if metric in row.paper else ""
-    values = [float(rates(found.sum(axis=0))[metric]) for found in counts.values()]
+def _cell(values: Sequence[float], paper: float | None = None) -> str:
+    said = f" ({paper:.4f})" if paper is not None else ""
     if not values:
-        return f"–{paper}"
+        return f"–{said}"
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{spread}{paper}"
+    return f"{np.mean(values):.4f}{spread}{said}"
 
 
 def _difference_line(table: Table, group: Sequence[Result], pair: tuple[str, str], at: str) -> str:
