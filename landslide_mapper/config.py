@@ -36,7 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "sfce": False,
     },
 }
-"""Settings that go together; ``best`` won on validation, see examples/recipe/README.md."""
+"""Settings that go together; ``best`` won on validation, see examples/tables/README.md."""
 
 _OF_MRIFE = ("fusion", "fused_view", "mfm", "sfce", "distillation", "mask_blocks", "ema", "alpha")
 _OF_CONTRAST = ("block_size", "mask_ratio", "temperature", "beta")

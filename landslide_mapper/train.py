@@ -28,7 +28,7 @@ from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
-from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.history import plot_curves, write_log
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import fit_calibration
@@ -42,6 +42,7 @@ from landslide_mapper.start import check_start, start_network
 Batches = DataLoader[tuple[Tensor, Tensor]]
 Row = dict[str, float]
 
+HEAVY = ("resnet50", "resnet101")
 SHOW_EVERY = 50  # steps; to show the losses is to wait for the device
 
 
@@ -91,6 +92,12 @@ def train(
         config = _with_band_count(config, datasets[0])
         if not resume:
             check_start(config.weights, datasets[0])
+        if process.leads and process.device.type == "cpu" and config.model.backbone in HEAVY:
+            note(
+                f"there is no GPU here, and {config.model.backbone} takes minutes for each step on "
+                "a CPU; what a CPU can do is to go on from the bundled model: "
+                "--weights bundled --recipe best --epochs 5"
+            )
         torch.manual_seed(config.seed)
         model = build(config.model)
         rows: list[Row] = []
