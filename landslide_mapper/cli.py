@@ -14,6 +14,7 @@ import click
 
 from landslide_mapper import __version__
 from landslide_mapper.cli_options import (
+    asset_option,
     detect_area,
     detect_machine,
     detect_outputs,
@@ -278,13 +279,17 @@ def explain_command(paths: tuple[str, ...], **options: Any) -> None:
 
 @main.command()
 @click.argument("path")
+@asset_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
-def info(path: str, as_json: bool) -> None:
+def info(path: str, asset: tuple[str, ...], as_json: bool) -> None:
     """Say what is in PATH: a scene, a label layer, a dataset, a run or a model.
+
+    A folder, a quoted pattern or a STAC item stand for scenes, as in detect.
 
     \b
     Examples:
       lsmap info scene.tif
+      lsmap info sheets/
       lsmap info labels.shp
       lsmap info dataset
       lsmap info runs/mrife-resnet18-1 --json
@@ -293,7 +298,7 @@ def info(path: str, as_json: bool) -> None:
 
     from landslide_mapper.info import describe
 
-    report = describe(path)
+    report = describe(path, asset)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
 
 

@@ -200,6 +200,13 @@ detect_rules = _together(
     click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times slower."),
 )
 
+asset_option = click.option(
+    "--asset",
+    callback=_names,
+    metavar="NAME[,NAME...]",
+    help="Assets of STAC items.  [default: visual, else the only raster, else red,green,blue]",
+)
+
 detect_area = _together(
     click.option(
         "--bbox",
@@ -215,12 +222,7 @@ detect_area = _together(
         metavar="model|native|METRES",
         help="Pixel size to work at.  [default: native within 1.5 times the model's, else model]",
     ),
-    click.option(
-        "--asset",
-        callback=_names,
-        metavar="NAME[,NAME...]",
-        help="Assets of STAC items.  [default: visual, else the only raster, else red,green,blue]",
-    ),
+    asset_option,
     click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: the model's]"),
 )
 

@@ -32,7 +32,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 0.01,
         "schedule": "poly",
         "warmup": 0.2,
-        "zoom": 1.5,
         "sfce": False,
     },
 }

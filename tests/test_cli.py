@@ -107,7 +107,7 @@ def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: str) -> None:
+    def fail(path: str, _assets: object) -> None:
         raise LsmapFailure(f"{path}: the disk is full")
 
     monkeypatch.setattr("landslide_mapper.info.describe", fail)

@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from rasterio.transform import from_origin
 from safetensors.numpy import save_file
 
-from landslide_mapper import info
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.cli import main
 from landslide_mapper.config import ModelConfig, TrainConfig, to_dict
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.history import write_log
 from landslide_mapper.info import describe
+from landslide_mapper.inspection import scenes
 
 
 def write_raster(path: Path, array: np.ndarray, **profile: object) -> Path:
@@ -102,8 +102,8 @@ def test_valid_share_of_a_huge_raster_comes_from_windows(
     image = np.full((1, 600, 600), 7, np.uint8)
     image[:, :300] = 0
     path = write_raster(tmp_path / "a.tif", image, nodata=0)
-    monkeypatch.setattr(info, "READ_WHOLE_PX", 1000)
-    monkeypatch.setattr(info, "PROBE_SIDE", 32)
+    monkeypatch.setattr(scenes, "READ_WHOLE_PX", 1000)
+    monkeypatch.setattr(scenes, "PROBE_SIDE", 32)
     report = describe(str(path))
     assert report.to_dict()["valid_share"] == pytest.approx(0.5, abs=0.01)
     assert "from 64 windows of 32 x 32" in report.to_text()
@@ -155,7 +155,7 @@ def test_whether_the_bundled_model_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], said: str
 ) -> None:
     model = write_model(tmp_path / "m.safetensors", **changes)
-    monkeypatch.setattr(info, "bundled_model", lambda: model)
+    monkeypatch.setattr(scenes, "bundled_model", lambda: model)
     scene = write_raster(tmp_path / "a.tif", np.ones((3, 8, 8), np.uint16))
     report = describe(str(scene))
     assert said in report.to_text()
@@ -236,6 +236,74 @@ def test_run(tmp_path: Path) -> None:
     assert found["log"]["best"] == {"epoch": 2, "landslide_iou": 0.6}
     assert found["name"] == "made-up"
     assert "0.6000 in epoch 2" in report.to_text()
+
+
+def test_a_folder_of_scenes_is_summed_up(tmp_path: Path) -> None:
+    sheets = tmp_path / "sheets"
+    sheets.mkdir()
+    colour = np.ones((3, 20, 30), np.uint8)
+    write_raster(sheets / "a.tif", colour)
+    write_raster(sheets / "b.tif", colour, transform=from_origin(300060, 3500000, 1.0, 1.0))
+    write_raster(sheets / "c.tif", colour.astype(np.uint16), crs="EPSG:32647")
+    write_raster(sheets / "grey.tif", colour[:1])
+    write_raster(sheets / "palette.tif", colour[:1])
+    with rasterio.open(sheets / "palette.tif", "r+") as raster:
+        raster.write_colormap(1, {1: (255, 0, 0, 255)})
+    (sheets / "readme.txt").write_text("not a raster")
+
+    report = describe(str(sheets))
+    found = report.to_dict()
+    assert found["kind"] == "scenes"
+    assert found["scenes"] == 5
+    assert found["pixels"] == 4 * 600
+    assert found["crs"] == {"EPSG:32648": 3, "EPSG:32647": 1}
+    assert found["bands"] == {"3 uint8": 2, "3 uint16": 1, "1 uint8": 1}
+    assert found["gsd_m"] == pytest.approx([1, 2], rel=2e-3)
+    west, south, east, north = found["lonlat"]
+    assert 96 < west < 102 < east < 104
+    assert 31 < south < north < 32
+    assert [entry["path"] for entry in found["usable"]] == [str(sheets / "palette.tif")]
+    assert [entry["path"] for entry in found["bundled_model"]] == [str(sheets / "grey.tif")]
+    text = report.to_text()
+    assert "4 of 5 can be used; not:" in text
+    assert "palette numbers" in text
+    assert describe(str(sheets / "[ab].tif")).to_dict()["bands"] == {"3 uint8": 2}
+
+
+def test_a_pattern_of_one_and_a_folder_of_one_are_a_scene(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", np.ones((3, 8, 8), np.uint8))
+    alone = describe(str(path)).to_dict() | {"path": ""}
+    for name in (tmp_path, tmp_path / "*.tif"):
+        assert describe(str(name)).to_dict() | {"path": ""} == alone
+
+
+def test_a_stac_item_is_its_scene_and_polygons_in_json_are_labels(
+    tmp_path: Path, bundled_labels: Path
+) -> None:
+    write_raster(tmp_path / "a.tif", np.ones((3, 8, 8), np.uint8))
+    asset = {"href": "./a.tif", "type": "image/tiff; application=geotiff", "roles": ["data"]}
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "one",
+        "geometry": None,
+        "properties": {"datetime": "2024-01-01T00:00:00Z"},
+        "links": [],
+        "assets": {"image": asset, "same": asset},
+    }
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(item))
+    found = describe(str(path), ["image"]).to_dict()
+    assert (found["kind"], found["size"]) == ("scene", [8, 8])
+    with pytest.raises(LsmapError, match="say it with --asset"):
+        describe(str(path))
+    labels = tmp_path / "labels.json"
+    geopandas.read_file(bundled_labels).to_file(labels, driver="GeoJSON")
+    assert describe(str(labels)).to_dict()["kind"] == "labels"
+    with pytest.raises(LsmapError, match="not a STAC item"):
+        describe(str(labels), ["image"])
+    result = CliRunner().invoke(main, ["info", str(path), "--asset", "image", "--json"])
+    assert json.loads(result.stdout) == found
 
 
 def test_what_is_nothing_of_ours(tmp_path: Path) -> None:

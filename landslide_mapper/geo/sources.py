@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # What a folder is searched for, and what an asset without a media type may be.
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg")
+LARGEST_ITEM = 10_000_000  # bytes; a larger JSON file holds features
 COLOURS = ("red", "green", "blue", "nir")
 NO_IMAGE = {"thumbnail", "overview", "metadata"}  # roles of assets
 
@@ -71,11 +72,37 @@ def expand_sources(
     return found
 
 
+def is_several(name: str) -> bool:
+    """Whether this names a folder with rasters in it, or a pattern."""
+    path = Path(name)
+    if not remote.is_local(name):
+        return False
+    return bool(_rasters_in(path)) if path.is_dir() else _is_pattern(name)
+
+
+def is_stac_item(name: str) -> bool:
+    """Whether this names a STAC item; GeoJSON files of polygons have names like those."""
+    if not _is_stac(name) or "://" in name:
+        return _is_stac(name)
+    path = Path(name)
+    if not path.is_file() or path.stat().st_size > LARGEST_ITEM:
+        return False
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(values, dict) and "stac_version" in values
+
+
+def _is_pattern(name: str) -> bool:
+    return glob.has_magic(name) and not Path(name).exists()
+
+
 def _local(name: str) -> Iterator[Source]:
     path = Path(name)
     if path.is_dir():
         yield from map(Source, _in_folder(path))
-    elif not path.exists() and glob.has_magic(name):
+    elif _is_pattern(name):
         matches = sorted(match for match in glob.glob(name) if not os.path.isdir(match))
         if not matches:
             raise LsmapError(f"{name}: no file matches this pattern")
@@ -85,12 +112,16 @@ def _local(name: str) -> Iterator[Source]:
         yield Source(name)
 
 
-def _in_folder(folder: Path) -> list[str]:
-    files = sorted(
+def _rasters_in(folder: Path) -> list[str]:
+    return sorted(
         str(file)
         for file in folder.iterdir()
         if file.suffix.lower() in RASTER_SUFFIXES and file.is_file()
     )
+
+
+def _in_folder(folder: Path) -> list[str]:
+    files = _rasters_in(folder)
     if files:
         note(f"{folder}: {_scenes(len(files))}")
         return files

@@ -1,0 +1,1 @@
+"""What can be said of scenes, label layers, datasets, runs and models."""

@@ -1,0 +1,63 @@
+"""Label layers: features, what of them is usable, CRS and area."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyogrio
+import shapely
+from affine import Affine
+
+from landslide_mapper.geo.labels import Labels, read_labels
+from landslide_mapper.geo.measure import Measurer
+from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
+
+
+def label_facts(path: str) -> tuple[Fact, ...]:
+    """Every layer of a vector file, with its usable polygons and their geodesic area."""
+    rows = [_layer(path, str(name), kind) for name, kind in pyogrio.list_layers(path)]
+    text = "\n".join(row["text"] for row in rows)
+    for row in rows:
+        del row["text"]
+    return (Fact("layers", "layers", rows, text),)
+
+
+def _layer(path: str, name: str, kind: str | None) -> dict[str, Any]:
+    """One layer: JSON values, and its lines of text under "text"."""
+    meta = pyogrio.read_info(path, layer=name)
+    fields = [str(f) for f in meta["fields"]]
+    row: dict[str, Any] = {"layer": name, "geometry": kind, "fields": fields}
+    if kind is None:
+        row["text"] = f"{name}: table without geometry"
+        return row
+    labels = read_labels(path, layer=name)
+    area, reason = _area(labels)
+    row |= {"crs": crs_code(labels.crs), **labels.counts.to_dict(), "area_m2": area}
+    counts = labels.counts
+    row["text"] = "\n".join(
+        [
+            f"{name}: {counts.features} features, {kind}",
+            f"  CRS       {crs_text(labels.crs) if labels.crs else 'none (see --labels-crs)'}",
+            f"  polygons  {len(labels.polygons)} usable, {counts.repaired} of them repaired",
+            f"  left out  {counts.null_or_empty} null or empty, {counts.not_polygon} not polygons, "
+            f"{counts.degenerate} without area",
+            f"  area      {reason if area is None else f'{area:,.1f} m² (geodesic)'}",
+            f"  fields    {', '.join(fields) or 'none'}",
+        ]
+    )
+    return row
+
+
+def _area(labels: Labels) -> tuple[float | None, str]:
+    """Total geodesic area in m², or None and why not."""
+    if labels.crs is None:
+        return None, "unknown without a CRS"
+    if labels.crs.is_geocentric:
+        return None, "unknown: geocentric coordinates are not a map"
+    geod = labels.crs.get_geod()
+    if geod is None or labels.crs.geodetic_crs is None:
+        return None, "unknown: the CRS has no ellipsoid"
+    unit = labels.crs.axis_info[0].unit_conversion_factor if labels.crs.axis_info else 1.0
+    metres = unit * geod.a if labels.crs.is_geographic else unit  # per unit of the coordinates
+    measurer = Measurer(labels.crs, Affine.identity(), metres)
+    return float(measurer.area(shapely.get_parts(labels.polygons)).sum()), ""

@@ -1,0 +1,222 @@
+"""Scenes: size, place, pixels, and whether the bundled model can map them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import rasterio
+from rasterio.enums import MaskFlags
+
+from landslide_mapper.checkpoint import bundled_model
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.measure import wgs84_transformer
+from landslide_mapper.geo.scene import Scene, SceneReader, Source, open_raster, open_scene
+from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
+from landslide_mapper.predictors import read_info
+from landslide_mapper.serving import MAX_ENLARGED, near_training, refusal, size_ratio
+
+LOOK_SIDE = 1024  # side of the decimated read behind the valid share
+PROBE_GRID = 8  # a huge raster without overviews is judged by 8 × 8 windows instead
+PROBE_SIDE = 256
+READ_WHOLE_PX = 100_000_000
+SHOWN = 5  # scenes of many that are named
+
+
+def scene_facts(source: Source) -> tuple[Fact, ...]:
+    """One scene: how it is stored, where it lies, what of it is valid, and who can map it."""
+    with open_raster(source) as raster:
+        facts = _structure(raster)
+    try:
+        scene = open_scene(source)
+    except LsmapError as error:
+        text = f"cannot be used: {_reason(source, error)}"
+        return (*facts, Fact("usable", "for lsmap", False, text))
+    with SceneReader(scene) as reader:
+        facts.append(_valid_share(scene, reader, facts))
+    return (*facts, *_place(scene), _serves(scene))
+
+
+def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:
+    """Several scenes that are to be mapped in one run: what they share and where they differ."""
+    scenes, unusable = [], []
+    for source in sources:
+        try:
+            scenes.append(open_scene(source))
+        except LsmapError as error:
+            unusable.append({"path": source.path, "reason": _reason(source, error)})
+    pixels = sum(scene.width * scene.height for scene in scenes)
+    facts = [
+        Fact("scenes", "scenes", len(sources), f"{len(sources)}"),
+        Fact("pixels", "pixels", pixels, f"{pixels / 1e6:,.0f} million"),
+        _tally("crs", "CRS", (crs_code(scene.crs) or "none" for scene in scenes)),
+        _tally("bands", "bands", (f"{scene.count} {scene.dtype}" for scene in scenes)),
+        _pixel_sizes(scenes),
+        _extent(scenes),
+        _unusable("usable", "for lsmap", unusable, len(sources), "can be used"),
+    ]
+    return (*facts, _serves_all(scenes))
+
+
+def _reason(source: Source, error: LsmapError) -> str:
+    return str(error).removeprefix(f"{source.path}: ")
+
+
+def _tally(key: str, label: str, values: Iterable[str]) -> Fact:
+    """How many scenes have which value, the most frequent first."""
+    counts = dict(Counter(values).most_common())
+    if len(counts) == 1:
+        return Fact(key, label, counts, f"{next(iter(counts))}, all scenes")
+    text = "\n".join(f"{value}: {count}" for value, count in counts.items())
+    return Fact(key, label, counts, text or "unknown")
+
+
+def _pixel_sizes(scenes: Sequence[Scene]) -> Fact:
+    sizes = [math.sqrt(scene.gsd[0] * scene.gsd[1]) for scene in scenes if scene.gsd]
+    if not sizes:
+        return Fact("gsd_m", "pixel size", None, "unknown in metres")
+    low, high = min(sizes), max(sizes)
+    text = f"{low:.4g} m" if high < 1.001 * low else f"{low:.4g} to {high:.4g} m"
+    if len(sizes) < len(scenes):
+        text += f", unknown of {len(scenes) - len(sizes)}"
+    return Fact("gsd_m", "pixel size", [low, high], text)
+
+
+def _extent(scenes: Sequence[Scene]) -> Fact:
+    known = [bounds for bounds in map(lonlat_bounds, scenes) if bounds is not None]
+    if not known:
+        return Fact("lonlat", "lon, lat", None, "unknown")
+    corners = np.array(known)
+    bounds = [*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist()]
+    text = _bounds_text(bounds)
+    if len(known) < len(scenes):
+        text += f", without {len(scenes) - len(known)} whose place is not known"
+    return Fact("lonlat", "lon, lat", bounds, text)
+
+
+def _unusable(key: str, label: str, reasons: list[dict[str, str]], count: int, good: str) -> Fact:
+    """How many of `count` scenes are good, and the first few reasons why others are not."""
+    if not reasons:
+        return Fact(key, label, [], f"all {good}")
+    lines = [f"{count - len(reasons)} of {count} {good}; not:"]
+    lines += [f"{entry['path']}: {entry['reason']}" for entry in reasons[:SHOWN]]
+    if len(reasons) > SHOWN:
+        lines.append(f"and {len(reasons) - SHOWN} more")
+    return Fact(key, label, reasons, "\n".join(lines))
+
+
+def _serves_all(scenes: Sequence[Scene]) -> Fact:
+    """Which scenes the bundled model cannot map."""
+    try:
+        model = read_info(bundled_model())
+    except LsmapError as error:
+        return Fact("bundled_model", "model", None, str(error))
+    refused = [
+        {"path": scene.path, "reason": reason}
+        for scene in scenes
+        if (reason := refusal(scene, model))
+    ]
+    good = f"can be served by {model.name} (bundled)"
+    return _unusable("bundled_model", "model", refused, len(scenes), good)
+
+
+def _structure(raster: rasterio.DatasetReader) -> list[Fact]:
+    size = [raster.width, raster.height]
+    colours = [c.name for c in raster.colorinterp]
+    overviews = raster.overviews(1) if raster.count else []
+    compression = raster.compression.name.lower() if raster.compression else "none"
+    block = [int(n) for n in reversed(raster.block_shapes[0])] if raster.count else []
+    laid = "tiles" if raster.profile.get("tiled") else "strips"
+    types = sorted(set(raster.dtypes))
+    masked = {flag for flags in raster.mask_flag_enums for flag in flags}
+    return [
+        Fact("size", "size", size, f"{size[0]} x {size[1]} pixels (columns x rows)"),
+        Fact("bands", "bands", raster.count, f"{raster.count} ({', '.join(colours)})"),
+        Fact("dtype", "type", types, ", ".join(types)),
+        Fact("driver", "format", raster.driver, f"{raster.driver}, compression {compression}"),
+        Fact("block", "blocks", block, f"{laid} of {' x '.join(map(str, block)) or 'nothing'}"),
+        Fact(
+            "overviews",
+            "overviews",
+            overviews,
+            ", ".join(f"1:{n}" for n in overviews) or "none (gdaladdo makes zooming fast)",
+        ),
+        _nodata(raster.nodata, masked),
+    ]
+
+
+def _nodata(value: float | None, masks: set[MaskFlags]) -> Fact:
+    if MaskFlags.alpha in masks:
+        return Fact("nodata", "nodata", "alpha", "alpha band")
+    if value is not None:
+        number = None if math.isnan(value) else value
+        return Fact("nodata", "nodata", "nan" if number is None else value, f"value {value:g}")
+    if MaskFlags.per_dataset in masks:
+        return Fact("nodata", "nodata", "mask", "internal mask")
+    return Fact("nodata", "nodata", None, "none declared")
+
+
+def _valid_share(scene: Scene, reader: SceneReader, known: list[Fact]) -> Fact:
+    """Share of valid pixels from one decimated read, or from windows where that is dear."""
+    overviews = next(fact.value for fact in known if fact.key == "overviews")
+    if overviews or scene.width * scene.height <= READ_WHOLE_PX:
+        scale = max(1.0, max(scene.width, scene.height) / LOOK_SIDE)
+        shape = (max(1, round(scene.height / scale)), max(1, round(scene.width / scale)))
+        _, valid = reader.read(0, 0, scene.height, scene.width, out_shape=shape, nearest=True)
+        how = f"from {shape[1]} x {shape[0]} pixels" if scale > 1 else "of all pixels"
+        share = float(valid.mean())
+    else:
+        side = min(PROBE_SIDE, scene.width, scene.height)
+        rows = np.linspace(0, scene.height - side, PROBE_GRID).astype(int)
+        cols = np.linspace(0, scene.width - side, PROBE_GRID).astype(int)
+        shares = [reader.read(r, c, side, side)[1].mean() for r in rows for c in cols]
+        share, how = float(np.mean(shares)), f"from {PROBE_GRID**2} windows of {side} x {side}"
+    return Fact("valid_share", "valid", round(share, 6), f"{share:.1%} ({how})")
+
+
+def _place(scene: Scene) -> list[Fact]:
+    facts = [Fact("crs", "CRS", crs_code(scene.crs), crs_text(scene.crs))]
+    gsd = list(scene.gsd) if scene.gsd else None
+    text = f"{gsd[0]:.4g} x {gsd[1]:.4g} m at the centre" if gsd else "unknown in metres"
+    facts.append(Fact("gsd_m", "pixel size", gsd, text))
+    bounds = lonlat_bounds(scene)
+    no_way = "unknown without a CRS" if scene.crs is None else "no way from this CRS to EPSG:4326"
+    facts.append(Fact("lonlat", "lon, lat", bounds, _bounds_text(bounds) if bounds else no_way))
+    return facts
+
+
+def lonlat_bounds(scene: Scene) -> list[float] | None:
+    """West, south, east, north in EPSG:4326; None without a CRS or a way to EPSG:4326."""
+    to_lonlat = wgs84_transformer(scene.crs)
+    if to_lonlat is None:
+        return None
+    xs, ys = zip(*scene.corners(0, 0, scene.height, scene.width), strict=True)
+    bounds = to_lonlat.transform_bounds(min(xs), min(ys), max(xs), max(ys))
+    return [float(b) for b in bounds] if np.all(np.isfinite(bounds)) else None
+
+
+def _bounds_text(bounds: list[float]) -> str:
+    west, south, east, north = bounds
+    return f"{west:.6f} to {east:.6f}, {south:.6f} to {north:.6f}"
+
+
+def _serves(scene: Scene) -> Fact:
+    """Whether the bundled model can map this scene."""
+    try:
+        model = read_info(bundled_model())
+    except LsmapError as error:
+        return Fact("bundled_model", "model", None, str(error))
+    reason = refusal(scene, model)
+    if reason:
+        return Fact("bundled_model", "model", False, f"{model.name} cannot serve it: {reason}")
+    text = f"{model.name} (bundled) can serve it"
+    ratio = size_ratio(scene, model)
+    if ratio is not None and not near_training(ratio):
+        text += f", but its pixels are {ratio:.2g} times those of the training: "
+        if ratio > MAX_ENLARGED:
+            text += "do not trust it unchecked"
+        else:
+            text += f"detect reads it at {model.gsd:.2g} m"
+    return Fact("bundled_model", "model", True, text)
