@@ -12,6 +12,8 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_scene import ramp, write
 
 from landslide_mapper.errors import LsmapError
@@ -21,9 +23,10 @@ from landslide_mapper.geo.labels import (
     burn,
     crs_name,
     in_scene_crs,
+    near_scene,
     read_labels,
 )
-from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene import Scene, open_scene
 
 BOX = shapely.box(500010, 3999950, 500040, 3999980)
 BOWTIE = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
@@ -166,3 +169,61 @@ def test_geometry_that_cannot_be_moved_is_counted(tmp_path: Path) -> None:
     moved, lost = in_scene_crs(labels, scene)
     assert len(moved) + lost == 2
     assert np.isfinite(shapely.bounds(moved)).all()
+
+
+PLACES = {  # CRS of scenes: a corner of them there, and the pixel size
+    "EPSG:32632": ((500000, 4000000), 2.0),
+    "EPSG:3857": ((1e6, 6e6), 3.0),
+    "EPSG:4326": ((9.0, 46.0), 1e-4),
+    "EPSG:3413": ((-200000, 250000), 100.0),  # beside the pole, 0.3 Mm of it
+    "EPSG:32601": ((300000, 7200000), 50.0),  # over the antimeridian
+}
+
+
+@pytest.mark.parametrize("scene_crs", PLACES)
+@pytest.mark.parametrize("label_crs", ["EPSG:4326", "EPSG:3857", "EPSG:6933", "EPSG:3413"])
+@given(seed=st.integers(0, 10**6), shift=st.sampled_from([0, 360]))
+@settings(max_examples=10, deadline=None)
+def test_no_polygon_that_touches_a_scene_is_taken_for_far(
+    scene_crs: str, label_crs: str, seed: int, shift: int
+) -> None:
+    (x, y), size = PLACES[scene_crs]
+    scene = Scene("s.tif", 3000, 2000, 3, "uint8", pyproj.CRS(scene_crs),
+                  Affine(size, 0, x, 0, -size, y), (1, 2, 3), (1.0, 1.0), ())  # fmt: skip
+    rng = np.random.default_rng(seed)
+    # Small boxes in, around and far from the scene, drawn on its own map.
+    spread = rng.choice([0.7, 1.5, 30], 60)[:, None]
+    places = (rng.uniform(-1, 1, (60, 2)) * spread + 0.5) * (3000 * size, -2000 * size) + (x, y)
+    boxes = shapely.box(*(places - 20 * size).T, *(places + 20 * size).T)
+    way = pyproj.Transformer.from_crs(scene_crs, label_crs, always_xy=True)
+    moved = shapely.transform(boxes, lambda p: np.column_stack(way.transform(p[:, 0], p[:, 1])))
+    moved = moved[np.isfinite(shapely.bounds(moved)).all(axis=1)]
+    if label_crs == "EPSG:4326":  # longitudes from 0 to 360, as some layers have them
+        moved = shapely.transform(moved, lambda p: p + (shift * (p[:, :1] < 0)) * (1, 0))
+    labels = Labels("l", "l", pyproj.CRS(label_crs), moved, LabelCounts(), np.arange(len(moved)))
+
+    near = near_scene(labels, shapely.bounds(moved), scene)
+    back = pyproj.Transformer.from_crs(label_crs, scene_crs, always_xy=True)
+    there = shapely.transform(moved, lambda p: np.column_stack(back.transform(p[:, 0], p[:, 1])))
+    frame = shapely.Polygon(scene.corners(0, 0, 2000, 3000))
+    touching = shapely.intersects(there, frame) & shapely.is_valid(there)
+    assert near[touching].all()
+
+
+def test_polygons_far_from_a_scene_are_left_out(tmp_path: Path) -> None:
+    """One whose edge is at the scene's and two that are some scenes away."""
+    scene = open_scene(str(write(tmp_path / "s.tif", ramp(3, 100), crs="EPSG:32632")))
+    corners = np.array(scene.corners(0, 0, 100, 100))
+    west, south, east, north = *corners.min(axis=0), *corners.max(axis=0)
+    side = east - west
+    boxes = np.array([
+        shapely.box(west - side, south, west, north),
+        shapely.box(west + 3 * side, south, east + 3 * side, north),
+        shapely.box(west, south - 9 * side, east, north - 9 * side),
+    ])  # fmt: skip
+    path = tmp_path / "l.gpkg"
+    geopandas.GeoSeries(boxes, crs="EPSG:32632").to_crs("EPSG:4326").to_file(path)
+    labels = read_labels(str(path))
+    near = near_scene(labels, shapely.bounds(labels.polygons), scene)
+    assert near.tolist() == [True, False, False]
+    assert labels.only(near).fids.tolist() == labels.fids[:1].tolist()

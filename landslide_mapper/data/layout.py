@@ -30,6 +30,7 @@ from landslide_mapper.geo.labels import (
     Labels,
     crs_name,
     in_scene_crs,
+    near_scene,
     read_labels,
 )
 from landslide_mapper.geo.radiometry import fit
@@ -148,18 +149,20 @@ def _scene_sources(
     facts: dict[str, Any],
     run: Run,
 ) -> list[SceneSource]:
+    bounds = shapely.bounds(labels.polygons)
     inside = np.zeros(len(labels.polygons), dtype=bool)
     placed, lost = [], 0
     for scene in scenes:
-        polygons, untransformed = in_scene_crs(labels, scene)
+        near = near_scene(labels, bounds, scene)
+        polygons, untransformed = in_scene_crs(labels.only(near), scene)
         lost = max(lost, untransformed)
         frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
         hits = shapely.intersects(polygons, frame)
         if not untransformed:
-            inside |= hits
-        placed.append((polygons, hits))
-    if not any(hits.any() for _, hits in placed):
-        raise LsmapError(_no_overlap(scenes[0], placed[0][0], labels))
+            inside[np.flatnonzero(near)[hits]] = True
+        placed.append(polygons[hits])
+    if not any(map(len, placed)):
+        raise LsmapError(_no_overlap(scenes[0], in_scene_crs(labels, scenes[0])[0], labels))
     facts["labels"] |= {"outside": int((~inside).sum()) if not lost else None, "lost": lost}
     rules = run(lambda scene: fit(scene, config.stretch), list(scenes), "radiometry")
     empty = PolygonLayer.of(np.zeros(0, dtype=object))
@@ -168,11 +171,11 @@ def _scene_sources(
             name=name,
             scene=scene,
             radiometry=rule,
-            landslides=PolygonLayer.of(polygons[hits]),
+            landslides=PolygonLayer.of(polygons),
             ignored=empty if ignored is None else PolygonLayer.of(in_scene_crs(ignored, scene)[0]),
             aoi=None if aoi is None else PolygonLayer.of(in_scene_crs(aoi, scene)[0]),
         )
-        for name, scene, (polygons, hits), rule in zip(names, scenes, placed, rules, strict=True)
+        for name, scene, polygons, rule in zip(names, scenes, placed, rules, strict=True)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo.scene import Scene
 
 BACKGROUND, LANDSLIDE, IGNORE = 0, 1, 255
+
+NEAR = 0.1  # of a scene's extent: bounds that were brought into another CRS may be this far out
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class Labels:
 
     def without(self, fids: np.ndarray) -> Labels:
         """The same layer less the features with these ids."""
-        keep = ~np.isin(self.fids, fids)
-        return Labels(
-            self.path, self.layer, self.crs, self.polygons[keep], self.counts, self.fids[keep]
-        )
+        return self.only(~np.isin(self.fids, fids))
+
+    def only(self, keep: np.ndarray) -> Labels:
+        """The same layer with the polygons of this selection."""
+        return replace(self, polygons=self.polygons[keep], fids=self.fids[keep])
 
 
 def read_labels(
@@ -171,19 +174,7 @@ def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     Polygons whose CRS is the scene's are passed through as they are. Raises `LsmapError` when
     one of the two CRS is unknown or there is no way from one to the other.
     """
-    if labels.crs is None and scene.crs is None:
-        return labels.polygons, 0
-    if labels.crs is None:
-        raise LsmapError(
-            f"{labels.path}: the layer has no CRS; say which one its coordinates are in with "
-            f"--labels-crs EPSG:... (the scene {scene.name} is in {crs_name(scene.crs)})."
-        )
-    if scene.crs is None:
-        raise LsmapError(
-            f"{scene.path}: the scene has no CRS but the labels have ({crs_name(labels.crs)}); "
-            "set it with: gdal_edit.py -a_srs EPSG:... SCENE"
-        )
-    if same_crs(labels.crs, scene.crs):
+    if same_map(labels, scene):
         return labels.polygons, 0
     transformer = _transformer(labels, scene)
 
@@ -196,6 +187,60 @@ def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     broken = ~shapely.is_valid(moved)
     moved[broken] = shapely.make_valid(moved[broken], method="structure", keep_collapsed=False)
     return moved, int((~whole).sum())
+
+
+def same_map(labels: Labels, scene: Scene) -> bool:
+    """Whether labels and scene have the same CRS, or both have none.
+
+    Raises:
+        LsmapError: one of them has none.
+    """
+    if labels.crs is None and scene.crs is not None:
+        raise LsmapError(
+            f"{labels.path}: the layer has no CRS; say which one its coordinates are in with "
+            f"--labels-crs EPSG:... (the scene {scene.name} is in {crs_name(scene.crs)})."
+        )
+    if scene.crs is None and labels.crs is not None:
+        raise LsmapError(
+            f"{scene.path}: the scene has no CRS but the labels have ({crs_name(labels.crs)}); "
+            "set it with: gdal_edit.py -a_srs EPSG:... SCENE"
+        )
+    return same_crs(labels.crs, scene.crs)
+
+
+def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
+    """Which polygons may touch the scene, by their bounds: bool (n,), all where that is not known.
+
+    A country's polygons need not be brought into the CRS of each scene, only those near it.
+
+    Args:
+        labels: the polygons.
+        bounds: of the polygons, (n, 4), as shapely gives them.
+        scene: where they are to lie.
+
+    Raises:
+        LsmapError: see `in_scene_crs`.
+    """
+    corners = np.array(scene.corners(0, 0, scene.height, scene.width))
+    box = [*corners.min(axis=0), *corners.max(axis=0)]
+    if not same_map(labels, scene):
+        try:
+            box = list(_transformer(labels, scene).transform_bounds(*box, direction="INVERSE"))
+        except ProjError:
+            box = [np.nan] * 4
+    west, south, east, north = box
+    turned = (
+        labels.crs is not None and labels.crs.is_geographic and np.abs(bounds[:, ::2]).max() > 180
+    )
+    if turned or not np.all(np.isfinite(box)) or west > east:  # the antimeridian, a pole
+        return np.ones(len(bounds), dtype=bool)
+    margin = NEAR * max(east - west, north - south)
+    return (
+        (bounds[:, 0] <= east + margin)
+        & (bounds[:, 2] >= west - margin)
+        & (bounds[:, 1] <= north + margin)
+        & (bounds[:, 3] >= south - margin)
+    )
 
 
 def _transformer(labels: Labels, scene: Scene) -> pyproj.Transformer:
