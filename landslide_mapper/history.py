@@ -7,10 +7,12 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from landslide_mapper.errors import LsmapFailure
 
 Row = Mapping[str, float]
+LogRow = TypeVar("LogRow", bound=Row)
 
 
 def write_log(rows: Sequence[Row], path: Path) -> None:
@@ -44,6 +46,18 @@ def read_log(path: Path) -> list[dict[str, float]]:
         raise LsmapFailure(f"cannot read the training log {path}: {error}") from error
 
 
+def best_row(rows: Sequence[LogRow]) -> LogRow:
+    """The epoch whose weights are kept, the first of equal ones.
+
+    It has the highest landslide IoU on validation at 0.5; where that is the same (0 in the first
+    epochs, before probabilities have their level), at the best threshold.
+    """
+    return max(
+        rows,
+        key=lambda row: (row["landslide_iou"], row.get("landslide_iou_at_threshold", 0.0)),
+    )
+
+
 def _short(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
@@ -75,7 +89,7 @@ def plot_curves(rows: Sequence[Row], path: Path) -> None:
         ("f1", "F1"),
     ):
         metrics.plot(epochs, [row[name] for row in rows], marker=".", label=label)
-    best = max(rows, key=lambda row: row["landslide_iou"])
+    best = best_row(rows)
     metrics.axvline(
         best["epoch"], color="grey", linestyle=":", label=f"best, epoch {best['epoch']:.0f}"
     )

@@ -29,7 +29,7 @@ from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.history import plot_curves, write_log
+from landslide_mapper.history import best_row, plot_curves, write_log
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import fit_calibration
 from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram
@@ -164,8 +164,8 @@ def train(
                 **validation_figures(validate(model, validation, process)),
             }
             row["seconds"] = time.perf_counter() - began
-            improved = row["landslide_iou"] > max((r["landslide_iou"] for r in rows), default=-1.0)
             rows.append(row)
+            improved = best_row(rows) is row
             if process.leads:
                 if improved:
                     info = describe(config, datasets, run, row, start)
@@ -189,8 +189,7 @@ def train(
         process.wait()
         if events is not None:
             events.close()
-        best = max(rows, key=lambda row: row["landslide_iou"])
-        return TrainReport(run, len(rows), best, process.leads)
+        return TrainReport(run, len(rows), best_row(rows), process.leads)
 
 
 def load_datasets(config: TrainConfig) -> list[Dataset]:

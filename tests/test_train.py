@@ -21,7 +21,7 @@ from landslide_mapper.cli import main
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig, from_dict
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.history import read_log, write_log
+from landslide_mapper.history import best_row, read_log, write_log
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.metrics import confusion_at, probability_histogram
 from landslide_mapper.nn.mrife import MRIFE
@@ -53,7 +53,8 @@ def dataset(
 
 def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    output = run("train", dataset, "-o", folder, *QUICK, "--epochs", 2, "--tensorboard")
+    options = [*QUICK, "--epochs", 2, "--lr", 0.02]
+    output = run("train", dataset, "-o", folder, *options, "--tensorboard")
     assert "Next: lsmap detect" in output
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "log.csv", "curves.png", "best.safetensors", "last.pt"} <= names
@@ -68,7 +69,7 @@ def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
     predict, info = load_predictor(folder / "best.safetensors", "cpu")
-    best = max(rows, key=lambda row: row["landslide_iou"])
+    best = best_row(rows)
     assert info.epoch == best["epoch"]
     assert info.metrics["landslide_iou"] == pytest.approx(best["landslide_iou"], abs=1e-5)
     assert info.radiometry == "equalize"
@@ -92,6 +93,16 @@ def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
     # As many pixels are landslide as the model expects, on validation.
     assert info.calibration != (1.0, 0.0)
     assert np.concatenate(certainty).mean() == pytest.approx(np.concatenate(share).mean(), abs=0.01)
+
+
+def test_the_best_epoch_is_told_before_probabilities_have_their_level() -> None:
+    def row(epoch: int, iou: float, tuned: float) -> dict[str, float]:
+        return {"epoch": epoch, "landslide_iou": iou, "landslide_iou_at_threshold": tuned}
+
+    rows = [row(1, 0.0, 0.5), row(2, 0.0, 0.6), row(3, 0.0, 0.6)]
+    assert best_row(rows)["epoch"] == 2
+    assert best_row([*rows, row(4, 0.1, 0.4)])["epoch"] == 4
+    assert best_row([{"epoch": 1.0, "landslide_iou": 0.2}])["epoch"] == 1  # of an older log
 
 
 def test_a_log_may_gain_columns(tmp_path: Path) -> None:

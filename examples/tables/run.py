@@ -42,7 +42,7 @@ from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
-from landslide_mapper.history import read_log
+from landslide_mapper.history import best_row, read_log
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
@@ -126,7 +126,7 @@ def train(
 def describe(experiment: Experiment, run: Path, found: Evaluation, device: str) -> Result:
     """A line of the results: nothing in it depends on where files lie."""
     log = read_log(run / LOG)
-    best = max(log, key=lambda row: row["landslide_iou"])
+    best = best_row(log)
     config = to_dict(read_train_config(run / CONFIG))
     config |= {"datasets": [experiment.data], "weights": experiment.common["weights"]}
     values = found.to_dict()

@@ -222,17 +222,20 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
         LsmapError: see `in_scene_crs`.
     """
     corners = np.array(scene.corners(0, 0, scene.height, scene.width))
-    box = [*corners.min(axis=0), *corners.max(axis=0)]
+    (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
     if not same_map(labels, scene):
+        transformer = _transformer(labels, scene)
         try:
-            box = list(_transformer(labels, scene).transform_bounds(*box, direction="INVERSE"))
+            west, south, east, north = transformer.transform_bounds(
+                west, south, east, north, direction="INVERSE"
+            )
         except ProjError:
-            box = [np.nan] * 4
-    west, south, east, north = box
+            west = np.nan
     turned = (
         labels.crs is not None and labels.crs.is_geographic and np.abs(bounds[:, ::2]).max() > 180
     )
-    if turned or not np.all(np.isfinite(box)) or west > east:  # the antimeridian, a pole
+    known = np.isfinite([west, south, east, north]).all()
+    if turned or not known or west > east:  # the antimeridian, a pole
         return np.ones(len(bounds), dtype=bool)
     margin = NEAR * max(east - west, north - south)
     return (

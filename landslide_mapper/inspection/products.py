@@ -9,7 +9,7 @@ from typing import Any
 from landslide_mapper.checkpoint import SUFFIX, ModelInfo
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.history import read_log
+from landslide_mapper.history import best_row, read_log
 from landslide_mapper.inspection.facts import Fact, band_list, plain
 from landslide_mapper.predictors import read_info
 
@@ -94,7 +94,7 @@ def _log(path: Path) -> Fact:
     rows = [{name: x for name, x in row.items() if not math.isnan(x)} for row in rows]
     if not rows:
         return Fact("log", "log", None, "no epoch has ended yet")
-    best = max(rows, key=lambda row: row["landslide_iou"])
+    best = best_row(rows)
     text = (
         f"{len(rows)} epochs ended; best landslide IoU on validation "
         f"{best['landslide_iou']:.4f} in epoch {best['epoch']:.0f}"
