@@ -12,10 +12,11 @@ import torch
 from learning import training_step
 
 from landslide_mapper.checkpoint import ModelInfo, bundled_model, save_model
-from landslide_mapper.config import ARCHITECTURES, ModelConfig
+from landslide_mapper.config import ARCHITECTURES, OPTIMIZERS, ModelConfig, TrainConfig
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.on_cuda import CudaPredictor
+from landslide_mapper.nn.optimiser import make_optimizer
 from landslide_mapper.predictors import default_batch, load_predictor
 
 pytestmark = pytest.mark.gpu
@@ -35,8 +36,7 @@ def batch(samples: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_bf16_steps_learn() -> None:
     torch.manual_seed(0)
     model = MRIFE(SMALL).cuda().to(memory_format=torch.channels_last).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, 0.01, 0.9, fused=True)
+    optimizer = make_optimizer(TrainConfig(lr=0.01), model, torch.device("cuda"))
     images, labels = batch(4, 256)
     generator = torch.Generator("cuda").manual_seed(0)
     entropies = []
@@ -48,13 +48,13 @@ def test_bf16_steps_learn() -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_training_step_never_waits(arch: str) -> None:
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_training_step_never_waits(kind: str, arch: str) -> None:
     """torch raises at the first question that the host asks the device."""
     torch.manual_seed(0)
     network = build(dataclasses.replace(SMALL, arch=arch)).cuda().train()
     network = network.to(memory_format=torch.channels_last)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, 0.01, 0.9, fused=True)
+    optimizer = make_optimizer(TrainConfig(optimizer=kind), network, torch.device("cuda"))
     images, labels = batch(4, 256)
     generator = torch.Generator("cuda").manual_seed(0)
 
