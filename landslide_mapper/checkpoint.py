@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 METADATA_KEY = "lsmap"
 SUFFIX = ".safetensors"
+BUNDLED = "bundled"  # in the place of a file: the model that comes with lsmap
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def find_model(explicit: str | None, runs: Path = Path("runs")) -> tuple[Path, s
     """Find the model: the given one, else the newest run's best, else the bundled one.
 
     Args:
-        explicit: a model file, or the folder of a run.
+        explicit: a model file, the folder of a run, or ``bundled``.
         runs: folder of the runs.
 
     Returns:
@@ -216,6 +217,8 @@ def find_model(explicit: str | None, runs: Path = Path("runs")) -> tuple[Path, s
     Raises:
         LsmapError: the given one does not exist, or there is none at all.
     """
+    if explicit == BUNDLED:
+        return bundled_model(), "given"
     if explicit is not None:
         path = Path(explicit)
         path = path / "best.safetensors" if path.is_dir() else path

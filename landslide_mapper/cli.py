@@ -222,8 +222,8 @@ def detect_command(**options: Any) -> None:
 def evaluate_command(paths: tuple[str, ...], **options: Any) -> None:
     """Measure how good a model is, or how good an inventory.
 
-    MODEL (a model file or a run; by default as in detect) predicts the tiles of a split of
-    DATASET: metrics of pixels, landslides as objects, boundaries, calibration, and bootstrap
+    MODEL (a model file, a run, or bundled; by default as in detect) predicts the tiles of a split
+    of DATASET: metrics of pixels, landslides as objects, boundaries, calibration, and bootstrap
     intervals, as metrics.json and as report.html.
 
     SLIDES and REFERENCE are polygons in any formats and CRS, two inventories of the same ground:
@@ -255,11 +255,11 @@ def evaluate_command(paths: tuple[str, ...], **options: Any) -> None:
 def explain_command(paths: tuple[str, ...], **options: Any) -> None:
     """Show where a model looks when it maps REGION: Grad-CAM of its branches.
 
-    MODEL is a model file or a run; by default as in detect. REGION is a scene of any size, or a
-    tile of a data set (DATASET/images/TILE.tif), which brings its labels. What speaks for the
-    pixels that the model calls landslide is drawn for the segmentation branch, the enhancement
-    branch and both fused: as rasters (percent of each one's maximum, 255 not seen) with a style,
-    as pictures, and as figures in a JSON file.
+    MODEL is a model file, a run, or bundled; by default as in detect. REGION is a scene of any
+    size, or a tile of a data set (DATASET/images/TILE.tif), which brings its labels. What speaks
+    for the pixels that the model calls landslide is drawn for the segmentation branch, the
+    enhancement branch and both fused: as rasters (percent of each one's maximum, 255 not seen)
+    with a style, as pictures, and as figures in a JSON file.
 
     \b
     Examples:
@@ -293,6 +293,7 @@ def info(path: str, asset: tuple[str, ...], as_json: bool) -> None:
       lsmap info labels.shp
       lsmap info dataset
       lsmap info runs/mrife-resnet18-1 --json
+      lsmap info bundled
     """
     import json
 
@@ -318,10 +319,10 @@ def info(path: str, asset: tuple[str, ...], as_json: bool) -> None:
 def export_command(**options: Any) -> None:
     """Write MODEL as ONNX, for GeoDeep, Deepness in QGIS, and onnxruntime.
 
-    MODEL is a model file or the folder of a run; by default the newest run in ./runs, else the
-    bundled model. Normalisation is inside the graph, and what the tools need to know (classes,
-    threshold, resolution, window, overlap) in its metadata. With --scene they may be fed raw
-    pixels of that scene. Without, lsmap detect --model takes the file as well.
+    MODEL is a model file, the folder of a run, or bundled; by default the newest run in ./runs,
+    else the bundled model. Normalisation is inside the graph, and what the tools need to know
+    (classes, threshold, resolution, window, overlap) in its metadata. With --scene they may be fed
+    raw pixels of that scene. Without, lsmap detect --model takes the file as well.
 
     \b
     Examples:

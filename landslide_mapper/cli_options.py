@@ -156,7 +156,8 @@ detect_outputs = _together(
         help="Polygons: .gpkg, .shp, .geojson (always WGS 84), .fgb or .parquet.",
     ),
     click.option(
-        "--model", help="Model file or run.  [default: newest in ./runs, else the bundled]"
+        "--model",
+        help="Model file, run, or bundled.  [default: newest in ./runs, else the bundled]",
     ),
     click.option(
         "--mask",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.checkpoint import SUFFIX, ModelInfo, find_model
+from landslide_mapper.checkpoint import BUNDLED, SUFFIX, ModelInfo, find_model
 from landslide_mapper.data.manifest import MANIFEST, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.evaluation.inventories import Comparison, compare
@@ -119,6 +119,8 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
 
 
 def _is_model(subject: str) -> bool:
+    if subject == BUNDLED:
+        return True
     path = Path(subject)
     if path.suffix.lower() in (SUFFIX, ONNX_SUFFIX):
         return True

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.checkpoint import SUFFIX
+from landslide_mapper.checkpoint import BUNDLED, SUFFIX, bundled_model
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.remote import is_local, is_remote
 from landslide_mapper.geo.scene import Source, is_raster, open_raster
@@ -25,12 +25,14 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
 
     Args:
         path: a raster or vector source of GDAL (file, VRT, /vsi…, URL), a folder or pattern of
-            rasters, a STAC item, a dataset or run folder, or a model file.
+            rasters, a STAC item, a dataset or run folder, a model file, or ``bundled``.
         assets: of the STAC item, see `expand_sources`.
 
     Raises:
         LsmapError: `path` is nothing of these, or cannot be read.
     """
+    if path == BUNDLED:
+        return describe(str(bundled_model()))
     folder = Path(path)
     if (folder / "dataset.json").is_file():
         return Report("dataset", path, dataset_facts(folder))

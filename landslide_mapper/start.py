@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landslide_mapper.checkpoint import (
+    BUNDLED,
     METADATA_KEY,
     ModelInfo,
-    bundled_model,
     find_model,
     read_info,
 )
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from landslide_mapper.nn.network import Network
-
-BUNDLED = "bundled"
 
 
 def find_start(weights: str) -> ModelInfo | None:
@@ -102,10 +100,8 @@ def _model_file(weights: str) -> Path | None:
     """The model file that `weights` names, None where it names something else."""
     if weights in ("imagenet", "none"):
         return None
-    if weights == BUNDLED:
-        return bundled_model()
     path = Path(weights)
-    if path.is_dir():
+    if weights == BUNDLED or path.is_dir():
         return find_model(weights)[0]
     return path if METADATA_KEY in _header(path) else None
 

@@ -138,6 +138,7 @@ def test_the_model_is_the_given_one_then_the_newest_run_then_the_bundled(
         best.touch()
         os.utime(best, (1000 - age, 1000 - age))
     assert find_model(None, runs) == (runs / "new" / "best.safetensors", "newest run")
+    assert find_model("bundled", runs) == (bundled, "given")
     assert find_model(str(runs / "old"), runs) == (runs / "old" / "best.safetensors", "given")
     with pytest.raises(LsmapError, match="does not exist"):
         find_model(str(tmp_path / "nothing"), runs)

@@ -212,6 +212,7 @@ def test_model(tmp_path: Path) -> None:
 
 def test_bundled_model(bundled_model: Path) -> None:
     found = describe(str(bundled_model)).to_dict()
+    assert describe("bundled").to_dict() == found
     assert found["card"], "the bundled model has a card beside it"
     assert found["bytes"] <= 35e6
     assert 0 < found["threshold"] < 1
