@@ -227,3 +227,9 @@ def test_polygons_far_from_a_scene_are_left_out(tmp_path: Path) -> None:
     near = near_scene(labels, shapely.bounds(labels.polygons), scene)
     assert near.tolist() == [True, False, False]
     assert labels.only(near).fids.tolist() == labels.fids[:1].tolist()
+
+
+def test_a_layer_without_polygons_is_near_nothing(tmp_path: Path) -> None:
+    scene = open_scene(str(write(tmp_path / "s.tif", ramp(), crs="EPSG:32632")))
+    none = Labels("l", "l", pyproj.CRS("EPSG:4326"), np.zeros(0, dtype=object), LabelCounts())
+    assert near_scene(none, shapely.bounds(none.polygons), scene).shape == (0,)

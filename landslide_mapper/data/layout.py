@@ -172,11 +172,16 @@ def _scene_sources(
             scene=scene,
             radiometry=rule,
             landslides=PolygonLayer.of(polygons),
-            ignored=empty if ignored is None else PolygonLayer.of(in_scene_crs(ignored, scene)[0]),
-            aoi=None if aoi is None else PolygonLayer.of(in_scene_crs(aoi, scene)[0]),
+            ignored=empty if ignored is None else _layer_near(ignored, scene),
+            aoi=None if aoi is None else _layer_near(aoi, scene),
         )
         for name, scene, polygons, rule in zip(names, scenes, placed, rules, strict=True)
     ]
+
+
+def _layer_near(labels: Labels, scene: Scene) -> PolygonLayer:
+    near = labels.only(near_scene(labels, shapely.bounds(labels.polygons), scene))
+    return PolygonLayer.of(in_scene_crs(near, scene)[0])
 
 
 def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +265,7 @@ def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[L
     crossing = meets & ~whole
     cut[crossing] = shapely.intersection(flat[crossing], inside)
     keep = meets & (shapely.area(cut) > 0)
-    kept = replace(labels, polygons=labels.polygons[keep], fids=labels.fids[keep])
-    return kept, cut[keep]
+    return labels.only(keep), cut[keep]
 
 
 def _judge(mapped: Labels, reference: Labels, a: np.ndarray, b: np.ndarray) -> Comparison:

@@ -231,9 +231,8 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
             )
         except ProjError:
             west = np.nan
-    turned = (
-        labels.crs is not None and labels.crs.is_geographic and np.abs(bounds[:, ::2]).max() > 180
-    )
+    longest = np.abs(bounds[:, ::2]).max(initial=0)
+    turned = labels.crs is not None and labels.crs.is_geographic and longest > 180
     known = np.isfinite([west, south, east, north]).all()
     if turned or not known or west > east:  # the antimeridian, a pole
         return np.ones(len(bounds), dtype=bool)

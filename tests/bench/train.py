@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from landslide_mapper.config import ModelConfig
+from landslide_mapper.config import ModelConfig, TrainConfig
 from landslide_mapper.nn.build import build
+from landslide_mapper.nn.optimiser import make_optimizer
 from landslide_mapper.train import autocast
 
 ON_CUDA = (
@@ -95,8 +96,7 @@ def steps(case: Case, device: torch.device) -> Callable[[], None]:
     network = build(ModelConfig(arch=case.arch, backbone=case.backbone))
     network = network.to(device=device, memory_format=torch.channels_last).train()
     network.begin_epoch(1)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, 1e-4, 0.9, weight_decay=5e-4, fused=device.type == "cuda")
+    optimizer = make_optimizer(TrainConfig(lr=1e-4), network, device)
     images, labels = tiles(case, device)
     generator = torch.Generator(device).manual_seed(0)
 
