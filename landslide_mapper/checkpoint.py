@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from landslide_mapper.config import ModelConfig, from_dict, to_dict
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.staging import whole_file
 
 if TYPE_CHECKING:
     import torch
@@ -84,13 +84,13 @@ class ModelInfo:
         return {METADATA_KEY: json.dumps({"schema_version": SCHEMA_VERSION, **values})}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str] | None, source: str) -> ModelInfo:
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> ModelInfo:
         """Read the header.
 
         Raises:
             LsmapError: not a model of lsmap, or one of a schema that this version cannot read.
         """
-        if not metadata or METADATA_KEY not in metadata:
+        if METADATA_KEY not in metadata:
             raise LsmapError(f"{source} is not an lsmap model: its header has no lsmap entry")
         values = json.loads(metadata[METADATA_KEY])
         version = values.pop("schema_version", None)
@@ -113,16 +113,24 @@ def read_info(path: Path | str) -> ModelInfo:
     Raises:
         LsmapError: missing, not safetensors, or not a model of lsmap.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not Path(path).is_file():
         raise LsmapError(f"model {path} does not exist")
+    return ModelInfo.from_metadata(read_header(path), str(path))
+
+
+def read_header(path: Path | str) -> dict[str, str]:
+    """Metadata of a safetensors file, empty where it has none.
+
+    Raises:
+        LsmapError: not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
+            return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise LsmapError(f"{path} is not a safetensors file: {error}") from error
-    return ModelInfo.from_metadata(metadata, str(path))
 
 
 def save_model(
@@ -152,9 +160,8 @@ def save_model(
     for name, tensor in model.prediction_state(Calibration(*calibration)).items():
         shrink = half and tensor.dtype == torch.float32
         tensors[name] = (tensor.half() if shrink else tensor).cpu().contiguous()
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(save(tensors, metadata=info.to_metadata()))
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(save(tensors, metadata=info.to_metadata()))
 
 
 def load_model(path: Path | str, device: str | torch.device = "cpu") -> tuple[Network, ModelInfo]:

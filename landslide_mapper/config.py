@@ -178,11 +178,12 @@ class TrainConfig:
         _between("epochs", self.epochs, 1, 1_000_000)
         _between("batch_size", self.batch_size, 2, 65536)
         _between("lr", self.lr, 1e-9, 1e3)
-        _between("momentum", self.momentum, 0.0, 1.0)
+        _between("momentum", self.momentum, 0.0, 0.9999)
         _between("weight_decay", self.weight_decay, 0.0, 10.0)
         _between("warmup", self.warmup, 0.0, float(self.epochs))
         _between("zoom", self.zoom, 1.0, 2.0)
         _between("workers", self.workers, 0, 1024)
+        _between("seed", self.seed, 0, 2**63 - 1)
         if self.batch_size % 2:
             raise LsmapError(
                 f"batch_size is {self.batch_size}: give an even number, landslides come in pairs"

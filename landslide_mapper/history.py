@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from landslide_mapper.errors import LsmapFailure
+from landslide_mapper.staging import whole_file
 
 Row = Mapping[str, float]
 LogRow = TypeVar("LogRow", bound=Row)
@@ -22,12 +22,10 @@ def write_log(rows: Sequence[Row], path: Path) -> None:
     an earlier version, whose run is gone on with, did not measure.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names, restval="")
         writer.writeheader()
         writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
-    os.replace(partial, path)
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -98,7 +96,6 @@ def plot_curves(rows: Sequence[Row], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=120, format="png")
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     plt.close(figure)
-    os.replace(partial, path)

@@ -9,7 +9,9 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.checkpoint import BUNDLED, SUFFIX, bundled_model
+from landslide_mapper.data.manifest import MANIFEST
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.labels import open_vector
 from landslide_mapper.geo.remote import is_local, is_remote
 from landslide_mapper.geo.scene import Source, is_raster, open_raster
 from landslide_mapper.geo.sources import expand_sources, is_several, is_stac_item
@@ -18,6 +20,7 @@ from landslide_mapper.inspection.layers import label_facts
 from landslide_mapper.inspection.products import dataset_facts, model_facts, run_facts
 from landslide_mapper.inspection.scenes import collection_facts, scene_facts
 from landslide_mapper.predictors import ONNX_SUFFIX, read_info
+from landslide_mapper.runs import CONFIG
 
 
 def describe(path: str, assets: Sequence[str] = ()) -> Report:
@@ -34,14 +37,14 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
     if path == BUNDLED:
         return describe(str(bundled_model()))
     folder = Path(path)
-    if (folder / "dataset.json").is_file():
+    if folder.name == MANIFEST and folder.is_file():
+        return describe(str(folder.parent))
+    if (folder / MANIFEST).is_file():
         return Report("dataset", path, dataset_facts(folder))
-    if (folder / "config.json").is_file():
+    if (folder / CONFIG).is_file():
         return Report("run", path, run_facts(folder))
     if path.endswith((SUFFIX, ONNX_SUFFIX)):
         return Report("model", path, model_facts(read_info(path), folder))
-    if path.endswith("dataset.json") and folder.is_file():
-        return describe(str(folder.parent))
     if assets or is_several(path) or is_stac_item(path):
         sources = expand_sources([path], assets)
         if len(sources) > 1:
@@ -73,6 +76,6 @@ def _nothing_known(path: str) -> str:
 
 def _is_vector(path: str) -> bool:
     try:
-        return len(pyogrio.list_layers(path)) > 0
+        return len(pyogrio.list_layers(open_vector(path))) > 0
     except (DataSourceError, DataLayerError):
         return False

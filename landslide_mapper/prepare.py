@@ -22,7 +22,7 @@ import pyogrio
 from tqdm import tqdm
 
 from landslide_mapper import __version__
-from landslide_mapper.data.footprints import common_crs, footprints
+from landslide_mapper.data.footprints import common_crs, footprints, has_place
 from landslide_mapper.data.layout import Layout, pair_layout, scene_layout
 from landslide_mapper.data.manifest import MANIFEST, SCHEMA_VERSION, TILES
 from landslide_mapper.data.options import PrepareConfig
@@ -172,7 +172,7 @@ def _write_footprints(path: Path, layout: Layout, records: Sequence[TileRecord])
     shapes: Any = [None] * len(plans)
     if not together:
         note(f"{path.name} has no outlines: the scenes have CRS with no way between them.")
-    elif crs is not None:
+    elif all(has_place(source) for source in layout.sources):
         shapes = footprints(plans, layout.sources, crs)
     columns = {
         "tile_id": [plan.tile_id for plan in plans],
@@ -251,6 +251,8 @@ def _source_info(layout: Layout, index: int) -> dict[str, Any]:
         "crs": None if source.crs is None else crs_name(source.crs),
         "gsd": layout.gsd[index],
     }
+    if source.crs is None:  # area of a pixel in the units of its transform, which are unknown
+        info["determinant"] = abs(source.transform.determinant)
     if isinstance(source, SceneSource):
         # Images of a folder are fitted one by one; their curves would outweigh the manifest.
         info["radiometry"] = source.radiometry.to_dict()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from landslide_mapper.config import (
     recipe_settings,
     to_dict,
 )
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.staging import whole_file
 from landslide_mapper.start import with_model_of
 
 RUNS = Path("runs")
@@ -25,7 +27,7 @@ LOG = "log.csv"
 CURVES = "curves.png"
 
 CHANGEABLE = {"epochs", "workers", "device"}
-"""Settings that a resumed run may change: they do not change what an epoch computes."""
+"""Settings that a resumed run may change."""
 
 
 def plan_run(
@@ -56,7 +58,9 @@ def plan_run(
         if config_file and recipe:
             raise LsmapError("--config has all settings, so --recipe goes without it")
         config = read_train_config(config_file) if config_file else TrainConfig()
-        config = with_model_of(given.get("weights", config.weights), config)
+        if "weights" in given or not config_file:  # a file's settings have the network in them
+            weights = given.get("weights", config.weights)
+            config = with_model_of(weights, config, given.get("arch"))
         chosen = recipe_settings(recipe or "paper", given.get("arch", config.model.arch))
         config = override(config, chosen | given)
         return run or _new_run(config), config
@@ -97,22 +101,71 @@ def start_run(run: Path, config: TrainConfig) -> None:
         raise LsmapError(f"{run} holds a run already: give another -o, or --resume to go on")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        (run / CONFIG).write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LsmapError(f"cannot write into {run}: {error.strerror}") from error
+    _write_config(run, config)
+
+
+def resume_run(run: Path, config: TrainConfig, done: int) -> None:
+    """Write the settings of a run of which `done` epochs are there, and say what they mean for it.
+
+    Raises:
+        LsmapError: the folder cannot be written.
+    """
+    before = read_train_config(run / CONFIG)
+    if done >= config.epochs:
+        note(f"{run} has its {done} epochs already: --epochs {2 * done} would train on")
+    elif config.epochs != before.epochs and config.schedule != "constant":
+        note(
+            f"the learning rate falls over the whole run, so the first {done} epochs had another "
+            f"one than a run of {config.epochs} epochs from the start would have given them"
+        )
+    _write_config(run, config)
+
+
+def _write_config(run: Path, config: TrainConfig) -> None:
+    try:
+        with whole_file(run / CONFIG) as partial:
+            partial.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise LsmapError(f"cannot write into {run}: {error.strerror}") from error
 
 
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """A context in which an epoch is saved.
+
+    Raises:
+        LsmapFailure: it cannot be (disk full).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LsmapFailure(
+            f"{run}: the epoch could not be saved ({error.strerror}); make room and go on from the "
+            f"one before it: lsmap train --resume -o {run}"
+        ) from error
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; the file appears whole or not at all."""
+    """Write tensors and plain values; the file appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     import torch
 
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's words for an archive that it could not close
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
-def load_state(path: Path, device: Any) -> dict[str, Any]:
-    """Read what `save_state` wrote; nothing in the file is executed.
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote, onto the CPU; nothing in the file is executed.
 
     Raises:
         LsmapError: there is no such state, or it is damaged.
@@ -124,7 +177,8 @@ def load_state(path: Path, device: Any) -> dict[str, Any]:
     if not path.is_file():
         raise LsmapError(f"{path.parent} has no {path.name} to resume from")
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise LsmapError(f"{path} is damaged, the run cannot be resumed: {error}") from error
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or "it is empty"
+        raise LsmapError(f"{path} is damaged, the run cannot be resumed: {reason}") from error
     return state

@@ -11,6 +11,7 @@ from landslide_mapper.checkpoint import (
     METADATA_KEY,
     ModelInfo,
     find_model,
+    read_header,
     read_info,
 )
 from landslide_mapper.config import TrainConfig
@@ -34,14 +35,21 @@ def find_start(weights: str) -> ModelInfo | None:
     return None if path is None else read_info(path)
 
 
-def with_model_of(weights: str, config: TrainConfig) -> TrainConfig:
+def with_model_of(weights: str, config: TrainConfig, arch: str | None) -> TrainConfig:
     """The settings with the network of the model to go on from, where `weights` names one.
 
     Raises:
-        LsmapError: see `find_start`.
+        LsmapError: see `find_start`; or another `arch` was asked for than the model has.
     """
     info = find_start(weights)
-    return config if info is None else replace(config, model=info.model)
+    if info is None:
+        return config
+    if arch not in (None, info.arch):
+        raise LsmapError(
+            f"weights {weights}: {info.name} is of --arch {info.arch} and cannot become {arch}: "
+            "leave --arch out, or start with --weights imagenet"
+        )
+    return replace(config, model=info.model)
 
 
 def start_network(model: Network, weights: str) -> str:
@@ -103,23 +111,12 @@ def _model_file(weights: str) -> Path | None:
     path = Path(weights)
     if weights == BUNDLED or path.is_dir():
         return find_model(weights)[0]
-    return path if METADATA_KEY in _header(path) else None
-
-
-def _header(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file, empty where it has none."""
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise LsmapError(
             f"weights {path} do not exist: give imagenet, none, a safetensors file, "
             "a run, or bundled"
         )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise LsmapError(f"weights {path} are not a safetensors file: {error}") from error
+    return path if METADATA_KEY in read_header(path) else None
 
 
 def _load_model(model: Network, path: Path) -> str:

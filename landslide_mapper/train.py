@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,11 +34,22 @@ from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.history import best_row, plot_curves, write_log
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import fit_calibration
+from landslide_mapper.nn.encoder import STRIDE
 from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram
 from landslide_mapper.nn.network import Losses, Network
 from landslide_mapper.nn.optimiser import learning_rate, make_optimizer
 from landslide_mapper.parallel import Process, join_processes
-from landslide_mapper.runs import BEST, CURVES, LOG, STATE, load_state, save_state, start_run
+from landslide_mapper.runs import (
+    BEST,
+    CURVES,
+    LOG,
+    STATE,
+    load_state,
+    resume_run,
+    save_state,
+    start_run,
+    writing,
+)
 from landslide_mapper.start import check_start, start_network
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
@@ -85,9 +98,10 @@ def train(
 
     Raises:
         LsmapError: unusable dataset or settings, or a run that exists (or, resuming, does not).
-        LsmapFailure: the loss is no longer finite, or a tile cannot be read.
+        LsmapFailure: the loss is no longer finite, a tile cannot be read, the disk or the device's
+            memory is full.
     """
-    with join_processes(config.device) as process:
+    with join_processes(config.device) as process, _out_of_memory(config, run):
         datasets = load_datasets(config)
         config = _with_band_count(config, datasets[0])
         if not resume:
@@ -98,17 +112,17 @@ def train(
                 "a CPU; what a CPU can do is to go on from the bundled model: "
                 "--weights bundled --recipe best --epochs 5"
             )
+        batches, training, validation = make_loaders(config, datasets, process)
         torch.manual_seed(config.seed)
         model = build(config.model)
-        rows: list[Row] = []
-        if resume:
-            state = load_state(run / STATE, process.device)
-            rows, start = state["rows"], state["start"]
-        else:
-            state, start = None, ""
-            if process.leads:  # the others get its weights when they join
-                start = start_network(model, config.weights)
-                start_run(run, config)
+        state = load_state(run / STATE) if resume else {}
+        rows: list[Row] = state.pop("rows", [])
+        start: str = state.pop("start", "")
+        if resume and process.leads:
+            resume_run(run, config, len(rows))
+        elif process.leads:  # the others get its weights when they join
+            start = start_network(model, config.weights)
+            start_run(run, config)
         events = _tensorboard(run) if tensorboard and process.leads else None
         model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         process.synchronise_batch_norm(model)
@@ -116,11 +130,10 @@ def train(
             for part in model.compiled_parts():
                 part.compile()
         optimizer = make_optimizer(config, model, process.device)
-        if state is not None:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+        if resume:
+            model.load_state_dict(state.pop("model"))
+            optimizer.load_state_dict(state.pop("optimizer"))
         parallel = process.wrap(model)
-        batches, training, validation = make_loaders(config, datasets, process)
 
         for epoch in range(len(rows), config.epochs):
             began = time.perf_counter()
@@ -132,7 +145,7 @@ def train(
             model.begin_epoch(epoch)
             sums = torch.zeros((), device=process.device, dtype=torch.float64)
             title = f"epoch {epoch + 1}/{config.epochs}"
-            bar = tqdm(training, title, unit="batch", disable=process.quiet, leave=False)
+            bar = progress(training, title, process)
             for step, (images, labels) in enumerate(bar):
                 rate = learning_rate(config, epoch + step / len(batches))
                 for group in optimizer.param_groups:
@@ -167,21 +180,22 @@ def train(
             rows.append(row)
             improved = best_row(rows) is row
             if process.leads:
-                if improved:
-                    info = describe(config, datasets, run, row, start)
-                    save_model(model, info, run / BEST, calibration=info.calibration)
-                write_log(rows, run / LOG)
-                plot_curves(rows, run / CURVES)
-                # The state goes last: once it is there, all else of this epoch is there as well.
-                save_state(
-                    run / STATE,
-                    {
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "rows": rows,
-                        "start": start,
-                    },
-                )
+                with writing(run):
+                    if improved:
+                        info = describe(config, datasets, run, row, start)
+                        save_model(model, info, run / BEST, calibration=info.calibration)
+                    write_log(rows, run / LOG)
+                    plot_curves(rows, run / CURVES)
+                    # Last: once the state is there, all else of this epoch is there as well.
+                    save_state(
+                        run / STATE,
+                        {
+                            "model": model.state_dict(),
+                            "optimizer": optimizer.state_dict(),
+                            "rows": rows,
+                            "start": start,
+                        },
+                    )
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
@@ -207,7 +221,7 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
                     f"{other.root} has {name} {getattr(other, name)}, {first.root} has "
                     f"{getattr(first, name)}: prepare both with the same settings"
                 )
-    multiple = max(config.model.block_size, 8)
+    multiple = max(config.model.block_size, STRIDE)
     if first.tile_size % multiple:
         raise LsmapError(
             f"{first.root} has tiles of {first.tile_size} pixels, the network needs a multiple of "
@@ -239,6 +253,8 @@ def make_loaders(
     workers = min(config.workers, os.cpu_count() or 1)
     options: dict[str, Any] = {
         "num_workers": workers,
+        # Else the seeds of the workers are taken from the numbers that dropout gets.
+        "generator": torch.Generator(),
         "persistent_workers": workers > 0,
         "pin_memory": process.device.type == "cuda",
     }
@@ -278,14 +294,25 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
+def progress(loader: Batches, title: str, process: Process) -> tqdm[tuple[Tensor, Tensor]]:
+    """The batches of a loader, with a bar on a terminal."""
+    return tqdm(_read(loader), title, len(loader), unit="batch", disable=process.quiet, leave=False)
+
+
+def _read(loader: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    try:
+        yield from loader
+    except LsmapFailure as error:  # a process that reads sends a traceback in the place of a line
+        line = str(error).strip().rpartition("LsmapFailure: ")[2]
+        raise LsmapFailure(line) from error
+
+
 @torch.inference_mode()
 def validate(model: Network, loader: Batches, process: Process) -> Tensor:
     """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes."""
     model.eval()
     histogram = torch.zeros(2, BINS, dtype=torch.int64, device=process.device)
-    for images, labels in tqdm(
-        loader, "validation", unit="batch", disable=process.quiet, leave=False
-    ):
+    for images, labels in progress(loader, "validation", process):
         images, labels = to_device(images, labels, process.device)
         with autocast(process.device):
             logits = model(images)
@@ -346,6 +373,18 @@ def _epoch_line(row: Row, names: tuple[str, ...], improved: bool) -> str:
         f"epoch {row['epoch']:.0f}: loss {row['loss']:.4f} ({parts}), validation landslide IoU "
         f"{row['landslide_iou']:.4f}{' (best so far)' if improved else ''}, {row['seconds']:.0f} s"
     )
+
+
+@contextmanager
+def _out_of_memory(config: TrainConfig, run: Path) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        go_on = f", or --resume -o {run} on a larger one" if (run / STATE).exists() else ""
+        raise LsmapFailure(
+            f"the device ran out of memory; give a smaller --batch-size ({config.batch_size} now), "
+            f"a smaller --backbone ({config.model.backbone} now) or --device cpu{go_on}"
+        ) from error
 
 
 def _tensorboard(run: Path) -> Any:

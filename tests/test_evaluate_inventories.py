@@ -109,6 +109,19 @@ def test_an_empty_map_finds_nothing(tmp_path: Path) -> None:
     assert found.areas["precision"] == found.areas["recall"] == 0
 
 
+def test_what_lies_out_of_reach_does_not_count(tmp_path: Path) -> None:
+    """Metres that are said to be degrees lie nowhere."""
+    reference = write(tmp_path / "b.gpkg", REFERENCE)
+    nowhere = [shapely.box(3e5, 3.5e6, 3e5 + 40, 3.5e6 + 20)]
+    path = tmp_path / "a.gpkg"
+    mapped = geopandas.GeoDataFrame(geometry=MAPPED, crs=32648).to_crs(4326).geometry.tolist()
+    geopandas.GeoDataFrame(geometry=mapped + nowhere, crs=4326).to_file(path)
+    assert len(compare(str(path), reference).mapped) == 4
+    geopandas.GeoDataFrame(geometry=nowhere, crs=4326).to_file(path)
+    with pytest.raises(LsmapError, match="lie"):
+        compare(reference, str(path))
+
+
 def test_layers_without_crs(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a.gpkg", MAPPED, None), write(tmp_path / "b.gpkg", REFERENCE, None)
     found = compare(a, b)

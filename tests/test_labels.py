@@ -27,6 +27,7 @@ from landslide_mapper.geo.labels import (
     read_labels,
 )
 from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.info import describe
 
 BOX = shapely.box(500010, 3999950, 500040, 3999980)
 BOWTIE = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
@@ -55,9 +56,44 @@ def test_what_is_no_polygon_is_counted_and_left_out(tmp_path: Path) -> None:
     assert shapely.area(labels.polygons[1]) == pytest.approx(50)
 
 
+def test_polygons_of_nested_collections_count(tmp_path: Path) -> None:
+    inner = shapely.GeometryCollection([shapely.Point(0, 0), shapely.box(20, 0, 30, 10)])
+    outer = shapely.GeometryCollection([shapely.box(0, 0, 10, 10), inner])
+    labels = read_labels(save(tmp_path / "l.gpkg", [outer, shapely.GeometryCollection([inner])]))
+    assert shapely.area(labels.polygons).tolist() == [200, 100]
+
+
+def test_geoparquet_is_a_vector_layer(tmp_path: Path) -> None:
+    path = tmp_path / "l.parquet"
+    shapes = [BOX, None, shapely.box(0, 0, 1, 1)]
+    frame = geopandas.GeoDataFrame({"kind": ["a", "b", "b"]}, geometry=shapes, crs=32632)
+    frame.to_parquet(path)
+    labels = read_labels(str(path))
+    assert shapely.equals(labels.polygons, frame.geometry.values[[0, 2]]).all()
+    assert crs_name(labels.crs) == "EPSG:32632"
+    assert labels.counts.null_or_empty == 1
+    assert len(read_labels(str(path), where="kind = 'b'").polygons) == 1
+    with pytest.raises(LsmapError, match="fields are: kind"):
+        read_labels(str(path), where="sort = 'b'")
+    assert describe(str(path)).kind == "labels"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(LsmapError, match="this is no GeoParquet"):
+        read_labels(str(path))
+
+
 def test_flat_polygon_is_degenerate(tmp_path: Path) -> None:
     flat = shapely.Polygon([(0, 0), (1, 1), (2, 2), (0, 0)])
     assert read_labels(save(tmp_path / "l.gpkg", [BOX, flat])).counts.degenerate == 1
+
+
+@pytest.mark.parametrize("suffix", ["shp", "gpkg", "fgb", "geojson", "gml", "sqlite"])
+def test_conditions_choose_the_same_in_every_format(suffix: str, tmp_path: Path) -> None:
+    kinds = ["slide", "maybe", "slide"]
+    path = save(tmp_path / f"l.{suffix}", [BOX] * 3, kind=kinds, sure=[1, 0, 0])
+    assert len(read_labels(path, where="kind = 'slide'").polygons) == 2
+    assert len(read_labels(path, where="sure = 0").polygons) == 2
+    left = read_labels(path).without(read_labels(path, where="kind = 'maybe'").fids)
+    assert len(left.polygons) == 2
 
 
 def test_where_and_layer(tmp_path: Path) -> None:

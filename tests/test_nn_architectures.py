@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.func import functional_call
 
-from landslide_mapper.config import ARCHITECTURES, ModelConfig
+from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig
 from landslide_mapper.nn.build import ARCHITECTURES as CLASSES
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.deeplab import DeepLabV3Plus
@@ -21,6 +21,7 @@ from landslide_mapper.nn.icssn import ICSSN, draw_objects, near_edges
 from landslide_mapper.nn.losses import cross_entropy
 from landslide_mapper.nn.masking import BACKGROUND, EDGE, INTERIOR, UNUSABLE
 from landslide_mapper.nn.network import Losses, Network
+from landslide_mapper.nn.optimiser import make_optimizer
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 
@@ -204,6 +205,23 @@ def test_the_two_networks_of_icssn_take_turns() -> None:
         network.begin_epoch(epoch)
         said.append(network.classifies)
     assert said == [True, True, False, False] * 2
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_optimiser_of_a_gpu_steps_in_every_epoch(arch: str, optimizer: str) -> None:
+    network = made(arch).train()  # on the CPU, which has the same fused optimisers
+    training = TrainConfig(optimizer=optimizer)
+    steps = make_optimizer(training, network, torch.device("cuda"))
+    before = [
+        parameter.detach().clone() for parameter in network.trained_encoders()[0].parameters()
+    ]
+    for _ in turns(network):
+        losses_of(network, *batch(2)).total.backward()
+        steps.step()
+        steps.zero_grad(set_to_none=True)
+    after = network.trained_encoders()[0].parameters()
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
 def test_each_turn_of_icssn_leaves_the_other_network_alone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from landslide_mapper.nn.masking import (
@@ -116,12 +116,17 @@ def test_masked_pixels_are_zero_and_others_untouched() -> None:
     st.integers(1, 60),
     st.floats(0.0, 1.0),
     st.floats(0.0, 1.0),
+    st.sampled_from([8, 16]),
     st.integers(0, 1000),
 )
-def test_no_more_blocks_are_drawn_than_there_is_room_for(
-    side: int, share: float, ratio: float, seed: int
+@example(side=16, share=0.5, ratio=0.01, block_size=16, seed=0)
+def test_no_more_points_are_drawn_than_there_is_room_for(
+    side: int, share: float, ratio: float, block_size: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     classes = (torch.rand(1, side, 2, generator=generator) < share).long()
-    landslide, background = draw_blocks(classes, ratio, "edge", generator)
-    assert landslide.sum() == background.sum() <= most_drawn(classes[0].numel(), ratio)
+    landslide, background = (
+        to_feature_points(drawn, block_size).sum()
+        for drawn in draw_blocks(classes, ratio, "edge", generator)
+    )
+    assert landslide == background <= most_drawn(classes[0].numel(), ratio, block_size)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.data.pairs import area_weights
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.evaluation.tiles import survey
 from landslide_mapper.prepare import PrepareConfig, prepare
 
 
@@ -115,6 +117,71 @@ def test_nodata_in_a_mask_file_is_background(tmp_path: Path) -> None:
         picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff")
         picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff", nodata=0)
     assert all(t.valid_px == 64 * 64 for t in make(tmp_path, tile_size=64).tiles)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nothing", "declared"),
+    [("float32", np.nan, np.nan), ("int16", -9999, -9999), ("int16", -1, None), ("uint8", 7, 7)],
+)
+def test_where_a_mask_says_nothing_nothing_is_learnt(
+    tmp_path: Path, dtype: str, nothing: float, declared: float | None
+) -> None:
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff")
+        mask = square(64, 64, 1).astype(dtype)
+        mask[0, 50:] = nothing
+        picture(tmp_path / "masks" / f"{n}.tif", mask, "GTiff", nodata=declared)
+    for found in masks_of(make(tmp_path, tile_size=64)).values():
+        assert (found[50:] == 255).all()
+        assert (found[:50] == square(64, 64, 1)[0, :50]).all()
+    for n in range(3):
+        empty = np.full((1, 64, 64), nothing, dtype)
+        picture(tmp_path / "masks" / f"{n}.tif", empty, "GTiff", nodata=declared)
+    with pytest.raises(LsmapError, match=r"no landslide|12288 of their pixels are nodata"):
+        make(tmp_path, tile_size=64, overwrite=True)
+
+
+def test_each_folder_has_a_mask_rule_of_its_own(tmp_path: Path) -> None:
+    pairs = []
+    for name, value, driver in (("a", 255, "PNG"), ("b", 1, "PNG"), ("c", 255, "JPEG")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for n in range(3):
+            picture(folder / "images" / f"{name}{n}.png", image(64, 64, n))
+            mask = folder / "masks" / f"{name}{n}.{driver.lower()}"
+            picture(mask, square(64, 64, value), driver)
+        pairs.append((folder / "images", folder / "masks"))
+    output = tmp_path / "dataset"
+    prepare(PrepareConfig(output=output, pairs=tuple(pairs), tile_size=64, workers=2))
+    found = masks_of(load_dataset(output))
+    assert len(found) == 9
+    assert all((mask == 1).sum() == 256 for mask in found.values())
+
+
+def test_an_image_and_its_mask_must_lie_on_one_grid(tmp_path: Path) -> None:
+    north_up, south_up = Affine(2, 0, 0, 0, -2, 128), Affine(2, 0, 0, 0, 2, 0)
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff", transform=south_up)
+        picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff", transform=north_up)
+    with pytest.raises(LsmapError, match="lies 64 pixels off its image"):
+        make(tmp_path, tile_size=64)
+    for n in range(3):  # a plain picture lies where its image does
+        picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff")
+    assert len(make(tmp_path, tile_size=64).tiles) == 3
+
+
+def test_areas_of_images_with_a_world_file_are_in_square_metres(tmp_path: Path) -> None:
+    """Half a metre a pixel, said by the world file and by --gsd; both landslides are 256 m²."""
+    half = Affine(0.5, 0, 0, 0, -0.5, 0)
+    for n, transform in enumerate([half, Affine.identity()]):
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64), "GTiff", transform=transform)
+        mask = np.zeros((1, 64, 64), np.uint8)
+        mask[0, 10:42, 10:42] = 1
+        picture(tmp_path / "masks" / f"{n}.tif", mask, "GTiff", transform=transform)
+    dataset = make(tmp_path, tile_size=64, gsd=0.5)
+    ground = survey(dataset, dataset.tiles)
+    assert ground.unit == "m²"
+    assert ground.pixels == pytest.approx([0.25, 0.25])
 
 
 def test_missing_masks(folder: Path) -> None:

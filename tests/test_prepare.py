@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -24,6 +26,8 @@ from test_scene import write
 from landslide_mapper.cli import main
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.aoi import place, read_area
+from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.prepare import PrepareConfig, prepare
 
 GRID = Affine(2, 0, 500000, 0, -2, 4000000)
@@ -185,12 +189,43 @@ def test_ignored_polygons_and_aoi(tmp_path: Path, scene: str, slides: str) -> No
         assert (mask[:, xs > 501000] == 255).all()
 
 
-def test_overlapping_scenes_are_kept_apart(tmp_path: Path, scene: str, slides: str) -> None:
+def test_long_edges_of_the_aoi_are_where_detect_has_them(
+    tmp_path: Path, scene: str, slides: str
+) -> None:
+    """A parallel in degrees is bent in metres: its chord over six degrees is kilometres off."""
+    middle = pyproj.Transformer.from_crs(32632, 4326, always_xy=True).transform(500900, 3999300)
+    asked = geopandas.GeoDataFrame(geometry=[shapely.box(6, middle[1], 12, 38)], crs=4326)
+    pyogrio.write_dataframe(asked, tmp_path / "aoi.gpkg")
+    dataset = make(tmp_path, [scene], slides, negatives=None, aoi=str(tmp_path / "aoi.gpkg"))
+    seen = np.zeros((700, 900), bool)
+    for _, _, mask, transform in pixels_of(dataset):
+        col, row = (round(v) for v in ~GRID * (transform.c, transform.f))
+        part = seen[row : row + 64, col : col + 64]
+        part |= (mask != 255)[: part.shape[0], : part.shape[1]]
+    wanted = place(read_area(None, None, str(tmp_path / "aoi.gpkg")), open_scene(scene))
+    inside = wanted.inside(0, 0, 700, 900)
+    assert 0.3 < inside.mean() < 0.7
+    assert (seen[:, 40:] == inside[:, 40:]).all()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", None])
+def test_overlapping_scenes_are_kept_apart(
+    tmp_path: Path, scene: str, slides: str, crs: str | None
+) -> None:
     rng = np.random.default_rng(3)
     shifted = Affine(2, 0, 500000 + 2 * 400, 0, -2, 4000000 - 2 * 30)
     other = write(
-        tmp_path / "b.tif", rng.integers(1, 255, (3, 600, 500), np.uint8), transform=shifted
-    )
+        tmp_path / "b.tif", rng.integers(1, 255, (3, 600, 500), np.uint8),
+        transform=shifted, crs=crs,
+    )  # fmt: skip
+    if crs is None:
+        with rasterio.open(scene) as raster:
+            scene = write(tmp_path / "a.tif", raster.read(), transform=GRID, crs=None, nodata=0)
+        frame = pyogrio.read_dataframe(slides).to_crs(32632).set_crs(None, allow_override=True)
+        slides = str(tmp_path / "plain.gpkg")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            pyogrio.write_dataframe(frame, slides)
     dataset = make(tmp_path, [scene, other], slides, negatives=None)
     assert dataset.info["dropped"]["overlapping"] > 0
     frame = pyogrio.read_dataframe(dataset.root / "tiles.gpkg")
@@ -288,6 +323,18 @@ def test_labels_elsewhere_are_explained(tmp_path: Path, scene: str) -> None:
     assert "x 0 to 9" in line
 
 
+def test_labels_that_do_not_fit_their_crs_are_explained(
+    tmp_path: Path, scene: str, slides: str
+) -> None:
+    metres = pyogrio.read_dataframe(slides).to_crs(32632).geometry.values
+    geopandas.GeoDataFrame(geometry=np.array(metres), crs=4326).to_file(tmp_path / "wrong.gpkg")
+    command = ["prepare", scene, str(tmp_path / "wrong.gpkg"), "-o", str(tmp_path / "d")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert result.stderr.strip().count("\n") == 0
+    assert "are x and y swapped" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -297,6 +344,9 @@ def test_labels_elsewhere_are_explained(tmp_path: Path, scene: str) -> None:
         (["a.tif", "b.shp", "--tile-size", "100"], "multiple of 8"),
         (["a.tif", "b.shp", "--stride", "600"], "1 to the tile size"),
         (["a.tif", "b.shp", "--negatives", "-1"], "0 or more"),
+        (["a.tif", "b.shp", "--negatives", "nan"], "0 or more"),
+        (["a.tif", "b.shp", "--seed", "-1"], "whole number from 0"),
+        (["a.tif", "b.shp", "--workers", "-1"], "1 or more"),
         (["a.tif", "b.shp", "--negatives", "some"], "'all'"),
         (["a.tif", "b.shp", "--bands", "r,g"], "band numbers"),
         (["a.tif", "b.shp", "--bands", "0"], "start at 1"),

@@ -93,6 +93,8 @@ def test_split_file(tmp_path: Path) -> None:
     assert read_split_file(path, ["a.TIF", "b.tif", "c.tif"]) == ["train", "val", "test"]
     with pytest.raises(LsmapError, match=r"1 scene.*not listed: d\.tif"):
         read_split_file(path, ["a.tif", "d.tif"])
+    path.write_text("scene,split\nC:\\data\\o_2024.05.01,train\n/data/o_2024.05.17,test\n")
+    assert read_split_file(path, ["o_2024.05.17.tif", "o_2024.05.01.tif"]) == ["test", "train"]
 
 
 @pytest.mark.parametrize(

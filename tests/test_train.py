@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,13 @@ from learning import learn_by_heart
 
 from landslide_mapper.checkpoint import read_info
 from landslide_mapper.cli import main
-from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig, from_dict
+from landslide_mapper.config import (
+    ARCHITECTURES,
+    ModelConfig,
+    TrainConfig,
+    from_dict,
+    read_train_config,
+)
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import best_row, read_log, write_log
@@ -28,6 +37,7 @@ from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
+from landslide_mapper.runs import plan_run
 from landslide_mapper.train import load_datasets, make_loaders
 
 LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
@@ -138,6 +148,11 @@ def test_a_model_is_gone_on_with(dataset: Path, tmp_path: Path) -> None:
     assert info.model.aspp_channels == 32
     assert not info.model.sfce
     assert after["cross_entropy"] < fresh["cross_entropy"] - 0.03
+    settings = tmp_path / "b" / "config.json"
+    _, again = plan_run(None, settings, None, resume=False, datasets=(), settings={})
+    assert again == read_train_config(settings)
+    output = run("train", dataset, "--weights", tmp_path / "a", "--arch", "icssn", code=2)
+    assert "is of --arch mrife and cannot become icssn" in output
 
 
 def wait_for(condition: object, process: subprocess.Popen[bytes], seconds: float = 240) -> None:
@@ -227,6 +242,56 @@ def test_all_architectures_see_the_same_batches(dataset: Path) -> None:
             assert torch.equal(one[1], two[1])
 
 
+def test_reading_processes_take_no_random_numbers(dataset: Path) -> None:
+    """Or dropout would get others in a run that goes on than in one that was never stopped."""
+    config = TrainConfig((str(dataset),), workers=1, model=ModelConfig(arch="deeplabv3plus"))
+    _, *loaders = make_loaders(config, load_datasets(config), Process(0, 1, torch.device("cpu")))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for loader in loaders:
+        assert loader.num_workers == 1
+        next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_tile_is_one_line(workers: int, dataset: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(dataset, tmp_path / "dataset")
+    for tile in load_dataset(copy).split("train"):
+        tile.image.write_bytes(tile.image.read_bytes()[:300])
+    options = [*QUICK, "--epochs", 1, "--workers", workers]
+    output = run("train", copy, *options, "-o", tmp_path / "run", code=1)
+    assert output.startswith("Error: tile ")
+    assert len(output.strip().splitlines()) == 1
+
+
+def test_a_full_disk_loses_no_epoch(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run("train", dataset, *QUICK, "--epochs", 1, "-o", folder)
+    command = [sys.executable, "-m", "landslide_mapper", "train", "--resume", "--epochs", "2"]
+    before = (folder / "last.pt").read_bytes()
+    result = subprocess.run(
+        [*command, "-o", str(folder)],
+        capture_output=True,
+        text=True,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+    )
+    assert result.returncode == 1
+    *_, line = result.stderr.strip().splitlines()
+    assert line.startswith(f"Error: {folder}: the epoch could not be saved")
+    assert "Traceback" not in result.stderr
+    assert not list(folder.glob(".*"))
+    assert (folder / "last.pt").read_bytes() == before
+    # More epochs are remembered, so that to go on needs no more than --resume.
+    assert json.loads((folder / "config.json").read_text())["epochs"] == 2
+    run("train", "--resume", "-o", folder)
+    assert len(read_log(folder / "log.csv")) == 2
+    assert "has its 2 epochs already" in run("train", "--resume", "-o", folder)
+    (folder / "last.pt").write_bytes(b"")
+    output = run("train", "--resume", "-o", folder, code=2)
+    assert "is damaged, the run cannot be resumed: it is empty" in output
+
+
 @pytest.mark.parametrize("arch", ["mrife", "icssn"])
 def test_two_processes_stay_one_model(arch: str, dataset: Path, tmp_path: Path) -> None:
     """torchrun with gloo: both processes end with the same weights, all validation pixels count."""
@@ -309,6 +374,8 @@ def test_learning_rates() -> None:
         (["--resume"], "no run under"),
         (["--config", "nowhere.json"], "cannot read the configuration"),
         (["--batch-size", "3"], "even"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--optimizer", "adamw", "--momentum", "1"], "momentum is 1.0"),
         (["--resume", "--lr", "1"], "keeps its settings"),
     ],
 )

@@ -10,7 +10,7 @@ import shapely
 from pyproj.exceptions import ProjError
 
 from landslide_mapper.data.split import Block, conflicts
-from landslide_mapper.data.tiles import Plan, Source
+from landslide_mapper.data.tiles import Plan, SceneSource, Source
 from landslide_mapper.errors import note
 from landslide_mapper.geo.labels import same_crs
 
@@ -20,20 +20,34 @@ def settle(plans: list[Plan], sources: Sequence[Source]) -> tuple[list[Plan], in
     crs, together = common_crs([source.crs for source in sources])
     if not together:
         note("The scenes have CRS with no way between them: overlaps are not looked for.")
-    if crs is None or len(sources) < 2 or len({plan.split for plan in plans}) < 2:
         return plans, 0
-    shapes = footprints(plans, sources, crs)
-    tolerance = shapely.area(shapes) / np.array([plan.span**2 for plan in plans])
-    dropped = conflicts(shapes, [p.split for p in plans], [p.source for p in plans], tolerance)
+    placed = [i for i, plan in enumerate(plans) if has_place(sources[plan.source])]
+    some = [plans[i] for i in placed]
+    if len(sources) < 2 or len({plan.split for plan in some}) < 2:
+        return plans, 0
+    shapes = footprints(some, sources, crs)
+    tolerance = shapely.area(shapes) / np.array([plan.span**2 for plan in some])
+    found = conflicts(shapes, [p.split for p in some], [p.source for p in some], tolerance)
+    dropped = {placed[k] for k in found}
     return [plan for i, plan in enumerate(plans) if i not in dropped], len(dropped)
+
+
+def has_place(source: Source) -> bool:
+    """Whether the source's coordinates say where it lies: in a CRS, or where label polygons do.
+
+    Pictures without either are all at the same coordinates.
+    """
+    return source.crs is not None or (
+        isinstance(source, SceneSource) and not source.transform.is_identity
+    )
 
 
 def same_ground(blocks: Sequence[Block], sources: Sequence[Source]) -> list[int]:
     """A group number for each block; blocks of several scenes that show the same place (images of
     different dates, say) are in one group, so that the draw gives them one split."""
     groups = list(range(len(blocks)))
-    crs, _ = common_crs([source.crs for source in sources])
-    if crs is None or len(sources) < 2:
+    crs, together = common_crs([source.crs for source in sources])
+    if not together or len(sources) < 2 or not all(map(has_place, sources)):
         return groups
     squares = [(b.top, b.left, b.bottom - b.top, b.right - b.left) for b in blocks]
     shapes = outlines(squares, [b.source for b in blocks], sources, crs)
@@ -70,7 +84,9 @@ def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None,
     return world, True
 
 
-def footprints(plans: Sequence[Plan], sources: Sequence[Source], crs: pyproj.CRS) -> np.ndarray:
+def footprints(
+    plans: Sequence[Plan], sources: Sequence[Source], crs: pyproj.CRS | None
+) -> np.ndarray:
     """Outlines of the plans' squares in `crs`, as polygons."""
     squares = [(plan.row, plan.col, plan.span, plan.span) for plan in plans]
     return outlines(squares, [plan.source for plan in plans], sources, crs)
@@ -80,7 +96,7 @@ def outlines(
     windows: Sequence[tuple[int, int, int, int]],
     owners: Sequence[int],
     sources: Sequence[Source],
-    crs: pyproj.CRS,
+    crs: pyproj.CRS | None,
 ) -> np.ndarray:
     """Polygons in `crs` of pixel windows (row, col, height, width) of the sources `owners`."""
     rings = np.empty((len(windows), 4, 2))
@@ -89,7 +105,7 @@ def outlines(
         ends = ((col, row), (col + width, row), (col + width, row + height), (col, row + height))
         rings[i] = [sources[owner].transform * end for end in ends]
     for i, source in enumerate(sources):
-        if source.crs is None or same_crs(source.crs, crs):
+        if source.crs is None or crs is None or same_crs(source.crs, crs):
             continue
         mine = np.asarray(owners) == i
         move = pyproj.Transformer.from_crs(source.crs, crs, always_xy=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ from landslide_mapper.data.split import (
 from landslide_mapper.data.tiles import Plan, PolygonLayer, Run, SceneSource, Source, Territory
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import grid
+from landslide_mapper.geo.aoi import span
 from landslide_mapper.geo.labels import (
     LANDSLIDE,
     Labels,
     crs_name,
     in_scene_crs,
     near_scene,
+    pieces_near,
     read_labels,
+    same_map,
 )
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
@@ -180,24 +184,29 @@ def _scene_sources(
 
 
 def _layer_near(labels: Labels, scene: Scene) -> PolygonLayer:
-    near = labels.only(near_scene(labels, shapely.bounds(labels.polygons), scene))
-    return PolygonLayer.of(in_scene_crs(near, scene)[0])
+    if not same_map(labels, scene):
+        labels = replace(labels, polygons=pieces_near(labels, scene))
+    return PolygonLayer.of(in_scene_crs(labels, scene)[0])
 
 
 def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
+    if not len(polygons):
+        return (
+            f"{labels.path}: no landslide polygon can be brought into the CRS of {scene.name} "
+            f"({crs_name(scene.crs)}). The coordinates, "
+            f"{span(tuple(shapely.total_bounds(labels.polygons)))}, do not fit the layer's CRS "
+            f"({crs_name(labels.crs)}): are x and y swapped, or is it another CRS (see "
+            "--labels-crs)?"
+        )
     corners = np.array(scene.corners(0, 0, scene.height, scene.width))
-    box = (*corners.min(axis=0), *corners.max(axis=0))
+    box = span((*corners.min(axis=0), *corners.max(axis=0)))
+    theirs = span(tuple(shapely.total_bounds(polygons)))
     return (
         f"{labels.path}: no landslide polygon lies in a scene. {scene.name} spans "
-        f"{_span(box)}, the polygons {_span(shapely.total_bounds(polygons))} in the same CRS "
+        f"{box}, the polygons {theirs} in the same CRS "
         f"({crs_name(scene.crs)}); check the CRS of both (labels: {crs_name(labels.crs)}, "
         "see --labels-crs)."
     )
-
-
-def _span(box: Iterable[float]) -> str:
-    west, south, east, north = (f"{value:.7g}" for value in box)
-    return f"x {west} to {east}, y {south} to {north}"
 
 
 def _draw_blocks(
@@ -318,17 +327,20 @@ def _inward(centre: float, span: int, size: int) -> int:
 
 def pair_layout(config: PrepareConfig, run: Run) -> Layout:
     """The layout for folders of images and masks."""
-    found = [
-        pair
-        for images, masks in config.pairs
-        for pair in folders.find_pairs(images, masks, config.missing_mask == "background")
-    ]
-    scans = list(run(lambda pair: folders.scan(pair, config.bands), found, "masks"))
+    background = config.missing_mask == "background"
+    found = [folders.find_pairs(images, masks, background) for images, masks in config.pairs]
+    scan = partial(folders.scan, bands=config.bands)
+    scans = list(run(scan, [pair for folder in found for pair in folder], "masks"))
     _same_bands([s.scene for s in scans])
-    rule = folders.mask_rule(scans)
-    px = [folders.landslide_px(s, rule) for s in scans]
+    ends = np.cumsum([len(folder) for folder in found])
+    rules: list[folders.MaskRule] = []
+    for end, folder in zip(ends, found, strict=True):
+        rules += [folders.mask_rule(scans[end - len(folder) : end])] * len(folder)
+    px = [folders.landslide_px(s, rule) for s, rule in zip(scans, rules, strict=True)]
     if not any(px):
-        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it.")
+        unknown = sum(s.unknown for s in scans)
+        also = f" ({unknown} of their pixels are nodata, which is ignored)" if unknown else ""
+        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it{also}.")
     names = unique_names([s.pair.image.stem for s in scans])
     facts: dict[str, Any] = {"labels": {"masks": [str(masks) for _, masks in config.pairs]}}
     if config.split_file:
@@ -339,7 +351,7 @@ def pair_layout(config: PrepareConfig, run: Run) -> Layout:
         facts["split"] = {"method": "images"}
     sources = [
         folders.PairSource(name, s.pair, s.scene, rule, config.stretch)
-        for name, s in zip(names, scans, strict=True)
+        for name, s, rule in zip(names, scans, rules, strict=True)
     ]
     plans = [
         plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +55,16 @@ class PrepareConfig:
             raise LsmapError(f"--tile-size {self.tile_size}: use a multiple of 8, at least 64.")
         if self.stride is not None and not 0 < self.stride <= self.tile_size:
             raise LsmapError(f"--stride {self.stride}: use 1 to the tile size ({self.tile_size}).")
-        if self.negatives is not None and self.negatives < 0:
+        if self.negatives is not None and not 0 <= self.negatives < math.inf:
             raise LsmapError(f"--negatives {self.negatives}: use 0 or more, or 'all'.")
-        if self.gsd is not None and self.gsd <= 0:
+        if self.gsd is not None and not 0 < self.gsd < math.inf:
             raise LsmapError(f"--gsd {self.gsd}: use a pixel size in metres above 0.")
         if self.bands is not None and min(self.bands, default=0) < 1:
             raise LsmapError("--bands: band numbers start at 1, e.g. --bands 1,2,3.")
+        if self.seed < 0:
+            raise LsmapError(f"--seed {self.seed}: use a whole number from 0.")
+        if self.workers is not None and self.workers < 1:
+            raise LsmapError(f"--workers {self.workers}: use 1 or more.")
         self._refuse_foreign_options()
 
     def _refuse_foreign_options(self) -> None:

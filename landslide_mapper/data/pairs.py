@@ -24,6 +24,7 @@ from landslide_mapper.geo.scene import Scene, SceneReader, open_scene
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".h5", ".hdf5", ".hdf"}
 LOSSY = {".jpg", ".jpeg"}
 HDF5 = {".h5", ".hdf5", ".hdf"}
+MISPLACED = 0.5  # pixels that an image and its mask may be apart
 WORDS = r"(?:images?|img|masks?|labels?|lbl|gt|seg)"
 
 
@@ -37,12 +38,21 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is known of a pair before its tiles are made: the image, and how often each value
-    0..255 is in the mask."""
+    """What is known of a pair before its tiles are made: the image, how often each value 0..255
+    is in the mask, and how many of its pixels say nothing (nodata)."""
 
     pair: Pair
     scene: Scene
     histogram: np.ndarray
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as it lies on disk: values uint8 (H, W), and where it says nothing, bool (H, W)."""
+
+    values: np.ndarray
+    unknown: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -145,45 +155,59 @@ def _read_hdf5(path: Path) -> np.ndarray:
 
 
 def scan(pair: Pair, bands: Sequence[int] | None) -> Scan:
-    """Open both files; raises `LsmapError` when their sizes differ."""
+    """Open both files; raises `LsmapError` when their sizes or places differ."""
     with local_raster(pair.image) as path:
         found = open_scene(path, bands)
     scene = Scene(**{**vars(found), "path": str(pair.image)})
-    values = _raw_mask(pair, scene)
-    return Scan(pair, scene, np.bincount(values.ravel(), minlength=256))
+    mask = _read_mask(pair, scene)
+    known = mask.values[~mask.unknown]
+    return Scan(pair, scene, np.bincount(known, minlength=256), int(mask.unknown.sum()))
 
 
-def _raw_mask(pair: Pair, scene: Scene) -> np.ndarray:
-    """The mask's values as uint8 (H, W); several bands (a picture of a mask) give their maximum."""
+def _read_mask(pair: Pair, scene: Scene) -> Mask:
     if pair.mask is None:
-        return np.zeros((scene.height, scene.width), dtype=np.uint8)
-    with local_raster(pair.mask) as path:
-        opened = open_mask(path, pair.mask)
-    if opened.shape != (scene.height, scene.width):
+        shape = (scene.height, scene.width)
+        return Mask(np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=bool))
+    try:
+        with local_raster(pair.mask) as path, rasterio.open(path) as raster:
+            _check_place(raster, pair, scene)
+            return _mask_of(raster)
+    except RasterioError as error:
+        raise LsmapError(f"{pair.mask}: GDAL cannot read this mask ({error}).") from error
+
+
+def _check_place(mask: rasterio.DatasetReader, pair: Pair, scene: Scene) -> None:
+    if mask.shape != (scene.height, scene.width):
         raise LsmapError(
-            f"{pair.mask}: the mask has {opened.shape[1]}×{opened.shape[0]} pixels and its image "
+            f"{pair.mask}: the mask has {mask.width}×{mask.height} pixels and its image "
             f"{pair.image.name} has {scene.width}×{scene.height}."
         )
-    return opened
+    if mask.transform.is_identity or scene.transform.is_identity:
+        return  # a picture: it lies where the other one does
+    ends = [(0, 0), (scene.width, 0), (0, scene.height)]
+    apart = max(np.hypot(*np.subtract(~scene.transform * (mask.transform * e), e)) for e in ends)
+    if apart > MISPLACED:
+        raise LsmapError(
+            f"{pair.mask}: the mask lies {apart:.3g} pixels off its image {pair.image.name}; lay "
+            "both on one grid first, with gdalwarp -te and -tr, and north up."
+        )
 
 
-def open_mask(path: str, shown: Path) -> np.ndarray:
-    """Mask values as uint8 (H, W). A nodata value in the file is read as what it is: a value,
-    because masks often declare their background so."""
-    try:
-        with rasterio.open(path) as raster:
-            keep = [
-                i
-                for i, c in zip(raster.indexes, raster.colorinterp, strict=True)
-                if c.name != "alpha"
-            ][:3]
-            values = raster.read(keep).max(axis=0)
-    except RasterioError as error:
-        raise LsmapError(f"{shown}: GDAL cannot read this mask ({error}).") from error
+def _mask_of(raster: rasterio.DatasetReader) -> Mask:
+    """Several bands (a picture of a mask) give their maximum.
+
+    NaN, negative values and a declared nodata say nothing; but a nodata of 0 is background, as
+    masks often declare theirs.
+    """
+    colours = zip(raster.indexes, raster.colorinterp, strict=True)
+    bands = raster.read([index for index, colour in colours if colour.name != "alpha"][:3])
+    unknown = np.isnan(bands) | (bands < 0)
+    if raster.nodata:
+        unknown |= bands == raster.nodata
+    values = bands.max(axis=0, where=~unknown, initial=0)
     if values.dtype != np.uint8:
-        whole = np.nan_to_num(values)
-        values = np.where((whole > 0) & (whole < 1), 1, np.clip(whole, 0, 255)).astype(np.uint8)
-    return values
+        values = np.where((values > 0) & (values < 1), 1, np.clip(values, 0, 255)).astype(np.uint8)
+    return Mask(values, unknown.all(axis=0))
 
 
 def mask_rule(scans: Sequence[Scan]) -> MaskRule:
@@ -194,15 +218,15 @@ def mask_rule(scans: Sequence[Scan]) -> MaskRule:
     """
     masks = [s.pair.mask for s in scans if s.pair.mask is not None]
     if any(mask.suffix.lower() in LOSSY for mask in masks):
-        note("JPEG masks: values from 128 up are taken as landslide.")
+        note(f"{masks[0].parent}: JPEG masks, values from 128 up are taken as landslide.")
         return MaskRule(128, ignore_255=False)
     values = {int(v) for v in np.flatnonzero(np.sum([s.histogram for s in scans], axis=0))}
     if values - {0} == {LANDSLIDE, IGNORE}:
-        note("The masks hold 0, 1 and 255: 255 is taken as 'ignore'.")
+        note(f"{masks[0].parent}: the masks hold 0, 1 and 255, and 255 is taken as 'ignore'.")
         return MaskRule(1, ignore_255=True)
     if len(values - {0}) > 1:
         some = ", ".join(str(v) for v in sorted(values)[:6])
-        note(f"The masks hold the values {some}, ...: all but 0 are taken as landslide.")
+        note(f"{masks[0].parent}: the masks hold {some}, ...; all but 0 are taken as landslide.")
     return MaskRule(1, ignore_255=False)
 
 
@@ -245,14 +269,16 @@ class PairSource:
         return Rendered(image, mask, labelled)
 
     def _mask(self, plan: Plan, tile: int) -> np.ndarray:
-        values = _raw_mask(self.pair, self.scene)
-        ignored = values == IGNORE if self.rule.ignore_255 else np.zeros(values.shape, dtype=bool)
-        slides = (values >= self.rule.threshold) & ~ignored
+        found = _read_mask(self.pair, self.scene)
+        ignored = found.unknown
+        if self.rule.ignore_255:
+            ignored = ignored | (found.values == IGNORE)
+        slides = (found.values >= self.rule.threshold) & ~ignored
         rows = area_weights(plan.row, plan.span, tile, self.scene.height)
         cols = area_weights(plan.col, plan.span, tile, self.scene.width).T
         # A hair under one half: the sums are rounded, and exact halves must not depend on that.
         mask = (rows @ slides.astype(np.float64) @ cols >= 0.5 - 1e-9).astype(np.uint8)
-        if self.rule.ignore_255:
+        if ignored.any():
             mask[rows @ ignored.astype(np.float64) @ cols >= 0.5 - 1e-9] = IGNORE
         return mask
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import shapely
@@ -17,6 +18,7 @@ SHARES = (0.6, 0.2, 0.2)
 FACTORS = (4, 2, 1)  # block sides that are tried, in tiles
 WANTED_BLOCKS = 10  # blocks with landslide that make a draw worth its name
 DRAWS = 300
+SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,5}$")
 
 _ALIASES = {
     "training": "train",
@@ -134,8 +136,11 @@ def read_split_file(path: Path, names: Sequence[str]) -> list[str]:
 
 
 def source_key(name: str) -> str:
-    """What a split file's name and a source's name are compared by: the file's stem."""
-    return Path(name.strip()).stem.casefold()
+    """What a split file's name and a source's name are compared by: the file's name, no suffix.
+
+    A suffix starts with a letter: ``ortho_2024.05`` has none.
+    """
+    return SUFFIX.sub("", PureWindowsPath(name.strip()).name.casefold())  # takes / and \\
 
 
 def conflicts(

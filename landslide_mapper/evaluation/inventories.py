@@ -165,7 +165,10 @@ def compare(
     area = read_labels(aoi) if aoi else None
     layers = [mapped, reference] if area is None else [mapped, reference, area]
     moves = _moves(layers)
-    flat = [_flatten(labels, move) for labels, move in zip(layers, moves, strict=True)]
+    layers, flat = zip(*map(_flatten, layers, moves), strict=True)
+    mapped, reference, flat = layers[0], layers[1], list(flat)
+    if not len(reference.polygons):
+        raise LsmapError(f"{reference_path}: no polygon of it lies where its CRS reaches")
     if area is not None:
         inside = shapely.union_all(flat.pop())
         mapped, flat[0] = _clip(mapped, flat[0], inside)
@@ -239,22 +242,23 @@ def _middle(labels: Labels, way: pyproj.Transformer, degrees: float) -> tuple[fl
     )
 
 
-def _flatten(labels: Labels, move: Move | None) -> np.ndarray:
-    """The polygons in the plane, valid; empty where the projection does not reach."""
+def _flatten(labels: Labels, move: Move | None) -> tuple[Labels, np.ndarray]:
+    """The polygons that the projection reaches, as they are and, valid, in the plane."""
     if move is None or labels.crs is None or not len(labels.polygons):
-        return labels.polygons
+        return labels, labels.polygons
     geod, unit = labels.crs.get_geod(), labels.crs.axis_info[0].unit_conversion_factor
     assert geod is not None  # its polygons could not be moved
     metres = unit * geod.a if labels.crs.is_geographic else unit  # per unit of the coordinates
     polygons = shapely.segmentize(labels.polygons, EDGE_METRES / metres)
     moved = np.asarray(shapely.transform(polygons, move))
-    lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
-    if lost.any():
-        note(f"{labels.path}: {lost.sum()} polygons lie where its CRS does not reach; left out")
-        moved[lost] = shapely.Polygon()
+    whole = np.asarray(np.isfinite(shapely.bounds(moved)).all(axis=1))
+    if not whole.all():
+        lost = np.count_nonzero(~whole)
+        note(f"{labels.path}: {lost} polygons lie where its CRS does not reach; left out")
+        labels, moved = labels.only(whole), moved[whole]
     broken = ~shapely.is_valid(moved)
     moved[broken] = shapely.make_valid(moved[broken], method="structure", keep_collapsed=False)
-    return moved
+    return labels, moved
 
 
 def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[Labels, np.ndarray]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -120,14 +121,14 @@ def survey(dataset: Dataset, tiles: Sequence[Tile]) -> Ground:
     names = tuple(dict.fromkeys(tile.source for tile in tiles))
     numbers = {name: number for number, name in enumerate(names)}
     source = np.array([numbers[tile.source] for tile in tiles])
-    known = {str(s.get("name")): s.get("gsd") for s in dataset.info.get("sources", [])}
+    known = {str(source.get("name")): source for source in dataset.info.get("sources", [])}
     gridded = dataset.info.get("stride") == dataset.tile_size
     gridded &= dataset.info.get("sampling") == "grid"
     placer, places, pixels = _Placer(), list[Place | None](), []
     for tile, number in zip(tiles, source.tolist(), strict=True):
         transform, crs = _georeference(tile)
         places.append(placer.place(number, transform) if gridded else None)
-        pixels.append(_pixel_area(transform, crs, dataset.tile_size, known.get(tile.source)))
+        pixels.append(_pixel_area(transform, crs, dataset.tile_size, known.get(tile.source, {})))
     if any(math.isnan(area) for area in pixels):
         return Ground(names, source, tuple(places), np.ones(len(tiles)), "px")
     return Ground(names, source, tuple(places), np.array(pixels), "m²")
@@ -159,11 +160,14 @@ class _Placer:
         return Place(source, row, col) if on_grid else None
 
 
-def _pixel_area(transform: Affine, crs: pyproj.CRS | None, size: int, gsd: float | None) -> float:
+def _pixel_area(
+    transform: Affine, crs: pyproj.CRS | None, size: int, source: Mapping[str, Any]
+) -> float:
     """Square metres of a tile's pixel; NaN when nobody knows."""
+    gsd = source.get("gsd")
     if gsd is None:
         return math.nan
-    if crs is None:  # the transform counts in pixels of the source
-        return gsd**2 * abs(transform.determinant)
+    if crs is None:  # as many pixels of the source as the two transforms say
+        return float(gsd**2 * abs(transform.determinant) / source.get("determinant", 1.0))
     area = Measurer(crs, transform, gsd).area(np.array([shapely.box(0, 0, size, size)]))[0]
     return float(area) / size**2

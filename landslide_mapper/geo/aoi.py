@@ -10,7 +10,7 @@ import numpy as np
 import pyproj
 import shapely
 from affine import Affine
-from pyproj.exceptions import CRSError, ProjError
+from pyproj.exceptions import CRSError
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
@@ -18,8 +18,10 @@ from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
+    areas,
     crs_name,
     in_scene_crs,
+    pieces_near,
     read_labels,
     same_crs,
 )
@@ -29,7 +31,6 @@ from landslide_mapper.geo.scene import Scene
 # Vertices lie on this part of a pixel, so that shifting them to a window loses nothing and a
 # pixel is inside or not whatever the window it is seen through.
 VERTEX_STEPS = 256
-EDGE_PIECES = 64  # an edge that is straight in one CRS is bent in another: pieces per extent
 
 Bounds = tuple[float, float, float, float]  # west, south, east, north
 
@@ -180,47 +181,19 @@ def _in_pixels(area: Labels, scene: Scene) -> np.ndarray:
             "be laid over each other; assign it first"
         )
     if not same_crs(area.crs, scene.crs):
-        area = replace(area, polygons=_near(area, scene))
+        area = replace(area, polygons=pieces_near(area, scene))
     polygons = in_scene_crs(area, scene)[0]
     moved = to_pixels(polygons, scene.transform)
     around = shapely.box(-1, -1, scene.width + 1, scene.height + 1)
-    return _areas(shapely.intersection(moved, around))
-
-
-def _near(area: Labels, scene: Scene) -> np.ndarray:
-    """The polygons near the scene, still in their own CRS, with edges in short pieces.
-
-    Far from the scene its CRS may be undefined, so what is there must not be taken along.
-    """
-    ring = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
-    ring = shapely.segmentize(ring, ring.length / 4 / EDGE_PIECES)
-    try:
-        way = pyproj.Transformer.from_crs(scene.crs, area.crs, always_xy=True)
-        points = shapely.get_coordinates(ring)
-        x, y = way.transform(points[:, 0], points[:, 1])
-    except ProjError:
-        return area.polygons  # `in_scene_crs` says what is wrong
-    west, south, east, north = min(x), min(y), max(x), max(y)
-    if not np.isfinite([west, south, east, north]).all():
-        return area.polygons
-    margin = (east - west + north - south) / EDGE_PIECES
-    box = shapely.box(west - margin, south - margin, east + margin, north + margin)
-    near = _areas(shapely.intersection(area.polygons, box))
-    return np.asarray(shapely.segmentize(near, margin))
-
-
-def _areas(shapes: np.ndarray) -> np.ndarray:
-    """The polygons in `shapes`, one by one."""
-    parts = shapely.get_parts(shapely.get_parts(shapes))
-    return parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)]
+    return areas(shapely.intersection(moved, around))
 
 
 def _on_grid(polygons: np.ndarray) -> np.ndarray:
     """The polygons with their vertices on `VERTEX_STEPS`, still valid."""
     moved = np.asarray(
-        shapely.transform(_areas(polygons), lambda p: np.rint(p * VERTEX_STEPS) / VERTEX_STEPS)
+        shapely.transform(areas(polygons), lambda p: np.rint(p * VERTEX_STEPS) / VERTEX_STEPS)
     )
-    return _areas(shapely.make_valid(moved, method="structure", keep_collapsed=False))
+    return areas(shapely.make_valid(moved, method="structure", keep_collapsed=False))
 
 
 def _frame(polygons: np.ndarray, scene: Scene) -> Frame | None:

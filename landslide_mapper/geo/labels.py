@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import affine
+import geopandas
 import numpy as np
 import pyogrio
 import pyproj
@@ -20,6 +22,8 @@ from landslide_mapper.geo.scene import Scene
 
 BACKGROUND, LANDSLIDE, IGNORE = 0, 1, 255
 
+EDGE_PIECES = 64  # an edge that is straight in one CRS is bent in another: pieces per extent
+PARQUET = (".parquet", ".geoparquet")
 NEAR = 0.1  # of a scene's extent: bounds that were brought into another CRS may be this far out
 
 
@@ -68,20 +72,23 @@ def read_labels(
     counted. Raises `LsmapError` when the file, the layer or the condition is no good.
     """
     path = str(path)
-    layer = layer or _only_layer(path)
+    vector = open_vector(path)
+    layer = layer or _only_layer(path, vector)
+    # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
+    columns = [] if where is None else None
     try:
         meta, fids, wkb, _ = pyogrio.raw.read(
-            path, layer=layer, where=where, columns=[], force_2d=True, return_fids=True
+            vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True
         )
     except (ValueError, DataLayerError, DataSourceError) as error:
-        if layer not in _layers(path):
+        if layer not in _layers(vector):
             raise LsmapError(
-                f"{path}: there is no layer {layer!r}; it has {', '.join(_layers(path))} "
+                f"{path}: there is no layer {layer!r}; it has {', '.join(_layers(vector))} "
                 "(see --layer)."
             ) from error
         if where is None:
             raise LsmapError(f"{path}: the layer cannot be read ({_line(error)}).") from error
-        names = ", ".join(pyogrio.read_info(path, layer=layer)["fields"]) or "none"
+        names = ", ".join(pyogrio.read_info(vector, layer=layer)["fields"]) or "none"
         raise LsmapError(
             f"{path}: the condition {where!r} was refused; the layer's fields are: {names}."
         ) from error
@@ -93,20 +100,43 @@ def read_labels(
     )
 
 
-def _layers(path: str) -> list[str]:
-    return [str(name) for name, _ in pyogrio.list_layers(path)]
+def open_vector(path: str) -> str | bytes:
+    """What pyogrio reads the file by: its path; GeoParquet, which its GDAL cannot read, in memory.
 
-
-def _only_layer(path: str) -> str:
+    Raises:
+        LsmapError: no such file, or no GeoParquet.
+    """
     local = "://" not in path and not path.startswith("/vsi")
     if local and not Path(path).exists():
         raise LsmapError(f"{path}: there is no such file.")
+    if not local or Path(path).suffix.lower() not in PARQUET:
+        return path
     try:
-        layers = pyogrio.list_layers(path)
+        table = geopandas.read_parquet(path)
+    except ImportError as error:
+        raise LsmapError(
+            f"{path}: GeoParquet needs pyarrow; install it with: pip install 'lsmap[parquet]'"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise LsmapError(f"{path}: this is no GeoParquet ({_line(error)}).") from error
+    copy = BytesIO()
+    pyogrio.write_dataframe(
+        table, copy, layer=Path(path).stem, driver="FlatGeobuf", SPATIAL_INDEX="NO"
+    )
+    return copy.getvalue()
+
+
+def _layers(vector: str | bytes) -> list[str]:
+    return [str(name) for name, _ in pyogrio.list_layers(vector)]
+
+
+def _only_layer(path: str, vector: str | bytes) -> str:
+    try:
+        layers = pyogrio.list_layers(vector)
     except (DataSourceError, DataLayerError) as error:
         raise LsmapError(
-            f"{path}: GDAL cannot read this as a vector layer; this must be polygons "
-            "(shp, gpkg, geojson, fgb, ...)."
+            f"{path}: GDAL cannot read this as a vector layer ({_line(error)}); this must be "
+            "polygons (shp, gpkg, geojson, fgb, ...)."
         ) from error
     spatial = [str(name) for name, kind in layers if kind is not None]
     polygonal = [
@@ -153,7 +183,9 @@ def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
     repaired[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
     rows = np.flatnonzero(areal & ~empty)
     for row in rows[shapely.get_type_id(repaired[rows]) == 7]:
-        parts = shapely.get_parts(repaired[row])
+        parts = np.array([repaired[row]])
+        while (shapely.get_type_id(parts) == 7).any():
+            parts = shapely.get_parts(parts)
         repaired[row] = shapely.union_all(parts[np.isin(shapely.get_type_id(parts), (3, 6))])
     has_area = shapely.area(repaired[rows]) > 0
     collections = shapely.get_type_id(shapes[rows]) == 7
@@ -187,6 +219,34 @@ def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     broken = ~shapely.is_valid(moved)
     moved[broken] = shapely.make_valid(moved[broken], method="structure", keep_collapsed=False)
     return moved, int((~whole).sum())
+
+
+def pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
+    """The polygons near the scene, still in their own CRS, with edges in short pieces.
+
+    Far from the scene its CRS may be undefined, so what is there must not be taken along.
+    """
+    ring = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+    ring = shapely.segmentize(ring, ring.length / 4 / EDGE_PIECES)
+    try:
+        way = pyproj.Transformer.from_crs(scene.crs, labels.crs, always_xy=True)
+        points = shapely.get_coordinates(ring)
+        x, y = way.transform(points[:, 0], points[:, 1])
+    except ProjError:
+        return labels.polygons  # `in_scene_crs` says what is wrong
+    west, south, east, north = min(x), min(y), max(x), max(y)
+    if not np.isfinite([west, south, east, north]).all():
+        return labels.polygons
+    margin = (east - west + north - south) / EDGE_PIECES
+    box = shapely.box(west - margin, south - margin, east + margin, north + margin)
+    near = areas(shapely.intersection(labels.polygons, box))
+    return np.asarray(shapely.segmentize(near, margin))
+
+
+def areas(shapes: np.ndarray) -> np.ndarray:
+    """The polygons in `shapes`, one by one."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)]
 
 
 def same_map(labels: Labels, scene: Scene) -> bool:

@@ -8,14 +8,15 @@ import pyogrio
 import shapely
 from affine import Affine
 
-from landslide_mapper.geo.labels import Labels, read_labels
+from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import Measurer
 from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
 
 
 def label_facts(path: str) -> tuple[Fact, ...]:
     """Every layer of a vector file, with its usable polygons and their geodesic area."""
-    rows = [_layer(path, str(name), kind) for name, kind in pyogrio.list_layers(path)]
+    layers = pyogrio.list_layers(open_vector(path))
+    rows = [_layer(path, str(name), kind) for name, kind in layers]
     text = "\n".join(row["text"] for row in rows)
     for row in rows:
         del row["text"]
@@ -24,7 +25,7 @@ def label_facts(path: str) -> tuple[Fact, ...]:
 
 def _layer(path: str, name: str, kind: str | None) -> dict[str, Any]:
     """One layer: JSON values, and its lines of text under "text"."""
-    meta = pyogrio.read_info(path, layer=name)
+    meta = pyogrio.read_info(open_vector(path), layer=name)
     fields = [str(f) for f in meta["fields"]]
     row: dict[str, Any] = {"layer": name, "geometry": kind, "fields": fields}
     if kind is None:

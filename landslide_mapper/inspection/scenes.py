@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
 
-from landslide_mapper.checkpoint import bundled_model
+from landslide_mapper.checkpoint import ModelInfo, bundled_model, read_info
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.measure import wgs84_transformer
 from landslide_mapper.geo.scene import Scene, SceneReader, Source, open_raster, open_scene
 from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
-from landslide_mapper.predictors import read_info
 from landslide_mapper.serving import MAX_ENLARGED, near_training, refusal, size_ratio
 
 LOOK_SIDE = 1024  # side of the decimated read behind the valid share
@@ -36,7 +36,7 @@ def scene_facts(source: Source) -> tuple[Fact, ...]:
         return (*facts, Fact("usable", "for lsmap", False, text))
     with SceneReader(scene) as reader:
         facts.append(_valid_share(scene, reader, facts))
-    return (*facts, *_place(scene), _serves(scene))
+    return (*facts, *_place(scene), _by_bundled(partial(_serves, scene)))
 
 
 def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:
@@ -57,7 +57,7 @@ def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:
         _extent(scenes),
         _unusable("usable", "for lsmap", unusable, len(sources), "can be used"),
     ]
-    return (*facts, _serves_all(scenes))
+    return (*facts, _by_bundled(partial(_serves_all, scenes)))
 
 
 def _reason(source: Source, error: LsmapError) -> str:
@@ -107,12 +107,17 @@ def _unusable(key: str, label: str, reasons: list[dict[str, str]], count: int, g
     return Fact(key, label, reasons, "\n".join(lines))
 
 
-def _serves_all(scenes: Sequence[Scene]) -> Fact:
-    """Which scenes the bundled model cannot map."""
+def _by_bundled(judge: Callable[[ModelInfo], Fact]) -> Fact:
+    """What the bundled model can map, or that this installation has none."""
     try:
         model = read_info(bundled_model())
     except LsmapError as error:
         return Fact("bundled_model", "model", None, str(error))
+    return judge(model)
+
+
+def _serves_all(scenes: Sequence[Scene], model: ModelInfo) -> Fact:
+    """Which scenes the model cannot map."""
     refused = [
         {"path": scene.path, "reason": reason}
         for scene in scenes
@@ -202,12 +207,8 @@ def _bounds_text(bounds: list[float]) -> str:
     return f"{west:.6f} to {east:.6f}, {south:.6f} to {north:.6f}"
 
 
-def _serves(scene: Scene) -> Fact:
-    """Whether the bundled model can map this scene."""
-    try:
-        model = read_info(bundled_model())
-    except LsmapError as error:
-        return Fact("bundled_model", "model", None, str(error))
+def _serves(scene: Scene, model: ModelInfo) -> Fact:
+    """Whether the model can map this scene."""
     reason = refusal(scene, model)
     if reason:
         return Fact("bundled_model", "model", False, f"{model.name} cannot serve it: {reason}")

@@ -130,7 +130,7 @@ class ICSSN(Network):
         features = self.encoder(normalised)
         entropy = cross_entropy(self.decoder(features), labels)
         first, second, there = pair_samples(edge.flatten(1).any(1))
-        most = most_drawn(edge[0].numel(), config.mask_ratio)
+        most = most_drawn(classes[0].numel(), config.mask_ratio, config.block_size, STRIDE)
         picked = (gather_points(features, points, most) for points in (edge, near))
         landslide, background = (points.of(first).beside(points.of(second)) for points in picked)
         losses = supervised_contrast(landslide, background, config.temperature)
@@ -180,7 +180,9 @@ def draw_objects(
     side = min(labels.shape[1:]) // (2 * STRIDE) * STRIDE
 
     def share(pixels: Tensor) -> Tensor:
-        return F.avg_pool2d(pixels.float()[:, None], side, stride=STRIDE)[:, 0]
+        # In two stages, or each window would sum side² pixels one by one.
+        blocks = F.avg_pool2d(pixels.float()[:, None], STRIDE)
+        return F.avg_pool2d(blocks, side // STRIDE, stride=1)[:, 0]
 
     landslide, seen = share(labels == 1), share(labels != IGNORE) >= LEAST_SEEN
     best = landslide.amax(dim=(1, 2), keepdim=True)

@@ -81,14 +81,14 @@ def draw_blocks(
     )
 
 
-def most_drawn(blocks: int, ratio: float) -> int:
-    """Most blocks of one class that `draw_blocks` can draw in an image of this many blocks.
+def most_drawn(blocks: int, ratio: float, block_size: int = 8, stride: int = 8) -> int:
+    """Most feature points of one class that `draw_blocks` can draw in an image of so many blocks.
 
-    With L landslide blocks it draws at most ratio·L + ½ of them and no more than there are of
-    background, which are at most blocks − L; both are largest where they meet. Repeated blocks
-    (`to_feature_points`) may be counted like single ones.
+    With L landslide blocks it draws one, or at most ratio·L + ½ of them, and no more than there
+    are of background, which are at most blocks − L; both are largest where they meet. Each block
+    has (block_size / stride)² points (`to_feature_points`).
     """
-    return int((ratio * blocks + 0.5) / (1 + ratio)) + 1
+    return (int((ratio * blocks + 0.5) / (1 + ratio)) + 1) * (block_size // stride) ** 2
 
 
 def _draw(candidates: Tensor, wanted: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -140,11 +140,9 @@ class MRIFE(Network):
     ) -> Losses:
         """Eq. 8 for a batch of normalised images. Samples without landslide give only L_CE."""
         config = self.config
+        classes = classify_blocks(labels, config.block_size)
         landslide, background = draw_blocks(
-            classify_blocks(labels, config.block_size),
-            config.mask_ratio,
-            config.mask_blocks,
-            generator,
+            classes, config.mask_ratio, config.mask_blocks, generator
         )
         views, target = self._student_views(normalised, landslide | background)
         enhancement = views[config.fused_view]
@@ -158,7 +156,7 @@ class MRIFE(Network):
             loss = reconstruction_loss(views["masked"], target, landslide | background)
             terms.append(("reconstruction", config.alpha, loss))
         if config.sfce:
-            most = most_drawn(landslide[0].numel(), config.mask_ratio)
+            most = most_drawn(classes[0].numel(), config.mask_ratio, config.block_size, STRIDE)
             loss = contrast_loss(
                 views["masked"], target, landslide, background, config.temperature, most
             )

@@ -13,12 +13,15 @@ from landslide_mapper.nn.network import Network
 def make_optimizer(
     config: TrainConfig, model: Network, device: torch.device
 ) -> torch.optim.Optimizer:
-    """The optimiser of all parameters that gradients reach, with one kernel per step on CUDA."""
+    """The optimiser of all parameters that gradients reach, with one kernel per step on CUDA.
+
+    Not where parameters rest for an epoch: the fused SGD wants a momentum of all or of none.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     common: dict[str, Any] = {
         "lr": config.lr,
         "weight_decay": config.weight_decay,
-        "fused": device.type == "cuda",
+        "fused": device.type == "cuda" and not model.rests,
     }
     if config.optimizer == "adamw":
         return torch.optim.AdamW(trained, betas=(config.momentum, 0.999), **common)
