@@ -1,7 +1,7 @@
 # make demo     install into .venv, map the bundled scene, say where the results are
 # make test     ruff, mypy and pytest, as the continuous integration runs them
 # make lint     ruff and mypy only
-# make bench    tables of ratios: windows, vectoriser, prepare
+# make bench    all benchmarks: tables of ratios (python tests/bench NAME runs one)
 # make tables   run what is missing for Tables III-VI of the paper, and print them;
 #               DATA=folder SCALE=full|reduced FLAGS='--only III' (examples/tables/README.md)
 # make clean    remove what the targets above made
@@ -49,7 +49,7 @@ lint: $(installed-dev)
 	$(bin)/python -m ruff format --check .
 	$(bin)/python -m mypy
 
-bench: $(installed-demo)
+bench: $(installed-dev)
 	PYTHONPATH=$(CURDIR) $(bin)/python tests/bench
 
 tables: $(installed-demo)

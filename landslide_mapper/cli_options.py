@@ -221,7 +221,8 @@ detect_area = _together(
         "--gsd",
         callback=_gsd,
         metavar="model|native|METRES",
-        help="Pixel size to work at.  [default: native within 1.5 times the model's, else model]",
+        help="Pixel size to work at.  [default: native within 1.5 times the model's or beyond 8, "
+        "else model]",
     ),
     asset_option,
     click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: the model's]"),

@@ -36,7 +36,8 @@ from landslide_mapper.predictors import load_predictor, read_info
 from landslide_mapper.staging import Staging
 
 FULL = 1_000_000  # bytes; with less than that left, a disk is full
-# What a part does not depend on.
+# What a part does not depend on but for rounding (bf16 on CUDA: by up to 0.01), so that a run that
+# is out of memory goes on with a smaller batch or on the CPU.
 FREE = ("overwrite", "device", "batch_size", "workers", "dask", "scratch", "output", "overlay")
 
 
@@ -190,7 +191,7 @@ class _Symmetric:
     load: Loader
 
     def __call__(self) -> blend.Predictor:
-        return blend.average_symmetries(self.load())
+        return blend.SymmetryAverage(self.load())
 
 
 def _loader(config: DetectConfig, load: Loader) -> Loader:

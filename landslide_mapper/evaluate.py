@@ -21,7 +21,7 @@ from landslide_mapper.staging import Staging
 
 if TYPE_CHECKING:
     from landslide_mapper.evaluation.result import Evaluation
-    from landslide_mapper.evaluation.tiles import Predict
+    from landslide_mapper.geo.blend import Predictor
 
 METRICS = "metrics.json"
 PAGE, CURVES, WORST, BEST = "report.html", "curves.png", "worst.png", "best.png"
@@ -136,7 +136,7 @@ def _check_tile_size(path: Path, info: ModelInfo, tile_size: int, dataset: str) 
 
 
 def _write_pictures(
-    predict: Predict, found: Evaluation, folder: str, stage: Callable[[str], Path]
+    predict: Predictor, found: Evaluation, folder: str, stage: Callable[[str], Path]
 ) -> None:
     from landslide_mapper.evaluation.page import render
     from landslide_mapper.evaluation.pictures import choose_tiles, curves, gallery

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.geo.blend import (
     Predictor,
+    SymmetryAverage,
     WindowGrid,
-    average_symmetries,
     axis_weights,
     blend,
 )
@@ -249,14 +249,25 @@ def test_runs_are_blocks_below_each_other() -> None:
 def test_symmetries_are_undone_before_the_mean() -> None:
     rng = np.random.default_rng(0)
     windows = rng.integers(0, 256, (2, 3, 16, 16)).astype(np.uint8)
-    np.testing.assert_allclose(average_symmetries(brightness)(windows), brightness(windows), 1e-6)
+    np.testing.assert_allclose(SymmetryAverage(brightness)(windows), brightness(windows), 1e-6)
 
     def left_half(batch: np.ndarray) -> np.ndarray:
         answer = np.zeros((len(batch), 16, 16), np.float32)
         answer[:, :, :8] = 1
         return answer
 
-    np.testing.assert_allclose(average_symmetries(left_half)(windows), 0.5)
+    np.testing.assert_allclose(SymmetryAverage(left_half)(windows), 0.5)
+
+
+def test_symmetries_work_ahead_and_keep_the_order() -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(1, 256, (n, 3, 16, 16)).astype(np.uint8) for n in (2, 0, 3, 1)]
+    averaged = SymmetryAverage(Ahead())
+    assert averaged.batch_size == 3
+    found = list(averaged.stream(iter(batches)))
+    assert [len(answer) for answer in found] == [2, 0, 3, 1]
+    for windows, answer in zip(batches, found, strict=True):
+        assert np.array_equal(answer, SymmetryAverage(brightness)(windows))
 
 
 def test_each_pixel_of_a_scene_is_read_with_its_stretch(tmp_path: Path) -> None:

@@ -177,20 +177,3 @@ def test_draws_in_parts_are_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap.intervals(counts)
     monkeypatch.setattr(bootstrap, "AT_ONCE", 1000)
     assert bootstrap.intervals(counts) == whole
-
-
-def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
-    one = simulated(np.random.default_rng(2), 60)
-    other = one.copy()
-    moved = one[:, 0] // 20  # a twentieth of what is found is lost, everywhere
-    other[:, 0] -= moved
-    other[:, 2] += moved
-    found = bootstrap.paired_difference(one, other)
-    assert 0 < found.low < found.value < found.high
-    assert found.above_zero == 1
-    own = bootstrap.intervals(one)["landslide_iou"]
-    assert found.high - found.low < 0.2 * (own[1] - own[0])
-    same = bootstrap.paired_difference(one, one)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-    with pytest.raises(ValueError, match="60 and 59"):
-        bootstrap.paired_difference(one, one[1:])

@@ -214,6 +214,20 @@ def test_the_stream_for_cuda_keeps_the_order(pretended_cuda: CudaPredictor) -> N
     assert Recorded.captured == 4  # for 4, 3, 6 and 1 windows
 
 
+def test_streams_and_calls_do_not_disturb_each_other(pretended_cuda: CudaPredictor) -> None:
+    predict = pretended_cuda
+    batches = [np.roll(images(4), 7 * number, axis=2) for number in range(6)]
+    expected = [predict(batch) for batch in batches]
+    left = predict.stream(batches)
+    assert np.array_equal(next(left), expected[0])
+    left.close()  # with batches in flight
+    one, two = predict.stream(batches), predict.stream(batches[::-1])
+    for number in range(6):
+        assert np.array_equal(next(one), expected[number])
+        assert np.array_equal(predict(batches[3]), expected[3])
+        assert np.array_equal(next(two), expected[5 - number])
+
+
 def test_bf16_is_close_to_float32(pretended_cuda: CudaPredictor) -> None:
     batch = images(2)
     assert np.abs(pretended_cuda(batch) - plain(network(last_layer=3), batch)).max() < 0.03

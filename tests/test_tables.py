@@ -21,7 +21,7 @@ from filelock import FileLock
 from landslide_mapper.cli import train_command
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure
-from landslide_mapper.evaluation.bootstrap import paired_difference
+from landslide_mapper.evaluation.bootstrap import intervals
 from landslide_mapper.evaluation.pixels import rates
 from landslide_mapper.history import read_log
 from landslide_mapper.prepare import prepare
@@ -214,10 +214,32 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 def test_one_seed_gives_the_interval_of_evaluate() -> None:
     rng = np.random.default_rng(1)
     one, other = rng.integers(0, 100, (2, 40, 4))
-    ours, theirs = show.difference(one[None], other[None]), paired_difference(one, other)
-    assert ours.value == pytest.approx(theirs.value, abs=1e-12)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert ours.above_zero == theirs.above_zero
+
+    def less(sums: np.ndarray) -> dict[str, np.ndarray]:
+        first, second = (rates(part)["landslide_iou"] for part in np.split(sums, 2, axis=-1))
+        return {"less": first - second}
+
+    both = np.concatenate([one, other], axis=1)
+    found = show.difference(one[None], other[None])
+    assert found.value == pytest.approx(less(both.sum(axis=0))["less"], abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(intervals(both, less)["less"], abs=1e-12)
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
+    one = np.random.default_rng(2).integers(20, 400, (60, 4))
+    other = one.copy()
+    moved = one[:, 0] // 20  # a twentieth of what is found is lost, everywhere
+    other[:, 0] -= moved
+    other[:, 2] += moved
+    found = show.difference(one[None], other[None])
+    assert 0 < found.low < found.value < found.high
+    assert found.above_zero == 1
+    low, high = intervals(one)["landslide_iou"]
+    assert found.high - found.low < 0.2 * (high - low)
+    same = show.difference(one[None], one[None])
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="cannot be paired"):
+        show.difference(one[None], one[None, 1:])
 
 
 def test_the_difference_is_the_mean_over_seeds_and_its_interval_knows_their_spread() -> None:

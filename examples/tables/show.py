@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from grid import DATA, HEADINGS, SCALES, TABLES, Row, Table
 from results import Result, read_results
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.evaluation.bootstrap import DRAWS, LEVEL, SEED, Difference
+from landslide_mapper.evaluation.bootstrap import DRAWS, LEVEL, SEED
 from landslide_mapper.evaluation.pixels import rates
 
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -146,6 +147,22 @@ def _difference_line(table: Table, group: Sequence[Result], pair: tuple[str, str
     return _line(" − ".join(pair), ours.replace("-", "−"), above, paper.replace("-", "−"))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One model's metric less another's on the same units, with its interval.
+
+    Attributes:
+        value: the difference on all units.
+        low, high: ends of the interval.
+        above_zero: share of the draws in which it is above 0.
+    """
+
+    value: float
+    low: float
+    high: float
+    above_zero: float
+
+
 def difference(
     one: np.ndarray,
     other: np.ndarray,
@@ -157,8 +174,7 @@ def difference(
     """How much better `one` is than `other` in the mean over seeds, with a bootstrap interval.
 
     Each draw takes units (images, tiles) and seeds with replacement, the same ones for both, so
-    that the interval has the chance of the test images and of the training in it. With one seed
-    it is that of `landslide_mapper.evaluation.bootstrap.paired_difference`.
+    that the interval has the chance of the test images and of the training in it.
 
     Args:
         one, other: counts (seeds, units, 4) of tp, fp, fn, tn, seeds and units in the same order.

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
 import shapely
+from affine import Affine
 
 from landslide_mapper.data.split import SPLITS
 from landslide_mapper.data.tiles import SceneSource, TileRecord
+from landslide_mapper.geo.labels import areas
+from landslide_mapper.geo.measure import Measurer, unit_metres
 
 
 @dataclass(frozen=True)
@@ -137,28 +139,8 @@ def _polygon_area(source: SceneSource, metric: bool) -> float:
     union = shapely.union_all(shapely.intersection(source.landslides.polygons, frame))
     if not metric:
         return float(shapely.area(union) / abs(scene.transform.determinant))
-    return geodesic_area(union, scene.crs)
-
-
-def geodesic_area(shape: shapely.Geometry, crs: pyproj.CRS | None) -> float:
-    """Area in m² on the ellipsoid of `crs` of polygons given in `crs`."""
-    assert crs is not None
-    geod, geodetic = crs.get_geod(), crs.geodetic_crs
-    if geod is None or geodetic is None:
-        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-        return float(shapely.area(shape)) * unit**2
-    move = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
-    total = 0.0
-    for part in shapely.get_parts(shape):
-        if part.geom_type != "Polygon":
-            continue
-        rings = [part.exterior, *part.interiors]
-        areas = [_ring_area(ring, move, geod) for ring in rings]
-        total += areas[0] - sum(areas[1:])
-    return total
-
-
-def _ring_area(ring: shapely.LinearRing, move: pyproj.Transformer, geod: pyproj.Geod) -> float:
-    points = np.asarray(ring.coords)
-    lon, lat = move.transform(points[:, 0], points[:, 1])
-    return abs(float(geod.polygon_area_perimeter(lon, lat)[0]))
+    unit = unit_metres(scene.crs)
+    measurer = Measurer(scene.crs, Affine.identity(), unit)
+    if not measurer.metric:
+        return float(shapely.area(union)) * (unit or 1.0) ** 2
+    return float(measurer.area(areas(np.array([union]))).sum())

@@ -7,7 +7,6 @@ mean of the units' own metrics is never taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,22 +18,6 @@ LEVEL = 0.95
 AT_ONCE = 4_000_000  # weights that are held at a time
 
 Rates = Callable[[np.ndarray], dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One model's metric less another's on the same units, with its interval.
-
-    Attributes:
-        value: the difference on all units.
-        low, high: ends of the interval.
-        above_zero: share of the draws in which it is above 0.
-    """
-
-    value: float
-    low: float
-    high: float
-    above_zero: float
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -67,32 +50,6 @@ def intervals(
         low, high = np.percentile(np.concatenate([part[name] for part in parts]), ends)
         found[name] = (float(low), float(high))
     return found
-
-
-def paired_difference(
-    one: np.ndarray,
-    other: np.ndarray,
-    metric: str = "landslide_iou",
-    draws: int = DRAWS,
-    seed: int = SEED,
-    level: float = LEVEL,
-) -> Difference:
-    """How much better `one` is than `other`, counts (units, 4) on the same units, in order.
-
-    Each draw takes the same units for both. Raises `ValueError` when the shapes differ.
-    """
-    if one.shape != other.shape:
-        raise ValueError(f"counts of {len(one)} and {len(other)} units cannot be paired")
-    both = np.concatenate([one, other], axis=1)
-
-    def less(sums: np.ndarray) -> dict[str, np.ndarray]:
-        first, second = np.split(sums, 2, axis=-1)
-        return {metric: rates(first)[metric] - rates(second)[metric]}
-
-    drawn = np.concatenate([less(sums)[metric] for sums in _resampled(both, draws, seed)])
-    low, high = np.percentile(drawn, (50 * (1 - level), 50 * (1 + level)))
-    value = float(less(both.sum(axis=0))[metric])
-    return Difference(value, float(low), float(high), float((drawn > 0).mean()))
 
 
 def _resampled(counts: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:

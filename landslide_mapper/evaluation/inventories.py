@@ -21,6 +21,7 @@ from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
 from landslide_mapper.evaluation.pixels import ratio
 from landslide_mapper.geo.labels import Labels, crs_name, read_labels, same_crs
+from landslide_mapper.geo.measure import unit_metres
 from landslide_mapper.geo.runs import merge, roots
 
 AT_ONCE = 50_000  # pairs of polygons that are cut with each other together
@@ -246,9 +247,8 @@ def _flatten(labels: Labels, move: Move | None) -> tuple[Labels, np.ndarray]:
     """The polygons that the projection reaches, as they are and, valid, in the plane."""
     if move is None or labels.crs is None or not len(labels.polygons):
         return labels, labels.polygons
-    geod, unit = labels.crs.get_geod(), labels.crs.axis_info[0].unit_conversion_factor
-    assert geod is not None  # its polygons could not be moved
-    metres = unit * geod.a if labels.crs.is_geographic else unit  # per unit of the coordinates
+    metres = unit_metres(labels.crs)
+    assert metres is not None  # or there would be no way
     polygons = shapely.segmentize(labels.polygons, EDGE_METRES / metres)
     moved = np.asarray(shapely.transform(polygons, move))
     whole = np.asarray(np.isfinite(shapely.bounds(moved)).all(axis=1))

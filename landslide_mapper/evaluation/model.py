@@ -14,15 +14,16 @@ from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
 from landslide_mapper.evaluation.pixels import BINS, Curve, Reliability, confusion, histogram
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
-from landslide_mapper.evaluation.tiles import Answer, Ground, Predict, answers, survey
+from landslide_mapper.evaluation.tiles import Answer, Ground, answers, survey
+from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
+from landslide_mapper.nn.encoder import STRIDE
 
 SPLITS = ("train", "val", "test")
-OUTPUT_STRIDE = 8  # sides of windows are multiples of it
 
 
 def evaluate_dataset(
-    predict: Predict,
+    predict: Predictor,
     info: ModelInfo,
     dataset_folder: str | Path,
     split: str = "test",
@@ -49,6 +50,11 @@ def evaluate_dataset(
     """
     dataset = load_dataset(dataset_folder)
     check(info, dataset, split, threshold)
+    if dataset.radiometry_rule != info.radiometry:
+        warn(
+            f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
+            f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
+        )
     first = info.threshold if threshold is None else threshold
     chosen = [(first, "model" if threshold is None else "given")]
     if tune and split != "val" and any(tile.landslide_px for tile in dataset.split("val")):
@@ -77,7 +83,7 @@ def evaluate_dataset(
 
 
 def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None) -> None:
-    """Raise `LsmapError` unless the model can be measured on the split; warn of what is odd."""
+    """Raise `LsmapError` unless the model can be measured on the split."""
     if threshold is not None and not 0 < threshold <= 1:
         raise LsmapError(f"--threshold {threshold:g} must be above 0 and at most 1")
     if split not in SPLITS:
@@ -92,19 +98,14 @@ def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None
             f"{dataset.root} has tiles of {dataset.band_count} bands, the model {info.name} takes "
             f"{info.band_count}; prepare the scenes again with --bands"
         )
-    if dataset.tile_size % OUTPUT_STRIDE:
+    if dataset.tile_size % STRIDE:
         raise LsmapError(
             f"{dataset.root} has tiles of {dataset.tile_size} pixels, the model needs a multiple "
-            f"of {OUTPUT_STRIDE}; prepare the scenes again with another --tile-size"
-        )
-    if dataset.radiometry_rule != info.radiometry:
-        warn(
-            f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
-            f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
+            f"of {STRIDE}; prepare the scenes again with another --tile-size"
         )
 
 
-def _curve(predict: Predict, tiles: Sequence[Tile], what: str) -> Curve:
+def _curve(predict: Predictor, tiles: Sequence[Tile], what: str) -> Curve:
     counted = np.zeros((2, BINS), np.int64)
     for answer in answers(predict, tiles, what):
         counted += histogram(answer.probability, answer.labels)

@@ -12,7 +12,8 @@ import numpy as np
 from landslide_mapper.data.manifest import Tile
 from landslide_mapper.evaluation.pixels import rates, ratio
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
-from landslide_mapper.evaluation.tiles import Predict, answers
+from landslide_mapper.evaluation.tiles import answers
+from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
 from landslide_mapper.geo.vectorize import vectorize_block
 
@@ -136,7 +137,7 @@ def _by_size(axes: Axes, at: AtThreshold) -> None:
 
 
 def gallery(
-    predict: Predict, evaluation: Evaluation, at: AtThreshold, tiles: Sequence[Tile], columns: int
+    predict: Predictor, evaluation: Evaluation, at: AtThreshold, tiles: Sequence[Tile], columns: int
 ) -> bytes:
     """Tiles (their numbers in `evaluation` follow from their ids) with both outlines; a PNG."""
     rows = -(-len(tiles) // columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -23,10 +23,9 @@ from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, Tile
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.evaluation.objects import Place
+from landslide_mapper.geo import blend
+from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.geo.measure import Measurer
-
-# uint8 images (N, B, H, W) → landslide probability float32 (N, H, W)
-Predict = Callable[[np.ndarray], np.ndarray]
 
 READERS = 4  # threads; GDAL lets go of the interpreter lock while it decodes
 
@@ -41,7 +40,7 @@ class Answer:
     probability: np.ndarray
 
 
-def answers(predict: Predict, tiles: Sequence[Tile], what: str) -> Iterator[Answer]:
+def answers(predict: Predictor, tiles: Sequence[Tile], what: str) -> Iterator[Answer]:
     """Predict tiles in order, with a progress bar named `what` on terminals.
 
     `predict` gets as many tiles at once as its `batch_size` says (1 without); its `stream`, if it
@@ -55,10 +54,8 @@ def answers(predict: Predict, tiles: Sequence[Tile], what: str) -> Iterator[Answ
             waiting.append(batch)
             yield np.stack([image for _, image, _ in batch])
 
-    stream = getattr(predict, "stream", None)
-    probabilities = stream(images()) if stream else map(predict, images())
     with tqdm(total=len(tiles), desc=what, unit=" tiles", disable=None, leave=False) as bar:
-        for predicted in probabilities:
+        for predicted in blend.answers(predict, images()):
             batch = waiting.popleft()
             for (number, image, labels), probability in zip(batch, predicted, strict=True):
                 yield Answer(number, image, labels, probability)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,6 +77,19 @@ class Zones:
         return Aoi(frame, shapely.buffer(lines[~shapely.is_empty(lines)], EDGE))
 
 
+def _on_disk(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """An array in a new file that has all its space: on a full disk a hole would end the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    made = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # not on every system
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return made
+
+
 class HeatStore:
     """Maps of a frame, strip by strip on disk, with what is known of each once all are there."""
 
@@ -86,8 +100,8 @@ class HeatStore:
         self._frame = frame
         self._zones = zones
         shape = (len(names), frame.height, frame.width)
-        self._values = np.lib.format.open_memmap(folder / "heat.npy", "w+", np.float32, shape)
-        self._valid = np.lib.format.open_memmap(folder / "seen.npy", "w+", bool, shape[1:])
+        self._values = _on_disk(folder / "heat.npy", np.float32, shape)
+        self._valid = _on_disk(folder / "seen.npy", bool, shape[1:])
         self._maximum = np.zeros(len(names))
         self._sums = np.zeros((len(names), len(ZONES)))
         self._pixels = np.zeros(len(ZONES))

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, product
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from landslide_mapper.geo.grid import Frame, shifted_starts
 # `batch_size`, the number of windows that it likes to get at once.
 Predictor = Callable[[np.ndarray], np.ndarray]
 
+SYMMETRIES = tuple(product(range(4), (False, True)))  # quarter turns, after a mirror or not
 END = -1  # in the place of a column of windows: the row has no more
 
 
@@ -210,8 +212,8 @@ def _answers(
             yield _stack([step for step in steps if step[1] != END], steps[0][0], grid, span)
             del steps
 
-    for answers in _stream(predict, batches()):
-        answer = iter(answers)
+    for batch in answers(predict, batches()):
+        answer = iter(batch)
         for row, col in waiting.popleft():
             yield row, col, None if col == END else next(answer)
 
@@ -260,8 +262,8 @@ def _wanted(row: WindowRow, grid: WindowGrid, span: Span) -> list[int]:
     return (np.flatnonzero(seen[starts + grid.tile] > seen[starts]) + span.cols.start).tolist()
 
 
-def _stream(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Answers to all batches, in order; a batch may be empty."""
+def answers(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Answers to all batches, in order, worked ahead where `predict` can; a batch may be empty."""
     ahead = getattr(predict, "stream", None)
     if ahead is not None:
         yield from ahead(batches)
@@ -270,19 +272,34 @@ def _stream(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.nd
         yield predict(batch) if len(batch) else np.empty((0, *batch.shape[2:]), np.float32)
 
 
-def average_symmetries(predict: Predictor) -> Predictor:
-    """Test-time augmentation: the mean of `predict` over the 8 symmetries of a square window."""
+class SymmetryAverage:
+    """Test-time augmentation: the mean of a predictor over the 8 symmetries of a square window.
 
-    def averaged(windows: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(windows), *windows.shape[2:]), dtype=np.float32)
-        for turns in range(4):
-            for mirrored in (False, True):
-                seen = windows[..., ::-1] if mirrored else windows
-                answer = predict(np.ascontiguousarray(np.rot90(seen, turns, (2, 3))))
-                answer = np.rot90(answer, -turns, (1, 2))
-                total += answer[..., ::-1] if mirrored else answer
-        return total / np.float32(8)
+    A predictor itself. It works ahead where the other one does.
+    """
 
-    if hasattr(predict, "batch_size"):
-        averaged.batch_size = predict.batch_size  # type: ignore[attr-defined]
-    return averaged
+    def __init__(self, predict: Predictor) -> None:
+        self._predict = predict
+        self.batch_size: int = getattr(predict, "batch_size", 1)
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Predict one batch."""
+        return next(self.stream(iter([windows])))
+
+    def stream(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Answers to all batches, in order."""
+        seen = (_turned(windows, *how) for windows in batches for how in SYMMETRIES)
+        answered = answers(self._predict, seen)
+        for first in answered:
+            total = np.zeros_like(first)
+            for (turns, mirrored), answer in zip(
+                SYMMETRIES, chain([first], answered), strict=False
+            ):
+                back = np.rot90(answer, -turns, (1, 2))
+                total += back[..., ::-1] if mirrored else back
+            yield total / np.float32(len(SYMMETRIES))
+
+
+def _turned(windows: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
+    seen = windows[..., ::-1] if mirrored else windows
+    return np.ascontiguousarray(np.rot90(seen, turns, (2, 3)))

@@ -75,7 +75,7 @@ def read_labels(
     vector = open_vector(path)
     layer = layer or _only_layer(path, vector)
     # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
-    columns = [] if where is None else None
+    columns: list[str] | None = [] if where is None else None
     try:
         meta, fids, wkb, _ = pyogrio.raw.read(
             vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True

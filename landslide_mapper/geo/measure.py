@@ -81,6 +81,16 @@ def inner_points(
     return np.where(lost, np.nan, lon), np.where(lost, np.nan, lat)
 
 
+def unit_metres(crs: pyproj.CRS | None) -> float | None:
+    """About how many metres the unit of a CRS is, on the ground; None where nobody knows."""
+    if crs is None or not crs.axis_info:
+        return None
+    factor, geod = crs.axis_info[0].unit_conversion_factor, crs.get_geod()
+    if not crs.is_geographic:
+        return factor
+    return factor * geod.a if geod is not None else None  # radians times the radius
+
+
 class Measurer:
     """Measures polygons of one scene; `transform` and `crs` are the scene's.
 

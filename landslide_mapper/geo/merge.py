@@ -14,7 +14,7 @@ import pyproj
 import shapely
 from affine import Affine
 
-from landslide_mapper.geo.measure import Measurer, inner_points, wgs84_transformer
+from landslide_mapper.geo.measure import Measurer, inner_points, unit_metres, wgs84_transformer
 from landslide_mapper.geo.runs import merge
 
 # Of a pixel: so much may be between two polygons that share an edge, because scenes in different
@@ -154,7 +154,7 @@ class Merger:
         columns: Columns,
     ) -> Columns:
         """The columns of what was put together, measured anew on the outlines in the layer."""
-        measurer = Measurer(self._crs, Affine.identity(), _unit_metres(self._crs))
+        measurer = Measurer(self._crs, Affine.identity(), unit_metres(self._crs))
         measures = measurer.measure(unions)
         lon, lat = inner_points(unions, Affine.identity(), wgs84_transformer(self._crs))
         weight = np.asarray(shapely.area(polygons))
@@ -186,13 +186,3 @@ def _groups(count: int, pairs: np.ndarray) -> list[np.ndarray]:
     merge(first, *pairs.T)
     order = np.argsort(first, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
-
-
-def _unit_metres(crs: pyproj.CRS | None) -> float | None:
-    """About how many metres the unit of a CRS is, on the ground."""
-    if crs is None or not crs.axis_info:
-        return None
-    factor, geod = crs.axis_info[0].unit_conversion_factor, crs.get_geod()
-    if not crs.is_geographic:
-        return factor
-    return factor * geod.a if geod is not None else None  # radians times the radius

@@ -49,11 +49,6 @@ class Radiometry:
         """The same as plain JSON values."""
         return {"rule": self.rule, "curves": [[list(x), list(y)] for x, y in self.curves]}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Radiometry:
-        """The inverse of `to_dict`."""
-        return cls(values["rule"], tuple((tuple(x), tuple(y)) for x, y in values["curves"]))
-
 
 def fit(scene: Scene, rule: str) -> Radiometry:
     """Fit `rule` to the scene's valid pixels, from one decimated read (≤ 1024 px a side).

@@ -9,7 +9,7 @@ import shapely
 from affine import Affine
 
 from landslide_mapper.geo.labels import Labels, open_vector, read_labels
-from landslide_mapper.geo.measure import Measurer
+from landslide_mapper.geo.measure import Measurer, unit_metres
 from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
 
 
@@ -55,10 +55,7 @@ def _area(labels: Labels) -> tuple[float | None, str]:
         return None, "unknown without a CRS"
     if labels.crs.is_geocentric:
         return None, "unknown: geocentric coordinates are not a map"
-    geod = labels.crs.get_geod()
-    if geod is None or labels.crs.geodetic_crs is None:
+    measurer = Measurer(labels.crs, Affine.identity(), unit_metres(labels.crs))
+    if not measurer.metric:
         return None, "unknown: the CRS has no ellipsoid"
-    unit = labels.crs.axis_info[0].unit_conversion_factor if labels.crs.axis_info else 1.0
-    metres = unit * geod.a if labels.crs.is_geographic else unit  # per unit of the coordinates
-    measurer = Measurer(labels.crs, Affine.identity(), metres)
     return float(measurer.area(shapely.get_parts(labels.polygons)).sum()), ""

@@ -35,7 +35,7 @@ TASKS_PER_WORKER = 8  # at most; the more there are, the less a slow worker is w
 ROWS_PER_TASK = 20  # rows of windows, at least; a task predicts the one above its own once more
 PATIENCE = 20  # seconds for the scheduler to answer
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, from malloc.h
-RETRIES = 3  # of a task whose worker died
+RETRIES = 3  # of a task that raised: shared storage may hiccup
 
 Task = list[tuple[SceneWork, list[Block]]]
 

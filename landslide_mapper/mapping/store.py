@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 from landslide_mapper.errors import LsmapError
 
@@ -67,8 +68,9 @@ class FolderStore:
     def write(self, name: str, content: bytes) -> None:
         """Set `name`: a hidden file first, on disk, then its name."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Two workers may come to make the same part: each writes a file of its own.
-        partial = self._folder / f".{name}.{os.getpid()}"
+        # Two workers may come to make the same part, perhaps on two machines that count their
+        # processes alike: each writes a file of its own.
+        partial = self._folder / f".{name}.{uuid4().hex}"
         try:
             with partial.open("wb") as file:
                 file.write(content)

@@ -8,6 +8,7 @@ a CUDA graph: the whole chain of kernels is launched by one call.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -52,29 +53,32 @@ class CudaPredictor:
 
         Batches may differ in size and may be empty.
         """
-        waiting: _Sent | None = None
-        for number, images in enumerate(batches):
-            sent = self._send(images, number % 2)
-            if waiting:
-                yield waiting.receive()
-            waiting = sent
-        if waiting:
-            yield waiting.receive()
+        flying: deque[_Sent] = deque()
+        try:
+            for images in batches:
+                flying.append(self._send(images))
+                if len(flying) > 1:
+                    yield flying.popleft().receive()
+            while flying:
+                yield flying.popleft().receive()
+        finally:
+            for sent in flying:  # nobody wants the answer, but its buffers are in use till then
+                sent.receive()
 
     def captured(self, shape: tuple[int, ...]) -> torch.cuda.CUDAGraph:
         """The graph that answers batches of this shape, which must have been predicted before."""
         return self._lanes[shape].graph
 
-    def _send(self, images: np.ndarray, turn: int) -> _Sent:
+    def _send(self, images: np.ndarray) -> _Sent:
         """Start the work on a batch and return at once."""
         if len(images) == 0:
-            return _Sent(None, images.shape)
+            return _Sent(None, None, images.shape)
         shape = (padded(len(images)), *images.shape[1:])
         with torch.cuda.device(self.device):
             lane = self._lanes.get(shape)
             if lane is None:
                 lane = self._lanes[shape] = self._open_lane(shape)
-            slot = lane.slots[turn]
+            slot = lane.free.pop() if lane.free else _slot(lane.input, lane.output)
             slot.images.numpy()[: len(images)] = images
             with torch.cuda.stream(self._upload):
                 slot.on_device.copy_(slot.images, non_blocking=True)
@@ -89,7 +93,7 @@ class CudaPredictor:
                 self._download.wait_event(slot.computed)
                 slot.answer.copy_(slot.answer_on_device, non_blocking=True)
                 slot.returned.record()
-        return _Sent(slot, images.shape)
+        return _Sent(lane, slot, images.shape)
 
     def _open_lane(self, shape: tuple[int, ...]) -> _Lane:
         """Capture the network for batches of this shape."""
@@ -111,7 +115,7 @@ class CudaPredictor:
                 output = self._forward(images)
         self._pool = graph.pool()
         torch.cuda.synchronize(self.device)
-        return _Lane(graph, images, output, (_slot(images, output), _slot(images, output)))
+        return _Lane(graph, images, output, [])
 
     def _forward(self, images: Tensor) -> Tensor:
         normalised = self._normalise(images).to(torch.bfloat16, memory_format=torch.channels_last)
@@ -131,27 +135,33 @@ class _Slot(NamedTuple):
 
 
 class _Lane(NamedTuple):
-    """A captured network for batches of one shape; two slots, one for each batch in flight."""
+    """A captured network for batches of one shape, and the slots that no batch is using.
+
+    A stream has two batches in flight at most, so there are two slots for each open stream.
+    """
 
     graph: torch.cuda.CUDAGraph
     input: Tensor
     output: Tensor
-    slots: tuple[_Slot, _Slot]
+    free: list[_Slot]
 
 
 class _Sent(NamedTuple):
     """A batch in flight; without a slot when it was empty."""
 
+    lane: _Lane | None
     slot: _Slot | None
     shape: tuple[int, ...]
 
     def receive(self) -> np.ndarray:
-        """Wait for the answer, (N, H, W)."""
+        """Wait for the answer, (N, H, W), and free the slot."""
         count, _, height, width = self.shape
-        if self.slot is None:
+        if self.lane is None or self.slot is None:
             return np.empty((0, height, width), dtype=np.float32)
         self.slot.returned.synchronize()
-        return self.slot.answer[:count].numpy().copy()
+        answer = self.slot.answer[:count].numpy().copy()
+        self.lane.free.append(self.slot)
+        return answer
 
 
 def _slot(images: Tensor, output: Tensor) -> _Slot:

@@ -106,6 +106,18 @@ def test_a_stream_answers_in_order_whatever_the_sizes() -> None:
         assert np.array_equal(answer, predict(batch))
 
 
+def test_streams_and_calls_do_not_disturb_each_other() -> None:
+    predict, _ = load_predictor(bundled_model(), "cuda")
+    assert isinstance(predict, CudaPredictor)
+    batches = [np.roll(noise(4), 7 * number, axis=2) for number in range(6)]
+    expected = [predict(batch) for batch in batches]
+    one, two = predict.stream(batches), predict.stream(batches[::-1])
+    for number in range(6):
+        assert np.array_equal(next(one), expected[number])
+        assert np.array_equal(predict(batches[3]), expected[3])
+        assert np.array_equal(next(two), expected[5 - number])
+
+
 def test_equal_batches_give_equal_bits_in_another_predictor() -> None:
     batch = noise(6)
     one, two = (load_predictor(bundled_model(), "cuda")[0] for _ in range(2))
