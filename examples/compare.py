@@ -9,27 +9,24 @@ the scenes count. Prints precision, recall, F1 and landslide IoU per scene and o
 from __future__ import annotations
 
 import click
+import numpy as np
 
-from landslide_mapper.geo.labels import burn, in_scene_crs, read_labels
+from landslide_mapper.geo.labels import IGNORE, LANDSLIDE, burn, in_scene_crs, read_labels
 from landslide_mapper.geo.scene import SceneReader, open_scene
-from landslide_mapper.nn.metrics import Confusion
+from landslide_mapper.metrics import confusion, rates
 
 
-def compare(scene_path: str, found_path: str, real_path: str) -> Confusion:
-    """Confusion of one scene's valid pixels."""
+def compare(scene_path: str, found_path: str, real_path: str) -> np.ndarray:
+    """Counts tp, fp, fn, tn of one scene's valid pixels."""
     scene = open_scene(scene_path)
     with SceneReader(scene) as reader:
         _, valid = reader.read(0, 0, scene.height, scene.width)
     found, real = (
-        burn(valid.shape, scene.transform, in_scene_crs(read_labels(path), scene)[0], [], None) == 1
+        burn(valid.shape, scene.transform, in_scene_crs(read_labels(path), scene)[0], [], None)
         for path in (found_path, real_path)
     )
-    return Confusion(
-        int((found & real & valid).sum()),
-        int((found & ~real & valid).sum()),
-        int((~found & real & valid).sum()),
-        int((~found & ~real & valid).sum()),
-    )
+    real[~valid] = IGNORE
+    return confusion(found == LANDSLIDE, real)
 
 
 @click.command()
@@ -38,8 +35,8 @@ def compare(scene_path: str, found_path: str, real_path: str) -> Confusion:
 @click.argument("scenes", nargs=-1, required=True)
 def main(slides: str, labels: str, scenes: tuple[str, ...]) -> None:
     """Compare SLIDES with LABELS on the grid of SCENES."""
-    total = Confusion()
-    click.echo(f"{'scene':24} precision  recall      F1     IoU")
+    total = np.zeros(4, np.int64)
+    click.echo(f"{'scene':24} precision    recall        F1       IoU")
     for scene in scenes:
         counts = compare(scene, slides, labels)
         total += counts
@@ -47,11 +44,10 @@ def main(slides: str, labels: str, scenes: tuple[str, ...]) -> None:
     _print("all", total)
 
 
-def _print(name: str, counts: Confusion) -> None:
-    click.echo(
-        f"{name:24} {counts.precision:9.4f} {counts.recall:7.4f} {counts.f1:7.4f} "
-        f"{counts.landslide_iou:7.4f}"
-    )
+def _print(name: str, counts: np.ndarray) -> None:
+    columns = ("precision", "recall", "f1", "landslide_iou")
+    values = [float(rates(counts)[column]) for column in columns]
+    click.echo(f"{name:24} " + " ".join(f"{value:9.4f}" for value in values))
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.history import best_row, plot_curves, write_log
+from landslide_mapper.metrics import BINS, Curve, rates
 from landslide_mapper.nn.build import build
-from landslide_mapper.nn.calibration import fit_calibration
+from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
 from landslide_mapper.nn.encoder import STRIDE
-from landslide_mapper.nn.metrics import BINS, best_threshold, confusion_at, probability_histogram
 from landslide_mapper.nn.network import Losses, Network
 from landslide_mapper.nn.optimiser import learning_rate, make_optimizer
 from landslide_mapper.parallel import Process, join_processes
@@ -325,14 +325,15 @@ def validation_figures(histogram: Tensor) -> Row:
 
     The threshold is one of calibrated probabilities, as the model file is calibrated.
     """
-    threshold = best_threshold(histogram)
+    curve = Curve.of(histogram.numpy())
+    threshold = curve.best_threshold()
     calibration = fit_calibration(histogram)
     return {
-        **confusion_at(histogram, 0.5).to_dict(),
+        **{name: float(value) for name, value in rates(curve.at(0.5)).items()},
         "calibration_scale": calibration.scale,
         "calibration_shift": calibration.shift,
         "threshold": calibration(threshold),
-        "landslide_iou_at_threshold": confusion_at(histogram, threshold).landslide_iou,
+        "landslide_iou_at_threshold": float(rates(curve.at(threshold))["landslide_iou"]),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from landslide_mapper.nn.metrics import confusion_at, probability_histogram
+from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.network import Losses, Network
 
 ENOUGH = 0.9
@@ -34,7 +34,8 @@ def learn_by_heart(
             network.eval()
             with torch.inference_mode():
                 probabilities = torch.sigmoid(network(images))
-            iou = confusion_at(probability_histogram(probabilities, labels), 0.5).landslide_iou
+            counts = confusion(probabilities.cpu().numpy() >= 0.5, labels.cpu().numpy())
+            iou = float(rates(counts)["landslide_iou"])
             network.train()
             if iou > ENOUGH:
                 break

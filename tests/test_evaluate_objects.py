@@ -20,8 +20,8 @@ from landslide_mapper.evaluation.objects import (
     score,
     source_counts,
 )
-from landslide_mapper.evaluation.pixels import ratio
 from landslide_mapper.geo.vectorize import vectorize_block
+from landslide_mapper.metrics import ratio
 
 TILE = 16
 

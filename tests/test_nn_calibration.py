@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 
 from landslide_mapper.checkpoint import ModelInfo, load_model, save_model
 from landslide_mapper.config import ARCHITECTURES, ModelConfig
+from landslide_mapper.metrics import BINS, histogram
 from landslide_mapper.nn.build import build
-from landslide_mapper.nn.calibration import UNCHANGED, Calibration, fit_calibration
-from landslide_mapper.nn.metrics import BINS, probability_histogram
+from landslide_mapper.nn.calibration import (
+    UNCHANGED,
+    Calibration,
+    fit_calibration,
+    probability_histogram,
+)
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 
@@ -27,6 +32,14 @@ def pixels(scale: float, shift: float, seed: int = 0) -> torch.Tensor:
     labels = rng.random(len(logits)) < 1 / (1 + np.exp(-scale * logits - shift))
     probabilities = torch.from_numpy(1 / (1 + np.exp(-logits)))
     return probability_histogram(probabilities, torch.from_numpy(labels.astype(np.uint8)))
+
+
+def test_pixels_are_counted_as_evaluate_counts_them() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = np.append(rng.random(4000, dtype=np.float32), np.float32([0, 1, 0.5]))
+    labels = rng.choice([0, 1, 255], size=probabilities.shape).astype(np.uint8)
+    found = probability_histogram(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    assert np.array_equal(found.numpy(), histogram(probabilities, labels))
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.5, -1.0), (0.5, 0.7)])

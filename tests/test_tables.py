@@ -22,8 +22,8 @@ from landslide_mapper.cli import train_command
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.evaluation.bootstrap import intervals
-from landslide_mapper.evaluation.pixels import rates
 from landslide_mapper.history import read_log
+from landslide_mapper.metrics import rates
 from landslide_mapper.prepare import prepare
 from landslide_mapper.runs import plan_run
 

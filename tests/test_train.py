@@ -31,8 +31,8 @@ from landslide_mapper.config import (
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import best_row, read_log, write_log
+from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.calibration import Calibration
-from landslide_mapper.nn.metrics import confusion_at, probability_histogram
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.parallel import Process
@@ -331,13 +331,12 @@ def test_two_processes_stay_one_model(arch: str, dataset: Path, tmp_path: Path) 
     rows = read_log(folder / "log.csv")
     assert len(rows) == epochs
     predict, info = load_predictor(folder / "best.safetensors", "cpu")
-    histogram = torch.zeros(2, 256, dtype=torch.int64)
+    half = Calibration(*info.calibration)(0.5)
+    counts = np.zeros(4, np.int64)
     for tile in load_dataset(dataset).split("val"):
         image, mask = TileDataset([tile])[0, 0]
-        probability = torch.from_numpy(predict(image[None].numpy())[0])
-        histogram += probability_histogram(probability, mask)
-    half = Calibration(*info.calibration)(0.5)
-    expected = confusion_at(histogram, half).accuracy
+        counts += confusion(predict(image[None].numpy())[0] >= half, mask.numpy())
+    expected = rates(counts)["accuracy"]
     assert rows[info.epoch - 1]["accuracy"] == pytest.approx(expected, abs=2e-3)
 
 

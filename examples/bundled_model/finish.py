@@ -16,7 +16,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 
 from landslide_mapper.checkpoint import load_model, read_info, save_model
 from landslide_mapper.config import read_train_config
@@ -25,13 +24,7 @@ from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
 from landslide_mapper.history import read_log
-from landslide_mapper.nn.metrics import (
-    BINS,
-    Confusion,
-    best_threshold,
-    confusion_at,
-    probability_histogram,
-)
+from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.predictors import load_predictor
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -39,28 +32,35 @@ CARD = Path(__file__).with_name("card.md")
 COLUMNS = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "accuracy")
 
 
-def brightness_histogram(dataset: Dataset, split: str) -> torch.Tensor:
+LEVELS = 256  # of uint8
+
+
+def brightness_histogram(dataset: Dataset, split: str) -> np.ndarray:
     """Histogram (2, BINS) of the brightness, the mean of the bands, of a split's valid pixels."""
     tiles = dataset.split(split)
-    histogram = torch.zeros(2, BINS, dtype=torch.int64)
+    counted = np.zeros((2, BINS), np.int64)
     for image, mask in (TileDataset(tiles)[0, n] for n in range(len(tiles))):
-        histogram += probability_histogram(image.float().mean(0) / BINS, mask)
-    return histogram
+        counted += histogram(image.float().mean(0).numpy() / LEVELS, mask.numpy())
+    return counted
 
 
-def brightness_baseline(dataset: Dataset) -> tuple[str, Confusion]:
+def brightness_baseline(dataset: Dataset) -> tuple[str, Mapping[str, float]]:
     """Best brightness threshold of the train split, bright or dark side, on the test split."""
     train, test = (brightness_histogram(dataset, split) for split in ("train", "test"))
-    sides = {"≥": (train, test), "<": (train.flip(1), test.flip(1))}
+    sides = {
+        "≥": (Curve.of(train), Curve.of(test)),
+        "<": (Curve.of(train[:, ::-1]), Curve.of(test[:, ::-1])),
+    }
     scored = {
-        side: confusion_at(tuned, best_threshold(tuned)).landslide_iou
+        side: float(rates(tuned.at(tuned.best_threshold()))["landslide_iou"])
         for side, (tuned, _) in sides.items()
     }
     side = max(scored, key=scored.__getitem__)
     tuned, tested = sides[side]
-    threshold = best_threshold(tuned)
-    level = threshold * BINS if side == "≥" else BINS - threshold * BINS
-    return f"brightness {side} {level:.0f}", confusion_at(tested, threshold)
+    threshold = tuned.best_threshold()
+    level = threshold * LEVELS if side == "≥" else LEVELS - threshold * LEVELS
+    found = {name: float(value) for name, value in rates(tested.at(threshold)).items()}
+    return f"brightness {side} {level:.0f}", found
 
 
 def row(name: str, values: Mapping[str, float]) -> str:
@@ -76,9 +76,9 @@ def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> s
     ]
     for name, dataset in datasets.items():
         tiles = f"{name}, {len(dataset.split('test'))} tiles"
-        baseline, counts = brightness_baseline(dataset)
+        baseline, values = brightness_baseline(dataset)
         lines.append(row(f"{tiles}: this model", found[name].at[0].metrics))
-        lines.append(row(f"{tiles}: {baseline}", counts.to_dict()))
+        lines.append(row(f"{tiles}: {baseline}", values))
     return "\n".join(lines)
 
 

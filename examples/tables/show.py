@@ -18,7 +18,7 @@ from results import Result, read_results
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.bootstrap import DRAWS, LEVEL, SEED
-from landslide_mapper.evaluation.pixels import rates
+from landslide_mapper.metrics import rates
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 THRESHOLDS = ("0.5", "validation")
@@ -178,7 +178,7 @@ def difference(
 
     Args:
         one, other: counts (seeds, units, 4) of tp, fp, fn, tn, seeds and units in the same order.
-        metric: see `landslide_mapper.evaluation.pixels.rates`.
+        metric: see `landslide_mapper.metrics.rates`.
         draws: number of draws.
         seed: of the draws.
         level: share of the draws that lies inside the interval.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from landslide_mapper.evaluation.pixels import rates
+from landslide_mapper.metrics import rates
 
 DRAWS = 2000
 SEED = 0

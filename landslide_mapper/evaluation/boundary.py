@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from landslide_mapper.evaluation.pixels import ratio
+from landslide_mapper.metrics import ratio
 
 RADII = (2, 5)  # pixels
 

@@ -19,10 +19,10 @@ from pyproj.exceptions import ProjError
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
-from landslide_mapper.evaluation.pixels import ratio
 from landslide_mapper.geo.labels import Labels, crs_name, read_labels, same_crs
 from landslide_mapper.geo.measure import unit_metres
 from landslide_mapper.geo.runs import merge, roots
+from landslide_mapper.metrics import ratio
 
 AT_ONCE = 50_000  # pairs of polygons that are cut with each other together
 EDGE_METRES = (

@@ -12,11 +12,11 @@ from landslide_mapper.data.manifest import Dataset, Tile, load_dataset
 from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
-from landslide_mapper.evaluation.pixels import BINS, Curve, Reliability, confusion, histogram
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
 from landslide_mapper.evaluation.tiles import Answer, Ground, answers, survey
 from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
+from landslide_mapper.metrics import BINS, Curve, Reliability, confusion, histogram
 from landslide_mapper.nn.encoder import STRIDE
 
 SPLITS = ("train", "val", "test")

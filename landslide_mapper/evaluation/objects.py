@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from landslide_mapper.evaluation.pixels import ratio
 from landslide_mapper.geo.runs import Scan, label_runs, merge, roots
+from landslide_mapper.metrics import ratio
 
 MATCH_IOU = 0.5
 FOUND_SHARE = 0.2

@@ -12,8 +12,8 @@ from landslide_mapper import __version__
 from landslide_mapper.evaluation.bootstrap import DRAWS
 from landslide_mapper.evaluation.boundary import boundary_rates
 from landslide_mapper.evaluation.pictures import MAPPED, REFERENCE
-from landslide_mapper.evaluation.pixels import METRICS
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation, object_cells
+from landslide_mapper.metrics import METRICS
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;

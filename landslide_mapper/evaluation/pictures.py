@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landslide_mapper.data.manifest import Tile
-from landslide_mapper.evaluation.pixels import rates, ratio
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
 from landslide_mapper.evaluation.tiles import answers
 from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
 from landslide_mapper.geo.vectorize import vectorize_block
+from landslide_mapper.metrics import rates, ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import numpy as np
 from landslide_mapper.evaluation.bootstrap import DRAWS, LEVEL, SEED, group_sums, intervals
 from landslide_mapper.evaluation.boundary import boundary_rates
 from landslide_mapper.evaluation.objects import ObjectCounts, ObjectScores, object_rates
-from landslide_mapper.evaluation.pixels import METRICS, Curve, Reliability, rates
+from landslide_mapper.metrics import METRICS, Curve, Reliability, rates
 
 # With fewer scenes than this, drawing them again says little: tiles are drawn instead.
 FEWEST_SOURCES = 8

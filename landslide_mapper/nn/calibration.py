@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from landslide_mapper.metrics import BINS
+from landslide_mapper.nn.masking import IGNORE
+
 
 class Calibration(NamedTuple):
     """logit → scale · logit + shift (J. Platt, 1999, Probabilistic outputs for SVMs)."""
@@ -29,11 +32,27 @@ class Calibration(NamedTuple):
 UNCHANGED = Calibration()
 
 
+def probability_histogram(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Count pixels by label and probability, on their device: `landslide_mapper.metrics.histogram`.
+
+    Args:
+        probabilities: any shape, 0..1.
+        labels: the same shape: 0, 1 or 255 = ignored.
+
+    Returns:
+        (2, BINS) int64: background and landslide pixels with floor(p · BINS) = bin.
+    """
+    seen = labels != IGNORE
+    bins = (probabilities[seen].float() * BINS).long().clamp(0, BINS - 1)
+    index = bins + BINS * (labels[seen] == 1).long()
+    return torch.bincount(index, minlength=2 * BINS).reshape(2, BINS)
+
+
 def fit_calibration(histogram: Tensor) -> Calibration:
     """The most likely calibration, given pixels by label and probability.
 
     Args:
-        histogram: (2, BINS), see `landslide_mapper.nn.metrics.probability_histogram`.
+        histogram: (2, BINS), see `probability_histogram`.
 
     Returns:
         No change where low probabilities go with landslide: that is no matter of calibration.

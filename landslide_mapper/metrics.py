@@ -72,6 +72,10 @@ class Curve:
         (fp, tp), (tn, fn) = above, total - above
         return cls(np.arange(1, BINS) / BINS, np.stack([tp, fp, fn, tn], axis=1))
 
+    def at(self, threshold: float) -> np.ndarray:
+        """Counts (4,) at a threshold, which is rounded to the nearest one of the curve."""
+        return self.counts[min(max(round(threshold * BINS), 1), BINS - 1) - 1]
+
     def best_threshold(self) -> float:
         """The threshold with the highest landslide IoU (the one nearest 0.5 among equals)."""
         iou = rates(self.counts)["landslide_iou"]
