@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
-from landslide_mapper.errors import LsmapFailure, note
+from landslide_mapper.errors import LsmapFailure, NothingSeenError, note
 from landslide_mapper.geo import blend
 from landslide_mapper.geo.blocks import Block, Layout, runs
 from landslide_mapper.geo.radiometry import fit
@@ -119,7 +119,7 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
     stopped = space.was_publishing()
     plans = plan_detection(replace(config, overwrite=config.overwrite or stopped), model.info)
     with space:
-        works = [_work(config, model.info, number, plan) for number, plan in enumerate(plans)]
+        plans, works = _seen(config, model.info, plans)
         with _failures(config, space):
             if not space.begin(_description(config, model, works)) and stopped:
                 plan_detection(config, model.info)  # the outputs there are another run's
@@ -140,6 +140,27 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
         files=(config.output, *made),
         scenes=tuple(p.scene.gdal for p in plans if not p.scene.gdal.startswith("<")),
     )
+
+
+def _seen(
+    config: DetectConfig, info: ModelInfo, plans: Sequence[ScenePlan]
+) -> tuple[list[ScenePlan], list[SceneWork]]:
+    """The plans of scenes that have valid pixels, and the work on them.
+
+    Raises:
+        NothingSeenError: no scene has any.
+    """
+    seen, works = list[ScenePlan](), list[SceneWork]()
+    for plan in plans:
+        try:
+            works.append(_work(config, info, len(works), plan))
+        except NothingSeenError as error:
+            if plan is plans[-1] and not works:
+                raise
+            note(f"left out, {error}")
+        else:
+            seen.append(plan)
+    return seen, works
 
 
 def _work(config: DetectConfig, info: ModelInfo, number: int, plan: ScenePlan) -> SceneWork:

@@ -17,6 +17,10 @@ class LsmapFailure(LsmapError):
     exit_code = 1
 
 
+class NothingSeenError(LsmapError):
+    """A scene without a valid pixel."""
+
+
 def note(message: str) -> None:
     """Print one line on stderr about something that was decided or left out."""
     click.echo(f"Note: {message}", err=True)

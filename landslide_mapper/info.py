@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from landslide_mapper.data.manifest import MANIFEST
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import open_vector
 from landslide_mapper.geo.remote import is_local, is_remote
-from landslide_mapper.geo.scene import Source, is_raster, open_raster
+from landslide_mapper.geo.scene import Source, open_raster
 from landslide_mapper.geo.sources import expand_sources, is_several, is_stac_item
 from landslide_mapper.inspection.facts import Report
 from landslide_mapper.inspection.layers import label_facts
@@ -43,7 +44,7 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
         return Report("dataset", path, dataset_facts(folder))
     if (folder / CONFIG).is_file():
         return Report("run", path, run_facts(folder))
-    if path.endswith((SUFFIX, ONNX_SUFFIX)):
+    if path.lower().endswith((SUFFIX, ONNX_SUFFIX)):
         return Report("model", path, model_facts(read_info(path), folder))
     if assets or is_several(path) or is_stac_item(path):
         sources = expand_sources([path], assets)
@@ -51,13 +52,15 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
             return Report("scenes", path, collection_facts(sources))
         return Report("scene", path, scene_facts(sources[0]))
     # Some formats of GDAL are folders (FileGDB).
-    if is_raster(path):
-        return Report("scene", path, scene_facts(Source(path)))
-    if _is_vector(path):
-        return Report("labels", path, label_facts(path))
-    if is_remote(path):
-        open_raster(path).close()  # raises what the server says
-    raise LsmapError(_nothing_known(path))
+    try:
+        open_raster(path).close()
+    except LsmapError:
+        if _is_vector(path):
+            return Report("labels", path, label_facts(path))
+        if is_remote(path):
+            raise  # it has what the server says
+        raise LsmapError(_nothing_known(path)) from None
+    return Report("scene", path, scene_facts(Source(path)))
 
 
 def _nothing_known(path: str) -> str:
@@ -76,6 +79,8 @@ def _nothing_known(path: str) -> str:
 
 def _is_vector(path: str) -> bool:
     try:
-        return len(pyogrio.list_layers(open_vector(path))) > 0
+        with warnings.catch_warnings():  # of a server that does not answer
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return len(pyogrio.list_layers(open_vector(path))) > 0
     except (DataSourceError, DataLayerError):
         return False

@@ -16,6 +16,7 @@ GSD_FACTOR = 1.5  # pixel sizes this close to the training's are left as they ar
 # A scene is not enlarged further than this unasked: there is nothing in its pixels to be found at
 # a finer size, and the work grows with the square.
 MAX_ENLARGED = 8.0
+COLOURS = ("red", "green", "blue")
 
 
 def refusal(scene: Scene, model: ModelInfo, bands: Sequence[int] | None = None) -> str | None:
@@ -63,7 +64,23 @@ def open_for(source: Source, bands: Sequence[int] | None, model: ModelInfo) -> S
         reason = refusal(scene, model, bands)  # the type of pixels depends on the bands
     if reason:
         raise LsmapError(f"{source.path}: {reason}")
+    if bands is None and (odd := odd_order(scene, model)):
+        warn(f"{scene.name}: {odd}")
     return scene
+
+
+def odd_order(scene: Scene, model: ModelInfo) -> str | None:
+    """What is odd about the colours of the bands that the model would get; None for nothing."""
+    if len(model.bands) != len(COLOURS) or max(model.bands) > scene.count:
+        return None
+    found = [scene.colorinterp[band - 1] for band in model.bands]
+    if found == list(COLOURS) or sorted(found) != sorted(COLOURS):
+        return None
+    order = ",".join(str(scene.colorinterp.index(colour) + 1) for colour in COLOURS)
+    return (
+        f"bands {_listed(model.bands)} are {', '.join(found)}; if the model was trained on red, "
+        f"green, blue give --bands {order}"
+    )
 
 
 def _where_qgis_has_it(scene: Scene) -> Scene:

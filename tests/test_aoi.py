@@ -136,6 +136,16 @@ def test_both_options_are_the_intersection(scene: Scene, tmp_path: Path) -> None
     assert (all_of(bent) != expected).mean() < 0.01
 
 
+def test_a_rectangle_in_a_hole_asks_for_nothing(scene: Scene, tmp_path: Path) -> None:
+    ring = shapely.box(5, 5, 115, 85).difference(shapely.box(30, 20, 90, 70))
+    west, south, east, north = on_map(shapely.box(40, 30, 60, 50)).bounds
+    area = read_area(
+        (west, south, east, north), None, write_area(tmp_path / "a.gpkg", on_map(ring))
+    )
+    assert area is not None
+    assert place(area, scene) is None
+
+
 def test_the_whole_earth_meets_a_scene_in_utm(scene: Scene) -> None:
     aoi = pixels(scene, bounds=(-180, -90, 180, 90), bounds_crs="EPSG:4326")
     assert aoi.frame == Frame.whole(*SHAPE)

@@ -13,6 +13,7 @@ import shapely
 from affine import Affine
 from fakes import UTM, blobs, brightness, burnt, grey, model_info, read, write_scene
 from fakes import detect_brightness as run
+from rasterio.enums import ColorInterp
 
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError
@@ -213,6 +214,61 @@ def test_without_crs_measures_stay_empty(
     for option in ("min_area", "fill_holes", "simplify"):
         with pytest.raises(LsmapError, match="no metres to go by"):
             run(scene, tmp_path / "other.gpkg", None, **{option: 5.0})
+
+
+def test_a_local_grid_has_lengths_but_no_areas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))), crs=local)
+    assert run(scene, tmp_path / "slides.gpkg", simplify=1.0).landslides > 0
+    assert "areas, lengths, lon and lat stay empty" in capsys.readouterr().err
+    assert read(tmp_path / "slides.gpkg")["area_m2"].isna().all()
+    for option in ("min_area", "fill_holes"):
+        with pytest.raises(LsmapError, match="no metres to go by"):
+            run(scene, tmp_path / "other.gpkg", None, **{option: 5.0})
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_plain_images_are_not_taken_for_one_place(tmp_path: Path) -> None:
+    scenes = [
+        write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (90, 90))), None, Affine.identity())
+        for n in (1, 2)
+    ]
+    alone = [run(scene, tmp_path / "s.gpkg", overwrite=True).landslides for scene in scenes]
+    assert run(scenes, tmp_path / "both.gpkg").landslides == sum(alone)
+    names = read(tmp_path / "both.gpkg")["scene"].value_counts()
+    assert [names["1.tif"], names["2.tif"]] == alone
+
+
+def test_an_empty_sheet_among_others_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = write_scene(tmp_path / "full.tif", grey(blobs(5, (100, 100))), nodata=0)
+    empty = write_scene(tmp_path / "empty.tif", np.zeros((80, 80), np.uint8), nodata=0)
+    info = model_info(radiometry="equalize")
+    alone = run(full, tmp_path / "alone.gpkg", info)
+    report = run([empty, full, empty], tmp_path / "slides.gpkg", info, mask=tmp_path / "masks")
+    assert report.landslides == alone.landslides
+    assert "empty.tif: no valid pixel" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "masks").glob("*.tif")] == ["full_mask.tif"]
+    with pytest.raises(LsmapError, match="no valid pixel"):
+        run([empty, empty], tmp_path / "none.gpkg", info)
+
+
+@pytest.mark.parametrize(("order", "said"), [("bgr", "give --bands 3,2,1"), ("rgb", None)])
+def test_colours_in_another_order_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], order: str, said: str | None
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))))
+    colours = {"r": ColorInterp.red, "g": ColorInterp.green, "b": ColorInterp.blue}
+    with rasterio.open(scene, "r+") as raster:
+        raster.colorinterp = [colours[letter] for letter in order]
+    run(scene, tmp_path / "slides.gpkg")
+    found = capsys.readouterr().err
+    assert said in found if said else "--bands" not in found
+    run(scene, tmp_path / "slides.gpkg", bands=(3, 2, 1), overwrite=True)
+    assert "--bands" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64), (65, 129)])

@@ -10,14 +10,19 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import shapely
+from affine import Affine
 from fakes import blobs, brightness, grey, model_info, nothing_but, read, write_scene
 from fakes import detect_brightness as run
 
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.sources import stack
+from landslide_mapper.mapping.join import join_all
 from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.workspace import Workspace
 
 
 def test_outputs_that_exist_are_kept_unless_told(tmp_path: Path) -> None:
@@ -72,6 +77,81 @@ def test_bad_input_is_refused_before_any_work(tmp_path: Path, case: int) -> None
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 2
     assert nothing_but(tmp_path, "scene.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("slides.SHP", "write the suffix small"), ("a;b.gpkg", "';'"), ("C!1/slides.gpkg", "'!'")],
+)
+def test_names_that_gdal_takes_for_others_are_refused(tmp_path: Path, name: str, says: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    with pytest.raises(LsmapError, match=says):
+        run(scene, tmp_path / name)
+
+
+def test_what_lies_behind_an_input_is_an_input(tmp_path: Path) -> None:
+    paths = [write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (80, 80)))) for n in (1, 2)]
+    (tmp_path / "both.vrt").write_text(stack(paths))
+    before = Path(paths[1]).read_bytes()
+    for source in (str(tmp_path / "both.vrt"), f"file://{paths[1]}"):
+        with pytest.raises(LsmapError, match="this is an input"):
+            run(source, tmp_path / "s.gpkg", mask=Path(paths[1]), overwrite=True)
+    assert Path(paths[1]).read_bytes() == before
+    folder = tmp_path / "here"
+    folder.mkdir()
+    same = {"mask": tmp_path / "m.tif", "probability": folder / ".." / "m.tif"}
+    with pytest.raises(LsmapError, match="two outputs"):
+        run(paths[0], tmp_path / "s.gpkg", **same)
+
+
+def test_scenes_that_the_layers_crs_does_not_reach_are_refused(tmp_path: Path) -> None:
+    band = grey(blobs(1, (80, 80)))
+    italy = write_scene(
+        tmp_path / "italy.tif", band, "EPSG:32633", Affine(0.5, 0, 260000, 0, -0.5, 4870000)
+    )
+    java = write_scene(
+        tmp_path / "java.tif", band, "EPSG:32748", Affine(0.5, 0, 720000, 0, -0.5, 9225000)
+    )
+    with pytest.raises(LsmapError, match="outside of where that is defined"):
+        run([italy, java], tmp_path / "slides.gpkg")
+    way = pyproj.Transformer.from_crs(4326, 32760, always_xy=True)
+    x, y = way.transform(180 - 1e-9, -17)
+    fiji = write_scene(
+        tmp_path / "fiji.tif", band, "EPSG:32760", Affine(0.5, 0, x - 20, 0, -0.5, y)
+    )
+    pole = write_scene(tmp_path / "pole.tif", band, "EPSG:3031", Affine(0.5, 0, -20, 0, -0.5, 20))
+    for scene in (fiji, pole):
+        with pytest.raises(LsmapError, match="where longitude jumps"):
+            run(scene, tmp_path / "slides.geojson")
+        assert run(scene, tmp_path / "slides.gpkg", overwrite=True).landslides > 0
+
+
+def test_parts_that_somebody_removed_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
+
+    def robbed(*arguments: Any) -> Any:
+        store = arguments[4]
+        store.delete(next(name for name in store.names() if name.endswith(".part")))
+        return join_all(*arguments)
+
+    monkeypatch.setattr("landslide_mapper.detect.join_all", robbed)
+    with pytest.raises(LsmapFailure, match="removed by somebody else"):
+        run(scene, tmp_path / "slides.gpkg")
+    monkeypatch.setattr("landslide_mapper.detect.join_all", join_all)
+    assert run(scene, tmp_path / "slides.gpkg").landslides > 0
+
+
+def test_runs_of_one_name_share_a_scratch_folder(tmp_path: Path) -> None:
+    outputs = [tmp_path / name / "slides.gpkg" for name in "ab"]
+    for output in outputs:
+        output.parent.mkdir()
+    urls = {Workspace(output, str(tmp_path / "scratch")).store.url for output in outputs}
+    assert len(urls) == 2
+    again = Workspace(tmp_path / "a" / ".." / "a" / "slides.gpkg", str(tmp_path / "scratch"))
+    assert again.store.url in urls
 
 
 def test_a_model_without_stretch_refuses_other_pixels(tmp_path: Path) -> None:

@@ -144,6 +144,30 @@ def test_overviews_are_used_and_nothing_but_what_they_hold(tmp_path: Path) -> No
         assert (data == expected).all()
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_an_external_mask_counts_with_or_without_overviews_of_its_own(
+    tmp_path: Path, own: bool
+) -> None:
+    """Internal overviews of the image say nothing of a mask beside it."""
+    path = tmp_path / "s.tif"
+    profile = {"width": 512, "height": 512, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
+    transform = Affine(0.5, 0, 500000, 0, -0.5, 4000000)
+    seen = np.zeros((512, 512), bool)
+    seen[:, 256:] = True
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False):
+        with rasterio.open(path, "w", driver="GTiff", transform=transform, **profile) as raster:
+            raster.write(np.full((3, 512, 512), 100, np.uint8))
+            raster.write_mask(seen)
+        assert path.with_name("s.tif.msk").exists()
+        with rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2, 4], Resampling.average)
+    if own:
+        with rasterio.open(path.with_name("s.tif.msk"), "r+") as raster:
+            raster.build_overviews([2, 4], Resampling.nearest)
+    _, valid = read(at_pixel_size(open_scene(str(path)), 2.0))
+    assert np.array_equal(valid, seen[::4, ::4])
+
+
 def test_pixels_at_the_far_edges_are_those_that_are_half_inside(tmp_path: Path) -> None:
     pixels = np.full((3, 13, 17), 9, np.uint8)
     scene = open_scene(write_kind(tmp_path / "s.tif", pixels, np.zeros((13, 17), bool), "plain"))

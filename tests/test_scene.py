@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
 from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.geo.sources import stack
 
 UTM = Affine(2, 0, 500000, 0, -2, 4000000)
 
@@ -128,6 +131,8 @@ def test_decimated_window_over_the_edge_keeps_its_place(tmp_path: Path) -> None:
     [
         ("EPSG:32632", UTM, 2.0),
         ("EPSG:4326", Affine(1e-5, 0, 9, 0, -1e-5, 0), 1.11),
+        # Its geodetic CRS counts in grads.
+        ("EPSG:27572", Affine(0.5, 0, 600000, 0, -0.5, 2200000), 0.5),
         # Web Mercator at 60° north: 2 m on the map are 1 m on the ground.
         ("EPSG:3857", Affine(2, 0, 1e6, 0, -2, 8399738), 1.0),
     ],
@@ -165,6 +170,33 @@ def test_errors_are_one_line(
     with pytest.raises(LsmapError, match=says) as caught:
         open_scene(str(tmp_path / name), bands)
     assert "\n" not in str(caught.value)
+
+
+def test_pixels_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", ramp(), transform=Affine(2, 0, 0, 0, 0, 9))
+    with pytest.raises(LsmapError, match="its pixels have no area"):
+        open_scene(path)
+    points = [GroundControlPoint(r, c, 9 + c / 1e4, 45 - r / 1e4) for r in (0, 9) for c in (0, 9)]
+    path = write(tmp_path / "g.tif", ramp(), crs=None, transform=None)
+    with rasterio.open(path, "r+") as raster:
+        raster.gcps = (points, "EPSG:4326")
+    with pytest.raises(LsmapError, match="gdalwarp INPUT OUTPUT"):
+        open_scene(path)
+
+
+def test_a_name_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(LsmapError, match="rename it"):
+        open_scene(os.fsdecode(b"\xb2\xe2.tif"))
+
+
+def test_bands_of_several_types_are_read_as_one(tmp_path: Path) -> None:
+    small = write(tmp_path / "8.tif", ramp(1))
+    large = write(tmp_path / "16.tif", ramp(1, dtype="uint16") * 100)
+    data, valid = read_all(stack([small, large, large]))
+    assert data.dtype == np.uint16
+    assert valid.all()
+    assert np.array_equal(data[0], ramp(1)[0])
+    assert np.array_equal(data[1], ramp(1)[0].astype(int) * 100)
 
 
 def test_palette_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def open_vector(path: str) -> str | bytes:
     local = "://" not in path and not path.startswith("/vsi")
     if local and not Path(path).exists():
         raise LsmapError(f"{path}: there is no such file.")
+    if local and "!" in path:
+        raise LsmapError(f"{path}: GDAL has another use for '!' in a path; rename it.")
     if not local or Path(path).suffix.lower() not in PARQUET:
         return path
     try:

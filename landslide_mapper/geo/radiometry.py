@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, NothingSeenError
 from landslide_mapper.geo.scene import Scene, SceneReader
 
 RULES = ("equalize", "percentile", "none")
@@ -68,7 +68,7 @@ def fit(scene: Scene, rule: str) -> Radiometry:
         return Radiometry(rule, (((1.0, 255.0), (1.0, 255.0)),) * len(scene.bands))
     data, valid = _sample(scene)
     if not valid.any():
-        raise LsmapError(
+        raise NothingSeenError(
             f"{scene.path}: no valid pixel was found; everything is nodata, transparent or NaN."
         )
     make = _equalize if rule == "equalize" else _percentile

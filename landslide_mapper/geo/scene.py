@@ -53,6 +53,16 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
             return rasterio.open(name, **options)
     except RasterioError as error:
         raise LsmapError(_open_error(source.path, name, error)) from error
+    except UnicodeEncodeError as error:
+        raise LsmapError(
+            f"{source.path!a}: the name is not in UTF-8, and GDAL takes no other; rename it"
+        ) from error
+
+
+def open_overviews(name: str) -> list[int]:
+    """Factors of the overviews of a raster that GDAL knows by this name."""
+    with rasterio.open(name) as raster:
+        return list(raster.overviews(1))
 
 
 def is_raster(path: str) -> bool:
@@ -102,6 +112,16 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
             f"{path}: pixels of type {dtype} cannot be used (integer or float needed)."
         )
     crs = _crs(path, raster)
+    if crs is None and raster.gcps[0]:
+        raise LsmapError(
+            f"{path}: is placed by ground control points, not on a map's grid; warp it first: "
+            "gdalwarp INPUT OUTPUT.tif"
+        )
+    if raster.transform.is_degenerate:
+        raise LsmapError(
+            f"{path}: its pixels have no area ({tuple(raster.transform)[:6]}); give it a "
+            "geotransform with gdal_edit.py -a_ullr"
+        )
     centre = (raster.height / 2, raster.width / 2)
     return Scene(
         path=path,
@@ -250,10 +270,15 @@ class SceneReader:
             return raster
         level = open_raster(self.scene, overview_level=fitting[-1])
         # An external mask may have no overviews; then only the file itself knows what is valid.
-        if level.mask_flag_enums != raster.mask_flag_enums:
+        if level.mask_flag_enums != raster.mask_flag_enums or not self._mask_has(factors):
             level.close()
             return raster
         return level
+
+    def _mask_has(self, factors: list[int]) -> bool:
+        """Whether the file's external mask, if it has one, has these overviews too."""
+        external = [file for file in self._raster.files if file.endswith(".msk")]
+        return all(open_overviews(file) == factors for file in external)
 
     def _read(
         self,
@@ -262,10 +287,7 @@ class SceneReader:
         shape: tuple[int, int],
         resampling: Resampling,
     ) -> tuple[np.ndarray, np.ndarray]:
-        bands = list(self.scene.bands)
-        data = raster.read(
-            bands, window=window, out_shape=(len(bands), *shape), resampling=resampling
-        )
+        data = self._pixels(raster, window, shape, resampling)
         if resampling == Resampling.average:
             valid = self._shrunk_valid(window, shape)
             data[:, ~valid] = 0
@@ -276,6 +298,25 @@ class SceneReader:
                 valid &= np.isfinite(data).all(axis=0)
                 data[:, ~np.isfinite(data).all(axis=0)] = 0
         return data, valid
+
+    def _pixels(
+        self,
+        raster: rasterio.DatasetReader,
+        window: Window,
+        shape: tuple[int, int],
+        resampling: Resampling,
+    ) -> np.ndarray:
+        """Pixels (B, h, w) of a window in the scene's type; bands of a VRT may have others."""
+        bands = list(self.scene.bands)
+        if len({raster.dtypes[band - 1] for band in bands}) == 1:
+            return raster.read(
+                bands, window=window, out_shape=(len(bands), *shape), resampling=resampling
+            )
+        parts = [
+            raster.read(band, window=window, out_shape=shape, resampling=resampling)
+            for band in bands
+        ]
+        return np.stack(parts).astype(self.scene.dtype)
 
     def _valid(
         self,
@@ -295,7 +336,7 @@ class SceneReader:
                 valid &= raster.read(alpha, window=window, out_shape=shape) > 0
         if np.dtype(self.scene.dtype).kind == "f":
             if data is None:
-                data = raster.read(bands, window=window, out_shape=(len(bands), *shape))
+                data = self._pixels(raster, window, shape, Resampling.nearest)
             valid &= np.isfinite(data).all(axis=0)
         return valid
 

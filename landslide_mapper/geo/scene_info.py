@@ -59,6 +59,12 @@ class Scene:
         """What GDAL is asked to open: a path, a /vsi… name or the text of a VRT."""
         return self.opened or remote.gdal_name(self.path)
 
+    @property
+    def placed(self) -> bool:
+        """Whether its coordinates say where it lies; those of a plain image do not."""
+        plain = (affine.Affine.identity(), affine.Affine.scale(1, -1))
+        return self.crs is not None or self.transform not in plain
+
     def corners(
         self, row: float, col: float, height: float, width: float
     ) -> list[tuple[float, float]]:
@@ -104,11 +110,13 @@ def _neat(factor: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _to_geodetic(crs: pyproj.CRS) -> tuple[pyproj.Transformer, pyproj.Geod] | None:
+def _to_geodetic(crs: pyproj.CRS) -> tuple[pyproj.Transformer, pyproj.Geod, float] | None:
+    """The way to longitude and latitude, their ellipsoid, degrees per unit (it may be grads)."""
     geod, geodetic = crs.get_geod(), crs.geodetic_crs
     if geod is None or geodetic is None:
         return None
-    return pyproj.Transformer.from_crs(crs, geodetic, always_xy=True), geod
+    degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+    return pyproj.Transformer.from_crs(crs, geodetic, always_xy=True), geod, degrees
 
 
 def pixel_size(
@@ -124,10 +132,10 @@ def pixel_size(
             math.hypot(transform.a, transform.d) * unit,
             math.hypot(transform.b, transform.e) * unit,
         )
-    transformer, geod = pair
+    transformer, geod, degrees = pair
     ends = [(col - 0.5, row), (col + 0.5, row), (col, row - 0.5), (col, row + 0.5)]
     xs, ys = zip(*(transform * end for end in ends), strict=True)
-    lon, lat = transformer.transform(xs, ys)
+    lon, lat = np.asarray(transformer.transform(xs, ys)) * degrees
     if not np.all(np.isfinite([*lon, *lat])):
         return None
     _, _, metres = geod.inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]], [lat[1], lat[3]])

@@ -60,6 +60,8 @@ def expand_sources(
     found: list[Source] = []
     stac = False
     for name in map(str, names):
+        if not name:
+            raise LsmapError("'': a scene has no name; is a variable of the shell empty?")
         if _is_stac(name):
             found.append(_stac_source(name, assets, bands))
             stac = True

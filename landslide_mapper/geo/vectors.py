@@ -89,6 +89,13 @@ def check_suffix(path: Path) -> None:
             f"{path}: polygons cannot be written as '{path.suffix}'; "
             f"end the name with one of {' '.join(DRIVERS)}"
         )
+    if path.suffix != ".shp" and path.suffix.lower() == ".shp":
+        raise LsmapError(f"{path}: GDAL writes shapefiles as '.shp' only; write the suffix small")
+    taken = [
+        sign for sign, where in (("!", str(path.resolve())), (";", path.name)) if sign in where
+    ]
+    if taken:
+        raise LsmapError(f"{path}: GDAL has another use for {taken[0]!r} in a path; leave it out")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise LsmapError(
             f"{path}: GeoParquet needs pyarrow; install it with: pip install 'lsmap[parquet]'"

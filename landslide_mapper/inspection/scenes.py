@@ -16,7 +16,13 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.measure import wgs84_transformer
 from landslide_mapper.geo.scene import Scene, SceneReader, Source, open_raster, open_scene
 from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
-from landslide_mapper.serving import MAX_ENLARGED, near_training, refusal, size_ratio
+from landslide_mapper.serving import (
+    MAX_ENLARGED,
+    near_training,
+    odd_order,
+    refusal,
+    size_ratio,
+)
 
 LOOK_SIDE = 1024  # side of the decimated read behind the valid share
 PROBE_GRID = 8  # a huge raster without overviews is judged by 8 × 8 windows instead
@@ -156,8 +162,8 @@ def _nodata(value: float | None, masks: set[MaskFlags]) -> Fact:
     if MaskFlags.alpha in masks:
         return Fact("nodata", "nodata", "alpha", "alpha band")
     if value is not None:
-        number = None if math.isnan(value) else value
-        return Fact("nodata", "nodata", "nan" if number is None else value, f"value {value:g}")
+        known = value if math.isfinite(value) else f"{value:g}"  # JSON has no nan, no inf
+        return Fact("nodata", "nodata", known, f"value {value:g}")
     if MaskFlags.per_dataset in masks:
         return Fact("nodata", "nodata", "mask", "internal mask")
     return Fact("nodata", "nodata", None, "none declared")
@@ -213,6 +219,8 @@ def _serves(scene: Scene, model: ModelInfo) -> Fact:
     if reason:
         return Fact("bundled_model", "model", False, f"{model.name} cannot serve it: {reason}")
     text = f"{model.name} (bundled) can serve it"
+    if odd := odd_order(scene, model):
+        text += f", but {odd}"
     ratio = size_ratio(scene, model)
     if ratio is not None and not near_training(ratio):
         text += f", but its pixels are {ratio:.2g} times those of the training: "

@@ -76,14 +76,17 @@ def join_all(
 def _footprints(
     works: Sequence[SceneWork], shapers: Sequence[Landslides]
 ) -> tuple[list[shapely.Polygon], float]:
-    """Outlines of the scenes in the layer's CRS, and the smallest pixel in its units."""
+    """Outlines of the scenes in the layer's CRS, and the smallest pixel in its units.
+
+    A plain image has none: that two of them have the same coordinates means nothing.
+    """
     found, pixels = [], []
     for work, shaper in zip(works, shapers, strict=True):
         frame = work.layout.frame
         outline = shapely.box(frame.col, frame.row, frame.right, frame.bottom)
         fine = shapely.segmentize(outline, max(frame.height, frame.width) / 32)
         footprint = shaper.on_map(np.array([fine]))[0]
-        found.append(footprint)
+        found.append(footprint if work.scene.placed else shapely.Polygon())
         pixels.append(math.sqrt(footprint.area / (frame.height * frame.width)))
     return found, min(pixels)
 
@@ -132,10 +135,15 @@ def join_scene(
             complete, outlines = landslides.shape(complete, mask, room)
             hand_on(outlines, landslides.columns(complete, outlines))
 
-        names = store.names()
+        names, wanted = store.names(), {work.part_name(block) for block in work.blocks()}
+        if not wanted <= names:
+            raise LsmapFailure(
+                f"{store.url}: {len(wanted - names)} finished parts of {plan.scene.name} have been "
+                "removed by somebody else; run the same command again to make them anew"
+            )
         for block in work.layout:
-            if work.part_name(block) not in names:
-                continue  # nothing was wanted there
+            if work.part_name(block) not in wanted:
+                continue
             part = _read(store, work.part_name(block))
             for target, values in ((mask, part.mask), (percent, part.percent)):
                 if target and values is not None:

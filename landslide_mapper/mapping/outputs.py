@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import rasters, vectors
-from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene import Scene, open_raster
 from landslide_mapper.geo.sources import RASTER_SUFFIXES
 from landslide_mapper.staging import check_targets
 
@@ -68,11 +69,16 @@ def check_outputs(
             targets = [path] if kind == "overlay" else rasters.outputs(path)
             check_targets(targets if exists else [path.parent], config.overwrite)
             made += targets
-    twice = [path for path in made if made.count(path) > 1]
+    places = Counter(path.resolve() for path in made)
+    twice = [path for path in made if places[path.resolve()] > 1]
     if twice:
         raise LsmapError(f"{twice[0]}: two outputs would have this name; choose other names")
-    inputs = {Path(scene.path).resolve() for scene in scenes}
-    inputs |= {Path(config.aoi).resolve()} if config.aoi else set()
+    if not any(path.exists() for path in made):
+        return
+    inputs = {Path(config.aoi).resolve()} if config.aoi else set()
+    for scene in scenes:
+        with open_raster(scene) as raster:  # its files: those of a VRT, masks, overviews
+            inputs |= {Path(file).resolve() for file in raster.files}
     for path in made:
         if path.resolve() in inputs:
             raise LsmapError(f"{path}: this is an input; lsmap never changes its inputs")

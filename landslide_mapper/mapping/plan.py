@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyproj
+import shapely
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
@@ -22,6 +24,9 @@ from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mapping.outputs import check_outputs, extra_outputs
 from landslide_mapper.serving import open_for, working_scene
+
+EDGE_PIECES = 128  # of a scene's outline, to see where a way between two CRS leads
+HALF_TURN = 180.0  # degrees; a step of more is a jump
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
             frame=aoi.frame if aoi else Frame.whole(scene.height, scene.width),
             aoi=aoi,
             layer_crs=crs,
-            to_layer=_way(scene, crs),
+            to_layer=_way(scene, aoi, crs),
             **{kind: paths[number] for kind, paths in extras.items()},
         )
         for number, (scene, aoi) in enumerate(chosen)
@@ -195,23 +200,37 @@ def _check_numbers(config: DetectConfig, info: ModelInfo) -> None:
 
 def _check_metres(config: DetectConfig, scenes: Sequence[Scene]) -> None:
     for scene in scenes:
-        if scene.gsd is None:
-            for option in ("min_area", "fill_holes", "simplify"):
-                if getattr(config, option):
-                    name = option.replace("_", "-")
-                    raise LsmapError(
-                        f"{scene.path}: has no coordinate reference system, so --{name} "
-                        "has no metres to go by; leave it out or assign a CRS (gdal_edit.py -a_srs)"
-                    )
+        lacks = _what_metres_lack(scene)
+        asked = ["min_area", "fill_holes"] + ["simplify"] * (scene.gsd is None)
+        for option in asked if lacks else ():
+            if getattr(config, option):
+                raise LsmapError(
+                    f"{scene.path}: {lacks}, so --{option.replace('_', '-')} has no metres to go "
+                    "by; leave it out or assign a CRS (gdal_edit.py -a_srs)"
+                )
+        if scene.crs is None:
             warn(
                 f"{scene.name}: no coordinate reference system; areas, lengths, lon and lat stay "
                 "empty and polygons are in the raster's own coordinates"
             )
+        elif lacks:
+            warn(f"{scene.name}: {lacks}; areas, lengths, lon and lat stay empty")
         elif wgs84_transformer(scene.crs) is None:
             warn(
                 f"{scene.name}: its coordinate reference system has no way to longitude and "
                 "latitude on Earth; lon and lat stay empty"
             )
+
+
+def _what_metres_lack(scene: Scene) -> str | None:
+    """Why areas of this scene cannot be measured; None when they can."""
+    if scene.crs is None:
+        return "has no coordinate reference system"
+    if scene.crs.get_geod() is None or scene.crs.geodetic_crs is None:
+        return f"its coordinate reference system ({crs_name(scene.crs)}) has no place on an earth"
+    if scene.gsd is None:
+        return f"its middle lies outside of where {crs_name(scene.crs)} is defined"
+    return None
 
 
 def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
@@ -238,13 +257,31 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
     return crs
 
 
-def _way(scene: Scene, crs: pyproj.CRS | None) -> pyproj.Transformer | None:
-    """From the scene's CRS to the layer's; None when they are the same."""
+def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transformer | None:
+    """From the scene's CRS to the layer's; None when they are the same.
+
+    Raises `LsmapError` when there is none, or not for the whole of what is mapped: outside of
+    where a CRS is defined, and where longitude jumps.
+    """
     if crs is None or scene.crs is None or scene.crs == crs:
         return None
+    cannot = f"{scene.path}: cannot be brought into the layer's {crs.name}"
     try:
-        return pyproj.Transformer.from_crs(scene.crs, crs, always_xy=True)
+        way = pyproj.Transformer.from_crs(scene.crs, crs, always_xy=True)
     except pyproj.exceptions.ProjError as error:
+        raise LsmapError(f"{cannot}; run it on its own") from error
+    frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
+    ring = shapely.box(frame.col, frame.row, frame.right, frame.bottom).exterior
+    fine = shapely.get_coordinates(shapely.segmentize(ring, ring.length / EDGE_PIECES))
+    a, b, c, d, e, f = tuple(scene.transform)[:6]
+    x, y = way.transform(fine @ [a, b] + c, fine @ [d, e] + f)
+    if not np.isfinite([x, y]).all():
         raise LsmapError(
-            f"{scene.path}: cannot be brought into the layer's {crs.name}; run it on its own"
-        ) from error
+            f"{cannot}: it lies outside of where that is defined; run it on its own, as .gpkg"
+        )
+    if crs.is_geographic and (np.abs(np.diff(x)) > HALF_TURN).any():
+        raise LsmapError(
+            f"{cannot}: it reaches over the antimeridian or a pole, where longitude jumps; run it "
+            "on its own, as .gpkg"
+        )
+    return way

@@ -7,7 +7,9 @@ command goes on with the parts; another one starts afresh.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,12 @@ def hidden_folder(output: Path) -> Path:
     return output.parent / f".lsmap-{output.name}"
 
 
+def _unique_name(output: Path) -> str:
+    """A name for `output` in a place that it may share with others of the same name."""
+    digest = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()
+    return f"{output.name}-{digest[:12]}"
+
+
 class Workspace:
     """The parts of the run that writes `output`; a context manager, for one process at a time.
 
@@ -37,7 +45,7 @@ class Workspace:
     def __init__(self, output: Path, scratch: str | None) -> None:
         self._output = output
         self._folder = hidden_folder(output)
-        place = f"{scratch.rstrip('/')}/{output.name}.parts" if scratch else None
+        place = f"{scratch.rstrip('/')}/{_unique_name(output)}.parts" if scratch else None
         self.store = open_store(place or str(self._folder / "parts"))
         self._lock = FileLock(self._folder / "lock")
 
