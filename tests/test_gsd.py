@@ -305,6 +305,7 @@ def test_which_pixel_size_is_worked_at(
         ({}, 0.5, None, "has no pixel size in metres"),
         ({}, 0.0, "EPSG:32648", "give metres above 0"),
         ({}, "half", "EPSG:32648", "give model, native, or metres"),
+        ({}, 1e-5, "EPSG:32648", "less than 1/1024 of its own"),
     ],
 )
 def test_sizes_that_cannot_be_had(

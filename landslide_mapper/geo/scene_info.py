@@ -13,6 +13,7 @@ import pyproj
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import remote
 
+MOST_ENLARGED = 1024  # times; more is a slip of the keyboard, and would never end
 SAME_SIZE = 0.01  # pixel sizes that differ by less are the same; neat factors are preferred
 
 
@@ -82,13 +83,19 @@ def at_pixel_size(scene: Scene, metres: float) -> Scene:
 
     Pixels at the far edges belong to it when at least half of them is in the file. Factors near
     a whole number, or one over it, are taken as that (`SAME_SIZE`); the file's own pixels stay
-    when theirs is the size. Raises `LsmapError` when the scene's pixel size is not known.
+    when theirs is the size. Raises `LsmapError` when the scene's pixel size is not known, or thousands
+    of times as large.
     """
     native = scene.native or scene
     if native.gsd is None:
         raise LsmapError(
             f"{scene.path}: has no pixel size in metres, so it cannot be read at {metres:g} m; "
             "assign a CRS (gdal_edit.py -a_srs) or leave out --gsd"
+        )
+    if metres * MOST_ENLARGED < min(native.gsd):
+        raise LsmapError(
+            f"{scene.path}: pixels of {metres:g} m are less than 1/{MOST_ENLARGED} of its own "
+            f"({min(native.gsd):.3g} m); give a larger --gsd"
         )
     x, y = (_neat(metres / size) for size in native.gsd)
     if x == y == 1:
