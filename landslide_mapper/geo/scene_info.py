@@ -83,8 +83,8 @@ def at_pixel_size(scene: Scene, metres: float) -> Scene:
 
     Pixels at the far edges belong to it when at least half of them is in the file. Factors near
     a whole number, or one over it, are taken as that (`SAME_SIZE`); the file's own pixels stay
-    when theirs is the size. Raises `LsmapError` when the scene's pixel size is not known, or thousands
-    of times as large.
+    when theirs is the size. Raises `LsmapError` when the scene's pixel size is not known, or
+    more than `MOST_ENLARGED` times as large.
     """
     native = scene.native or scene
     if native.gsd is None:
