@@ -162,11 +162,11 @@ def place(area: Area, scene: Scene) -> Aoi | None:
             polygons = box if polygons is None else shapely.intersection(polygons, whole)
     if polygons is not None and frame is not None:
         polygons = _on_grid(polygons)
-        inner = _frame(polygons, scene)
-        frame = _common(frame, inner) if inner else None
+        around = _frame(polygons, scene)
+        frame = _common(frame, around) if around else None
     if polygons is not None and frame is not None:
-        box = shapely.box(frame.col, frame.row, frame.right, frame.bottom)
-        if not shapely.intersects(polygons, box).any():  # it lies in a hole
+        inner = shapely.box(frame.col, frame.row, frame.right, frame.bottom)
+        if not shapely.intersects(polygons, inner).any():  # it lies in a hole
             return None
     return None if frame is None else Aoi(frame, polygons)
 
