@@ -82,12 +82,20 @@ def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> s
     return "\n".join(lines)
 
 
+def in_words(run: Path) -> str:
+    """How long and how fast a run learnt."""
+    config = read_train_config(run / "config.json")
+    epochs = len(read_log(run / "log.csv"))
+    return f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule})"
+
+
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("bijie", type=click.Path(path_type=Path))
 @click.argument("sichuan", type=click.Path(path_type=Path))
 @click.option("--device", default="trained on a CPU", help="Words for the card.")
-def main(run: Path, bijie: Path, sichuan: Path, device: str) -> None:
+@click.option("--after", type=click.Path(path_type=Path), help="Run that RUN went on from.")
+def main(run: Path, bijie: Path, sichuan: Path, device: str, after: Path | None) -> None:
     """Write models/<run's name>.safetensors and its card, and print the test figures."""
     datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
     model, info = load_model(run / "best.safetensors")
@@ -100,25 +108,26 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str) -> None:
     found = {name: evaluate_dataset(predict, info, data.root) for name, data in datasets.items()}
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
     figures = table(datasets, found)
-    config, log = read_train_config(run / "config.json"), read_log(run / "log.csv")
+    config = read_train_config(run / "config.json")
+    runs = [after, run] if after else [run]
+    logs = [read_log(one / "log.csv") for one in runs]
     card = CARD.read_text(encoding="utf-8").format(
         name=info.name,
         last_layer=info.model.last_layer,
         channels=info.model.aspp_channels,
         megabytes=weights.stat().st_size / 1e6,
         tile_size=info.tile_size,
-        epochs=len(log),
+        rounds=" and, from there, ".join(map(in_words, runs)),
         best=info.epoch,
+        passes=info.epoch + sum(map(len, logs[:-1])),
         batch_size=config.batch_size,
-        lr=config.lr,
         optimizer={"sgd": "SGD", "adamw": "AdamW"}[config.optimizer],
-        schedule=config.schedule,
         ema=info.model.ema,
         alpha=info.model.alpha,
         beta=info.model.beta if info.model.sfce else "0 (no contrast)",
         gamma=info.model.gamma,
         device=device,
-        minutes=np.sum([entry["seconds"] for entry in log]) / 60,
+        minutes=sum(entry["seconds"] for log in logs for entry in log) / 60,
         threshold=info.threshold,
         table=figures,
         share=sum(tile.landslide_px for tile in seen) / sum(tile.valid_px for tile in seen),

@@ -37,9 +37,7 @@ def has_place(source: Source) -> bool:
 
     Pictures without either are all at the same coordinates.
     """
-    return source.crs is not None or (
-        isinstance(source, SceneSource) and not source.transform.is_identity
-    )
+    return source.crs is not None or (isinstance(source, SceneSource) and source.scene.placed)
 
 
 def same_ground(blocks: Sequence[Block], sources: Sequence[Source]) -> list[int]:
