@@ -55,6 +55,8 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
     try:
         open_raster(path).close()
     except LsmapError:
+        if is_local(path) and not Path(path).exists():
+            raise LsmapError(f"{path}: there is no such file or folder.") from None
         if _is_vector(path):
             return Report("labels", path, label_facts(path))
         if is_remote(path):
@@ -64,8 +66,6 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
 
 
 def _nothing_known(path: str) -> str:
-    if is_local(path) and not Path(path).exists():
-        return f"{path}: there is no such file or folder."
     if Path(path).is_dir():
         return (
             f"{path}: this folder is no dataset (no dataset.json) and no run (no config.json), "
