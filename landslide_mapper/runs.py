@@ -58,7 +58,8 @@ def plan_run(
         if config_file and recipe:
             raise LsmapError("--config has all settings, so --recipe goes without it")
         config = read_train_config(config_file) if config_file else TrainConfig()
-        if "weights" in given or not config_file:  # a file's settings have the network in them
+        has_network = config_file and "model" in json.loads(config_file.read_text("utf-8"))
+        if "weights" in given or not has_network:
             weights = given.get("weights", config.weights)
             config = with_model_of(weights, config, given.get("arch"))
         chosen = recipe_settings(recipe or "paper", given.get("arch", config.model.arch))
@@ -141,9 +142,11 @@ def writing(run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        resume = (run / STATE).exists()
+        go_on = f"go on: lsmap train --resume -o {run}" if resume else "start again in another -o"
+        reason = error.strerror or error
         raise LsmapFailure(
-            f"{run}: the epoch could not be saved ({error.strerror}); make room and go on from the "
-            f"one before it: lsmap train --resume -o {run}"
+            f"{run}: the epoch could not be saved ({reason}); make room and {go_on}"
         ) from error
 
 

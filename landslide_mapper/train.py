@@ -132,7 +132,10 @@ def train(
         optimizer = make_optimizer(config, model, process.device)
         if resume:
             model.load_state_dict(state.pop("model"))
+            fused = optimizer.defaults["fused"]
             optimizer.load_state_dict(state.pop("optimizer"))
+            for group in optimizer.param_groups:  # the state may come from another device
+                group["fused"] = fused
         parallel = process.wrap(model)
 
         for epoch in range(len(rows), config.epochs):

@@ -19,8 +19,10 @@ from fakes import detect_brightness as run
 
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.scene import Source, open_scene
 from landslide_mapper.geo.sources import stack
 from landslide_mapper.mapping.join import join_all
+from landslide_mapper.mapping.outputs import check_outputs
 from landslide_mapper.mapping.plan import DetectConfig
 from landslide_mapper.mapping.workspace import Workspace
 
@@ -98,6 +100,11 @@ def test_what_lies_behind_an_input_is_an_input(tmp_path: Path) -> None:
         with pytest.raises(LsmapError, match="this is an input"):
             run(source, tmp_path / "s.gpkg", mask=Path(paths[1]), overwrite=True)
     assert Path(paths[1]).read_bytes() == before
+    item = tmp_path / "item.geojson"
+    item.write_text("{}")
+    asset = Source(str(item), opened=paths[0])  # as that of a STAC item
+    with pytest.raises(LsmapError, match="this is an input"):
+        check_outputs(DetectConfig(scenes=(), output=item, overwrite=True), {}, [open_scene(asset)])
     folder = tmp_path / "here"
     folder.mkdir()
     same = {"mask": tmp_path / "m.tif", "probability": folder / ".." / "m.tif"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import geopandas
@@ -76,8 +77,12 @@ def test_geoparquet_is_a_vector_layer(tmp_path: Path) -> None:
     with pytest.raises(LsmapError, match="fields are: kind"):
         read_labels(str(path), where="sort = 'b'")
     assert describe(str(path)).kind == "labels"
+    frame["moved"] = frame.geometry.translate(1)
+    frame["lasted"] = [timedelta(1)] * 3
+    frame.to_parquet(path)
+    assert len(read_labels(str(path), where="kind = 'b'").polygons) == 1
     path.write_bytes(b"PAR1")
-    with pytest.raises(LsmapError, match="this is no GeoParquet"):
+    with pytest.raises(LsmapError, match="cannot be read as GeoParquet"):
         read_labels(str(path))
 
 
@@ -94,6 +99,11 @@ def test_conditions_choose_the_same_in_every_format(suffix: str, tmp_path: Path)
     assert len(read_labels(path, where="sure = 0").polygons) == 2
     left = read_labels(path).without(read_labels(path, where="kind = 'maybe'").fids)
     assert len(left.polygons) == 2
+
+
+def test_other_names_of_gdal_are_names(tmp_path: Path) -> None:
+    path = save(tmp_path / "l.gpkg", [BOX])
+    assert len(read_labels(f"GPKG:{path}:l", layer="l").polygons) == 1
 
 
 def test_where_and_layer(tmp_path: Path) -> None:

@@ -165,9 +165,11 @@ def test_an_image_and_its_mask_must_lie_on_one_grid(tmp_path: Path) -> None:
         picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff", transform=north_up)
     with pytest.raises(LsmapError, match="lies 64 pixels off its image"):
         make(tmp_path, tile_size=64)
-    for n in range(3):  # a plain picture lies where its image does
-        picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff")
-    assert len(make(tmp_path, tile_size=64).tiles) == 3
+    for plain in (None, Affine.scale(1, -1)):  # a plain picture lies where its image does
+        for n in range(3):
+            masks = tmp_path / "masks" / f"{n}.tif"
+            picture(masks, square(64, 64, 1), "GTiff", transform=plain)
+        assert len(make(tmp_path, tile_size=64, overwrite=True).tiles) == 3
 
 
 def test_areas_of_images_with_a_world_file_are_in_square_metres(tmp_path: Path) -> None:

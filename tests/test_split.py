@@ -95,6 +95,8 @@ def test_split_file(tmp_path: Path) -> None:
         read_split_file(path, ["a.tif", "d.tif"])
     path.write_text("scene,split\nC:\\data\\o_2024.05.01,train\n/data/o_2024.05.17,test\n")
     assert read_split_file(path, ["o_2024.05.17.tif", "o_2024.05.01.tif"]) == ["test", "train"]
+    path.write_text("scene,split\nsite.north,train\nsite.south.geotiff,test\n")
+    assert read_split_file(path, ["site.north.tif", "site.south.tif"]) == ["train", "test"]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,9 @@ def test_a_model_is_gone_on_with(dataset: Path, tmp_path: Path) -> None:
     settings = tmp_path / "b" / "config.json"
     _, again = plan_run(None, settings, None, resume=False, datasets=(), settings={})
     assert again == read_train_config(settings)
+    settings.write_text(json.dumps({"weights": str(tmp_path / "a")}))  # says nothing of a network
+    _, again = plan_run(None, settings, None, resume=False, datasets=(), settings={})
+    assert again.model == read_info(tmp_path / "a" / "best.safetensors").model
     output = run("train", dataset, "--weights", tmp_path / "a", "--arch", "icssn", code=2)
     assert "is of --arch mrife and cannot become icssn" in output
 

@@ -184,7 +184,9 @@ def _scene_sources(
 
 
 def _layer_near(labels: Labels, scene: Scene) -> PolygonLayer:
-    if not same_map(labels, scene):
+    if same_map(labels, scene):
+        labels = labels.only(near_scene(labels, shapely.bounds(labels.polygons), scene))
+    else:
         labels = replace(labels, polygons=pieces_near(labels, scene))
     return PolygonLayer.of(in_scene_crs(labels, scene)[0])
 
@@ -334,13 +336,19 @@ def pair_layout(config: PrepareConfig, run: Run) -> Layout:
     _same_bands([s.scene for s in scans])
     ends = np.cumsum([len(folder) for folder in found])
     rules: list[folders.MaskRule] = []
-    for end, folder in zip(ends, found, strict=True):
-        rules += [folders.mask_rule(scans[end - len(folder) : end])] * len(folder)
+    for (_, masks), end, folder in zip(config.pairs, ends, found, strict=True):
+        own = scans[end - len(folder) : end]
+        rule = folders.mask_rule(own)
+        unknown = sum(s.unknown for s in own)
+        if unknown and not any(folders.landslide_px(s, rule) for s in own):
+            raise LsmapError(
+                f"{masks}: no mask has any landslide in it ({unknown} of their pixels are nodata, "
+                "which is ignored; if it is not meant so: gdal_edit.py -unsetnodata MASK)."
+            )
+        rules += [rule] * len(folder)
     px = [folders.landslide_px(s, rule) for s, rule in zip(scans, rules, strict=True)]
     if not any(px):
-        unknown = sum(s.unknown for s in scans)
-        also = f" ({unknown} of their pixels are nodata, which is ignored)" if unknown else ""
-        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it{also}.")
+        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it.")
     names = unique_names([s.pair.image.stem for s in scans])
     facts: dict[str, Any] = {"labels": {"masks": [str(masks) for _, masks in config.pairs]}}
     if config.split_file:

@@ -20,6 +20,7 @@ from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, SceneReader, open_scene
+from landslide_mapper.geo.scene_info import is_plain
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".h5", ".hdf5", ".hdf"}
 LOSSY = {".jpg", ".jpeg"}
@@ -157,7 +158,7 @@ def _read_hdf5(path: Path) -> np.ndarray:
 def scan(pair: Pair, bands: Sequence[int] | None) -> Scan:
     """Open both files; raises `LsmapError` when their sizes or places differ."""
     with local_raster(pair.image) as path:
-        found = open_scene(path, bands)
+        found = open_scene(path, bands, picture=True)
     scene = Scene(**{**vars(found), "path": str(pair.image)})
     mask = _read_mask(pair, scene)
     known = mask.values[~mask.unknown]
@@ -182,7 +183,7 @@ def _check_place(mask: rasterio.DatasetReader, pair: Pair, scene: Scene) -> None
             f"{pair.mask}: the mask has {mask.width}×{mask.height} pixels and its image "
             f"{pair.image.name} has {scene.width}×{scene.height}."
         )
-    if mask.transform.is_identity or scene.transform.is_identity:
+    if is_plain(mask.transform) or is_plain(scene.transform):
         return  # a picture: it lies where the other one does
     ends = [(0, 0), (scene.width, 0), (0, scene.height)]
     apart = max(np.hypot(*np.subtract(~scene.transform * (mask.transform * e), e)) for e in ends)
@@ -221,6 +222,8 @@ def mask_rule(scans: Sequence[Scan]) -> MaskRule:
         note(f"{masks[0].parent}: JPEG masks, values from 128 up are taken as landslide.")
         return MaskRule(128, ignore_255=False)
     values = {int(v) for v in np.flatnonzero(np.sum([s.histogram for s in scans], axis=0))}
+    if values - {0} == {IGNORE}:
+        note(f"{masks[0].parent}: the masks hold 0 and 255, and 255 is taken as landslide.")
     if values - {0} == {LANDSLIDE, IGNORE}:
         note(f"{masks[0].parent}: the masks hold 0, 1 and 255, and 255 is taken as 'ignore'.")
         return MaskRule(1, ignore_255=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -12,13 +11,14 @@ import numpy as np
 import shapely
 
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.sources import RASTER_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.2, 0.2)
 FACTORS = (4, 2, 1)  # block sides that are tried, in tiles
 WANTED_BLOCKS = 10  # blocks with landslide that make a draw worth its name
 DRAWS = 300
-SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,5}$")
+SUFFIXES = (*RASTER_SUFFIXES, ".geotiff", ".jpeg", ".bmp", ".h5", ".hdf5", ".hdf")
 
 _ALIASES = {
     "training": "train",
@@ -138,9 +138,10 @@ def read_split_file(path: Path, names: Sequence[str]) -> list[str]:
 def source_key(name: str) -> str:
     """What a split file's name and a source's name are compared by: the file's name, no suffix.
 
-    A suffix starts with a letter: ``ortho_2024.05`` has none.
+    Only that of an image is one: ``ortho_2024.05`` has none.
     """
-    return SUFFIX.sub("", PureWindowsPath(name.strip()).name.casefold())  # takes / and \\
+    file = PureWindowsPath(name.strip()).name.casefold()  # takes / and \\
+    return file.removesuffix(next((end for end in SUFFIXES if file.endswith(end)), ""))
 
 
 def conflicts(

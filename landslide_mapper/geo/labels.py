@@ -18,6 +18,7 @@ from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.geo import remote
 from landslide_mapper.geo.scene import Scene
 
 BACKGROUND, LANDSLIDE, IGNORE = 0, 1, 255
@@ -74,9 +75,12 @@ def read_labels(
     path = str(path)
     vector = open_vector(path)
     layer = layer or _only_layer(path, vector)
-    # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
-    columns: list[str] | None = [] if where is None else None
+    columns: list[str] = []
     try:
+        if where is not None:
+            # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
+            fields = map(str, pyogrio.read_info(vector, layer=layer)["fields"])
+            columns = [field for field in fields if field.lower() in where.lower()]
         meta, fids, wkb, _ = pyogrio.raw.read(
             vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True
         )
@@ -106,25 +110,31 @@ def open_vector(path: str) -> str | bytes:
     Raises:
         LsmapError: no such file, or no GeoParquet.
     """
-    local = "://" not in path and not path.startswith("/vsi")
+    local = remote.is_local(path)
     if local and not Path(path).exists():
         raise LsmapError(f"{path}: there is no such file.")
     if local and "!" in path:
         raise LsmapError(f"{path}: GDAL has another use for '!' in a path; rename it.")
     if not local or Path(path).suffix.lower() not in PARQUET:
         return path
+    copy = BytesIO()
     try:
         table = geopandas.read_parquet(path)
+        kinds = table.drop(columns=table.geometry.name).dtypes
+        odd = [name for name, kind in kinds.items() if kind == "geometry" or kind.kind == "m"]
+        pyogrio.write_dataframe(
+            table.drop(columns=odd),
+            copy,
+            layer=Path(path).stem,
+            driver="FlatGeobuf",
+            SPATIAL_INDEX="NO",
+        )
     except ImportError as error:
         raise LsmapError(
             f"{path}: GeoParquet needs pyarrow; install it with: pip install 'lsmap[parquet]'"
         ) from error
-    except (ValueError, OSError) as error:
-        raise LsmapError(f"{path}: this is no GeoParquet ({_line(error)}).") from error
-    copy = BytesIO()
-    pyogrio.write_dataframe(
-        table, copy, layer=Path(path).stem, driver="FlatGeobuf", SPATIAL_INDEX="NO"
-    )
+    except (ValueError, OSError, NotImplementedError, DataLayerError, DataSourceError) as error:
+        raise LsmapError(f"{path}: cannot be read as GeoParquet ({_line(error)}).") from error
     return copy.getvalue()
 
 
@@ -241,7 +251,8 @@ def pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
         return labels.polygons
     margin = (east - west + north - south) / EDGE_PIECES
     box = shapely.box(west - margin, south - margin, east + margin, north + margin)
-    near = areas(shapely.intersection(labels.polygons, box))
+    touching = shapely.intersects(shapely.box(*shapely.bounds(labels.polygons).T), box)
+    near = areas(shapely.intersection(labels.polygons[touching], box))
     return np.asarray(shapely.segmentize(near, margin))
 
 

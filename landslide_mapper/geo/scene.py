@@ -29,15 +29,33 @@ STRIP_PIXELS = 4_000_000  # of a mask that are looked at together
 PIECE = 2048  # source pixels a side that are resampled together
 
 
-def open_scene(source: str | Source, bands: Sequence[int] | None = None) -> Scene:
+def open_scene(
+    source: str | Source, bands: Sequence[int] | None = None, picture: bool = False
+) -> Scene:
     """Describe a raster (file, VRT, /vsi…, URL, s3://).
 
-    `bands` are 1-based; by default the first three that are not alpha (all if fewer).
-    Raises `LsmapError` when it is missing, not a raster, or has no such band.
+    `bands` are 1-based; by default the first three that are not alpha (all if fewer). Of a
+    `picture` the place does not matter.
+    Raises `LsmapError` when it is missing, not a raster, has no such band, or no usable place.
     """
     source = source if isinstance(source, Source) else Source(str(source))
     with open_raster(source) as raster:
+        if not picture:
+            _check_place(source.path, raster)
         return _describe(source, raster, bands)
+
+
+def _check_place(path: str, raster: rasterio.DatasetReader) -> None:
+    if not raster.crs and raster.gcps[0]:
+        raise LsmapError(
+            f"{path}: is placed by ground control points, not on a map's grid; warp it first: "
+            "gdalwarp INPUT OUTPUT.tif"
+        )
+    if raster.transform.is_degenerate:
+        raise LsmapError(
+            f"{path}: its pixels have no area ({tuple(raster.transform)[:6]}); give it a "
+            "geotransform with gdal_edit.py -a_ullr"
+        )
 
 
 def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.DatasetReader:
@@ -112,16 +130,6 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
             f"{path}: pixels of type {dtype} cannot be used (integer or float needed)."
         )
     crs = _crs(path, raster)
-    if crs is None and raster.gcps[0]:
-        raise LsmapError(
-            f"{path}: is placed by ground control points, not on a map's grid; warp it first: "
-            "gdalwarp INPUT OUTPUT.tif"
-        )
-    if raster.transform.is_degenerate:
-        raise LsmapError(
-            f"{path}: its pixels have no area ({tuple(raster.transform)[:6]}); give it a "
-            "geotransform with gdal_edit.py -a_ullr"
-        )
     centre = (raster.height / 2, raster.width / 2)
     return Scene(
         path=path,

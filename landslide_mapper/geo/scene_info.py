@@ -63,8 +63,7 @@ class Scene:
     @property
     def placed(self) -> bool:
         """Whether its coordinates say where it lies; those of a plain image do not."""
-        plain = (affine.Affine.identity(), affine.Affine.scale(1, -1))
-        return self.crs is not None or self.transform not in plain
+        return self.crs is not None or not is_plain(self.transform)
 
     def corners(
         self, row: float, col: float, height: float, width: float
@@ -114,6 +113,11 @@ def at_pixel_size(scene: Scene, metres: float) -> Scene:
 def _neat(factor: float) -> float:
     whole = float(round(factor)) if factor >= 1 else 1 / round(1 / factor)
     return whole if abs(factor / whole - 1) < SAME_SIZE else factor
+
+
+def is_plain(transform: affine.Affine) -> bool:
+    """Whether it only counts pixels, as that of a picture does, down or (for QGIS) up."""
+    return transform in (affine.Affine.identity(), affine.Affine.scale(1, -1))
 
 
 @lru_cache(maxsize=64)

@@ -91,9 +91,7 @@ def check_suffix(path: Path) -> None:
         )
     if path.suffix != ".shp" and path.suffix.lower() == ".shp":
         raise LsmapError(f"{path}: GDAL writes shapefiles as '.shp' only; write the suffix small")
-    taken = [
-        sign for sign, where in (("!", str(path.resolve())), (";", path.name)) if sign in where
-    ]
+    taken = [sign for sign, where in (("!", str(path)), (";", path.name)) if sign in where]
     if taken:
         raise LsmapError(f"{path}: GDAL has another use for {taken[0]!r} in a path; leave it out")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:

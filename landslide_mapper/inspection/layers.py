@@ -15,17 +15,17 @@ from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
 
 def label_facts(path: str) -> tuple[Fact, ...]:
     """Every layer of a vector file, with its usable polygons and their geodesic area."""
-    layers = pyogrio.list_layers(open_vector(path))
-    rows = [_layer(path, str(name), kind) for name, kind in layers]
+    vector = open_vector(path)
+    rows = [_layer(path, vector, str(name), kind) for name, kind in pyogrio.list_layers(vector)]
     text = "\n".join(row["text"] for row in rows)
     for row in rows:
         del row["text"]
     return (Fact("layers", "layers", rows, text),)
 
 
-def _layer(path: str, name: str, kind: str | None) -> dict[str, Any]:
+def _layer(path: str, vector: str | bytes, name: str, kind: str | None) -> dict[str, Any]:
     """One layer: JSON values, and its lines of text under "text"."""
-    meta = pyogrio.read_info(open_vector(path), layer=name)
+    meta = pyogrio.read_info(vector, layer=name)
     fields = [str(f) for f in meta["fields"]]
     row: dict[str, Any] = {"layer": name, "geometry": kind, "fields": fields}
     if kind is None:

@@ -75,7 +75,8 @@ def check_outputs(
         raise LsmapError(f"{twice[0]}: two outputs would have this name; choose other names")
     if not any(path.exists() for path in made):
         return
-    inputs = {Path(config.aoi).resolve()} if config.aoi else set()
+    inputs = {Path(scene.path).resolve() for scene in scenes}
+    inputs |= {Path(config.aoi).resolve()} if config.aoi else set()
     for scene in scenes:
         with open_raster(scene) as raster:  # its files: those of a VRT, masks, overviews
             inputs |= {Path(file).resolve() for file in raster.files}
