@@ -117,7 +117,7 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str, after: Path | None)
         channels=info.model.aspp_channels,
         megabytes=weights.stat().st_size / 1e6,
         tile_size=info.tile_size,
-        rounds=" and, from there, ".join(map(in_words, runs)),
+        rounds=" and,\nfrom there, ".join(map(in_words, runs)),
         best=info.epoch,
         passes=info.epoch + sum(map(len, logs[:-1])),
         batch_size=config.batch_size,
