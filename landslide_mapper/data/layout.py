@@ -31,11 +31,10 @@ from landslide_mapper.geo.labels import (
     LANDSLIDE,
     Labels,
     crs_name,
+    ground_near,
     in_scene_crs,
     near_scene,
-    pieces_near,
     read_labels,
-    same_map,
 )
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
@@ -176,19 +175,11 @@ def _scene_sources(
             scene=scene,
             radiometry=rule,
             landslides=PolygonLayer.of(polygons),
-            ignored=empty if ignored is None else _layer_near(ignored, scene),
-            aoi=None if aoi is None else _layer_near(aoi, scene),
+            ignored=empty if ignored is None else PolygonLayer.of(ground_near(ignored, scene)),
+            aoi=None if aoi is None else PolygonLayer.of(ground_near(aoi, scene)),
         )
         for name, scene, polygons, rule in zip(names, scenes, placed, rules, strict=True)
     ]
-
-
-def _layer_near(labels: Labels, scene: Scene) -> PolygonLayer:
-    if same_map(labels, scene):
-        labels = labels.only(near_scene(labels, shapely.bounds(labels.polygons), scene))
-    else:
-        labels = replace(labels, polygons=pieces_near(labels, scene))
-    return PolygonLayer.of(in_scene_crs(labels, scene)[0])
 
 
 def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
@@ -332,12 +323,10 @@ def pair_layout(config: PrepareConfig, run: Run) -> Layout:
     background = config.missing_mask == "background"
     found = [folders.find_pairs(images, masks, background) for images, masks in config.pairs]
     scan = partial(folders.scan, bands=config.bands)
-    scans = list(run(scan, [pair for folder in found for pair in folder], "masks"))
-    _same_bands([s.scene for s in scans])
-    ends = np.cumsum([len(folder) for folder in found])
+    scans: list[folders.Scan] = []
     rules: list[folders.MaskRule] = []
-    for (_, masks), end, folder in zip(config.pairs, ends, found, strict=True):
-        own = scans[end - len(folder) : end]
+    for (_, masks), folder in zip(config.pairs, found, strict=True):
+        own = list(run(scan, folder, "masks"))
         rule = folders.mask_rule(own)
         unknown = sum(s.unknown for s in own)
         if unknown and not any(folders.landslide_px(s, rule) for s in own):
@@ -345,7 +334,9 @@ def pair_layout(config: PrepareConfig, run: Run) -> Layout:
                 f"{masks}: no mask has any landslide in it ({unknown} of their pixels are nodata, "
                 "which is ignored; if it is not meant so: gdal_edit.py -unsetnodata MASK)."
             )
-        rules += [rule] * len(folder)
+        scans += own
+        rules += [rule] * len(own)
+    _same_bands([s.scene for s in scans])
     px = [folders.landslide_px(s, rule) for s, rule in zip(scans, rules, strict=True)]
     if not any(px):
         raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it.")

@@ -20,7 +20,7 @@ from pyproj.exceptions import ProjError
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
 from landslide_mapper.geo.labels import Labels, crs_name, read_labels, same_crs
-from landslide_mapper.geo.measure import unit_metres
+from landslide_mapper.geo.measure import degrees_per_unit, unit_metres
 from landslide_mapper.geo.runs import merge, roots
 from landslide_mapper.metrics import ratio
 
@@ -200,7 +200,7 @@ def _moves(layers: list[Labels]) -> list[Move | None]:
             f"({', '.join(crs_name(labels.crs) for labels in layers)}); reproject it first: "
             "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
         )
-    degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+    degrees = degrees_per_unit(geodetic)
     ways = [_way(labels, geodetic, layers[1]) for labels in layers]
     lon, lat = _middle(layers[1], ways[1], degrees)
     plane = pyproj.Proj(proj="laea", lat_0=lat, lon_0=lon, a=geod.a, es=geod.es)

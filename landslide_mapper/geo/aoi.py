@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,8 +20,7 @@ from landslide_mapper.geo.labels import (
     Labels,
     areas,
     crs_name,
-    in_scene_crs,
-    pieces_near,
+    ground_near,
     read_labels,
     same_crs,
 )
@@ -184,10 +183,7 @@ def _in_pixels(area: Labels, scene: Scene) -> np.ndarray:
             f"{lacks}: has no coordinate reference system and {other} has one, so the two cannot "
             "be laid over each other; assign it first"
         )
-    if not same_crs(area.crs, scene.crs):
-        area = replace(area, polygons=pieces_near(area, scene))
-    polygons = in_scene_crs(area, scene)[0]
-    moved = to_pixels(polygons, scene.transform)
+    moved = to_pixels(ground_near(area, scene), scene.transform)
     around = shapely.box(-1, -1, scene.width + 1, scene.height + 1)
     return areas(shapely.intersection(moved, around))
 

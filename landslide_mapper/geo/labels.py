@@ -233,7 +233,18 @@ def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     return moved, int((~whole).sum())
 
 
-def pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
+def ground_near(labels: Labels, scene: Scene) -> np.ndarray:
+    """What a layer covers near the scene, in the scene's CRS; its polygons may come in parts.
+
+    Raises:
+        LsmapError: see `in_scene_crs`.
+    """
+    if same_map(labels, scene):
+        return labels.polygons[near_scene(labels, shapely.bounds(labels.polygons), scene)]
+    return in_scene_crs(replace(labels, polygons=_pieces_near(labels, scene)), scene)[0]
+
+
+def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
     """The polygons near the scene, still in their own CRS, with edges in short pieces.
 
     Far from the scene its CRS may be undefined, so what is there must not be taken along.

@@ -91,6 +91,11 @@ def unit_metres(crs: pyproj.CRS | None) -> float | None:
     return factor * geod.a if geod is not None else None  # radians times the radius
 
 
+def degrees_per_unit(geodetic: pyproj.CRS) -> float:
+    """Of longitude and latitude: a geographic CRS may count in grads."""
+    return math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+
+
 class Measurer:
     """Measures polygons of one scene; `transform` and `crs` are the scene's.
 
@@ -105,8 +110,7 @@ class Measurer:
         if crs is None or geodetic is None or gsd is None:
             return
         self._to_geodetic = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
-        # A geographic CRS may count in grads.
-        self._degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+        self._degrees = degrees_per_unit(geodetic)
         self._gsd = gsd
 
     def area(self, polygons: np.ndarray) -> np.ndarray:

@@ -77,12 +77,6 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
         ) from error
 
 
-def open_overviews(name: str) -> list[int]:
-    """Factors of the overviews of a raster that GDAL knows by this name."""
-    with rasterio.open(name) as raster:
-        return list(raster.overviews(1))
-
-
 def is_raster(path: str) -> bool:
     """Whether GDAL opens this as a raster."""
     try:
@@ -285,8 +279,12 @@ class SceneReader:
 
     def _mask_has(self, factors: list[int]) -> bool:
         """Whether the file's external mask, if it has one, has these overviews too."""
-        external = [file for file in self._raster.files if file.endswith(".msk")]
-        return all(open_overviews(file) == factors for file in external)
+        for file in self._raster.files:
+            if file.endswith(".msk"):
+                with rasterio.open(file) as mask:
+                    if mask.overviews(1) != factors:
+                        return False
+        return True
 
     def _read(
         self,

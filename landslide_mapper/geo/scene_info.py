@@ -12,6 +12,7 @@ import pyproj
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import remote
+from landslide_mapper.geo.measure import degrees_per_unit, unit_metres
 
 MOST_ENLARGED = 1024  # times; more is a slip of the keyboard, and would never end
 SAME_SIZE = 0.01  # pixel sizes that differ by less are the same; neat factors are preferred
@@ -126,8 +127,8 @@ def _to_geodetic(crs: pyproj.CRS) -> tuple[pyproj.Transformer, pyproj.Geod, floa
     geod, geodetic = crs.get_geod(), crs.geodetic_crs
     if geod is None or geodetic is None:
         return None
-    degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
-    return pyproj.Transformer.from_crs(crs, geodetic, always_xy=True), geod, degrees
+    way = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
+    return way, geod, degrees_per_unit(geodetic)
 
 
 def pixel_size(
@@ -138,7 +139,7 @@ def pixel_size(
         return None
     pair = _to_geodetic(crs)
     if pair is None:  # a local engineering grid: its unit is all there is to know
-        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+        unit = unit_metres(crs) or 1.0
         return (
             math.hypot(transform.a, transform.d) * unit,
             math.hypot(transform.b, transform.e) * unit,

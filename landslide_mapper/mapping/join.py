@@ -19,7 +19,7 @@ from landslide_mapper.geo.merge import Merger
 from landslide_mapper.geo.overlay import Overlay
 from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
 from landslide_mapper.mapping import parts
-from landslide_mapper.mapping.plan import DetectConfig, ScenePlan
+from landslide_mapper.mapping.plan import DetectConfig, ScenePlan, outline
 from landslide_mapper.mapping.store import Store
 from landslide_mapper.mapping.work import SceneWork
 from landslide_mapper.staging import Staging
@@ -83,9 +83,7 @@ def _footprints(
     found, pixels = [], []
     for work, shaper in zip(works, shapers, strict=True):
         frame = work.layout.frame
-        outline = shapely.box(frame.col, frame.row, frame.right, frame.bottom)
-        fine = shapely.segmentize(outline, max(frame.height, frame.width) / 32)
-        footprint = shaper.on_map(np.array([fine]))[0]
+        footprint = shaper.on_map(outline(frame))[0]
         found.append(footprint if work.scene.placed else shapely.Polygon())
         pixels.append(math.sqrt(footprint.area / (frame.height * frame.width)))
     return found, min(pixels)

@@ -19,13 +19,13 @@ from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.features import Shaping
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.labels import crs_name
-from landslide_mapper.geo.measure import WGS84, wgs84_transformer
+from landslide_mapper.geo.measure import WGS84, to_map, wgs84_transformer
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mapping.outputs import check_outputs, extra_outputs
 from landslide_mapper.serving import open_for, working_scene
 
-EDGE_PIECES = 128  # of a scene's outline, to see where a way between two CRS leads
+EDGE_PIECES = 32  # of the longer side of an outline, which is bent in another CRS
 HALF_TURN = 180.0  # degrees; a step of more is a jump
 
 
@@ -257,6 +257,12 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
     return crs
 
 
+def outline(frame: Frame) -> np.ndarray:
+    """The frame as one polygon (1,) in pixels, its edges in short pieces."""
+    box = shapely.box(frame.col, frame.row, frame.right, frame.bottom)
+    return np.array([shapely.segmentize(box, max(frame.height, frame.width) / EDGE_PIECES)])
+
+
 def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transformer | None:
     """From the scene's CRS to the layer's; None when they are the same.
 
@@ -271,10 +277,7 @@ def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transf
     except pyproj.exceptions.ProjError as error:
         raise LsmapError(f"{cannot}; run it on its own") from error
     frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
-    ring = shapely.box(frame.col, frame.row, frame.right, frame.bottom).exterior
-    fine = shapely.get_coordinates(shapely.segmentize(ring, ring.length / EDGE_PIECES))
-    a, b, c, d, e, f = tuple(scene.transform)[:6]
-    x, y = way.transform(fine @ [a, b] + c, fine @ [d, e] + f)
+    x, y = way.transform(*shapely.get_coordinates(to_map(outline(frame), scene.transform)).T)
     if not np.isfinite([x, y]).all():
         raise LsmapError(
             f"{cannot}: it lies outside of where that is defined; run it on its own, as .gpkg"
