@@ -168,7 +168,7 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
             f"{config.reference}: is no data set (no {MANIFEST} in it), and a model is measured "
             "on one; make it with: lsmap prepare SCENE... LABELS"
         )
-    _refuse(config, "inventories", split=None, threshold=None, tune=True)
+    _refuse(config, "inventories", split=None, threshold=None, tune=True, device="auto")
     for path in (config.subject, config.reference):
         _check_vector(path)
     found = compare(

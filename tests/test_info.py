@@ -271,6 +271,28 @@ def test_a_folder_of_scenes_is_summed_up(tmp_path: Path) -> None:
     assert describe(str(sheets / "[ab].tif")).to_dict()["bands"] == {"3 uint8": 2}
 
 
+@pytest.mark.parametrize(
+    ("lefts", "west", "east"),
+    [
+        ((179.0, -179.9), 179.0, -179.4),  # beside each other, on either side of the antimeridian
+        ((179.8, 179.0), 179.0, -179.7),  # one of them reaches over it
+        ((-1.0, 10.0), -1.0, 10.5),
+        ((-120.0, 120.0), 120.0, -119.5),  # the shorter way
+    ],
+)
+def test_a_folder_across_the_antimeridian(
+    tmp_path: Path, lefts: tuple[float, float], west: float, east: float
+) -> None:
+    sheets = tmp_path / "sheets"
+    sheets.mkdir()
+    for number, left in enumerate(lefts):
+        place = from_origin(left, -17, 0.05, 0.05)
+        path = sheets / f"{number}.tif"
+        write_raster(path, np.ones((3, 8, 10), np.uint8), crs="EPSG:4326", transform=place)
+    found = describe(str(sheets)).to_dict()["lonlat"]
+    assert found == pytest.approx([west, -17.4, east, -17])
+
+
 def test_a_pattern_of_one_and_a_folder_of_one_are_a_scene(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", np.ones((3, 8, 8), np.uint8))
     alone = describe(str(path)).to_dict() | {"path": ""}

@@ -69,6 +69,18 @@ def test_what_was_written_is_read_again(
         assert all(shapely.equals(table.geometry, polygons))
 
 
+@pytest.mark.parametrize("suffix", [".shp", ".gpkg"])
+def test_a_text_that_a_shapefile_cannot_hold_is_cut_visibly(tmp_path: Path, suffix: str) -> None:
+    names = ["x" * 254, "ä" * 200, "short"]
+    columns = {"scene": np.array(names, dtype=object)}
+    path = tmp_path / f"slides{suffix}"
+    with PolygonWriter(VectorTarget(path, UTM), tmp_path, 0.5) as writer:
+        writer.write(layer(3)[0], columns)
+    if suffix == ".shp":
+        names[1] = "ä" * 125 + " …"
+    assert list(read(path)["scene"]) == names
+
+
 @pytest.mark.parametrize("suffix", list(DRIVERS))
 def test_the_same_polygons_are_the_same_bytes(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch

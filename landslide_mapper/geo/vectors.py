@@ -59,6 +59,7 @@ FIELDS: dict[str, type] = {
 # A shapefile's field names have ten characters at most.
 SHAPEFILE_NAMES = {"perimeter_m": "perim_m", "max_probability": "max_prob"}
 SHAPEFILE_PARTS = (".cpg", ".prj", ".dbf", ".shx", ".shp")
+SHAPEFILE_TEXT = 254  # bytes that a text may have
 
 BATCH_POINTS = 250_000  # of the polygons that are held back before they are written together
 COPIED_AT_ONCE = 4096  # polygons
@@ -208,11 +209,14 @@ class _Stage:
                 bounds[:2] = np.minimum(bounds[:2], self._bounds[:2])
                 bounds[2:] = np.maximum(bounds[2:], self._bounds[2:])
             self._bounds = bounds
+        columns = [table[name] for name in FIELDS]
+        if self._target.suffix == ".shp":
+            columns = [_fitted(column) if column.dtype == object else column for column in columns]
         with _gdal(OGR_SQLITE_SYNCHRONOUS="OFF"):
             pyogrio.raw.write(
                 self.path,
                 shapely.to_wkb(polygons),
-                [table[name] for name in FIELDS],
+                columns,
                 self._names,
                 layer=LAYER,
                 driver="GPKG",
@@ -290,6 +294,19 @@ def _typed(columns: Mapping[str, np.ndarray], count: int, size: int) -> dict[str
         nothing = None if kind is np.object_ else np.nan
         table[name] = np.full(size, columns.get(name, nothing), dtype=kind)
     return table
+
+
+def _fitted(texts: np.ndarray) -> np.ndarray:
+    """Texts as a shapefile can hold them; one that is cut ends in an ellipsis."""
+
+    def fit(text: str | None) -> str | None:
+        encoded = text.encode() if text is not None else b""
+        if len(encoded) <= SHAPEFILE_TEXT:
+            return text
+        ellipsis = " …"
+        return encoded[: SHAPEFILE_TEXT - len(ellipsis.encode())].decode(errors="ignore") + ellipsis
+
+    return np.array([fit(text) for text in texts], dtype=object)
 
 
 def _check_whole(path: Path, count: int) -> None:

@@ -94,12 +94,26 @@ def _extent(scenes: Sequence[Scene]) -> Fact:
     known = [bounds for bounds in map(lonlat_bounds, scenes) if bounds is not None]
     if not known:
         return Fact("lonlat", "lon, lat", None, "unknown")
-    corners = np.array(known)
-    bounds = [*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist()]
+    bounds = _around(np.array(known))
     text = _bounds_text(bounds)
     if len(known) < len(scenes):
         text += f", without {len(scenes) - len(known)} whose place is not known"
     return Fact("lonlat", "lon, lat", bounds, text)
+
+
+def _around(boxes: np.ndarray) -> list[float]:
+    """West, south, east, north of boxes (n, 4) in EPSG:4326, by the shorter way round the earth.
+
+    West is greater than east where that way leads over the antimeridian, as in the boxes.
+    """
+    west, south, east, north = boxes.T
+    width = np.where(west > east, east - west + 360, east - west)
+    reach = [float(((west - start) % 360 + width).max()) for start in west]
+    start, end = -180.0, 180.0
+    if min(reach) < 360:
+        start = float(west[int(np.argmin(reach))])
+        end = start + min(reach)
+    return [start, float(south.min()), end - 360 if end > 180 else end, float(north.max())]
 
 
 def _unusable(key: str, label: str, reasons: list[dict[str, str]], count: int, good: str) -> Fact:
