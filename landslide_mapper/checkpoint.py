@@ -41,6 +41,8 @@ class ModelInfo:
         calibration: scale and shift that the logits of training got, so that probabilities are
             the shares of landslide that validation shows; the weights have it in them.
         epoch: epochs behind these weights.
+        final: whether it was trained on validation tiles as well; calibration and threshold are
+            then those of the run before.
         created: date, ISO 8601.
         lsmap_version: version that wrote the file.
     """
@@ -56,6 +58,7 @@ class ModelInfo:
     data: str = ""
     calibration: tuple[float, float] = (1.0, 0.0)
     epoch: int = 0
+    final: bool = False
     created: str = ""
     lsmap_version: str = ""
 

@@ -145,6 +145,12 @@ def prepare(
     is_flag=True,
     help="Go on with the run of -o (else the last one) after its last finished epoch.",
 )
+@click.option(
+    "--final",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Train once more as RUN did, on its validation tiles as well: see above.",
+)
 @click.option("--tensorboard", is_flag=True, help="Write events for TensorBoard as well.")
 @train_settings
 def train_command(
@@ -153,6 +159,7 @@ def train_command(
     config_file: Path | None,
     recipe: str | None,
     resume: bool,
+    final: Path | None,
     tensorboard: bool,
     **settings: Any,
 ) -> None:
@@ -160,6 +167,10 @@ def train_command(
 
     The defaults are MRIFE with the paper's settings. Several datasets are trained on together.
     With few labels, or without a GPU, go on from a trained model: --weights bundled.
+
+    Once the settings are chosen, --final RUN repeats RUN on training and validation tiles together,
+    for as many epochs as its best one had; calibration and threshold are RUN's. Such a model has
+    seen more ground, and only the test split can still measure it.
 
     \b
     Examples:
@@ -169,12 +180,13 @@ def train_command(
       lsmap train dataset --arch deeplabv3plus
       lsmap train dataset --no-sfce
       lsmap train --resume
+      lsmap train --final runs/mrife-resnet18-1
       torchrun --nproc-per-node=2 -m landslide_mapper train dataset
     """
     from landslide_mapper.runs import plan_run
     from landslide_mapper.train import train
 
-    run, config = plan_run(run, config_file, recipe, resume, datasets, settings)
+    run, config = plan_run(run, config_file, recipe, resume, datasets, settings, final)
     report = train(config, run, resume, tensorboard)
     if report.leads:
         click.echo(report.summary())

@@ -147,6 +147,8 @@ class TrainConfig:
         workers: processes that read tiles.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compile: compile the network with torch.compile.
+        final: folder of the run that chose threshold, calibration and epochs, so that validation
+            tiles are trained on as well; empty: validation chooses.
         model: the network.
     """
 
@@ -165,6 +167,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     compile: bool = False
+    final: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:

@@ -6,10 +6,13 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.staging import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Row = Mapping[str, float]
 LogRow = TypeVar("LogRow", bound=Row)
@@ -48,12 +51,20 @@ def best_row(rows: Sequence[LogRow]) -> LogRow:
     """The epoch whose weights are kept, the first of equal ones.
 
     It has the highest landslide IoU on validation at 0.5; where that is the same (0 in the first
-    epochs, before probabilities have their level), at the best threshold.
+    epochs, before probabilities have their level), at the best threshold. The last one where there
+    was no validation.
     """
+    if not measured(rows):
+        return rows[-1]
     return max(
         rows,
         key=lambda row: (row["landslide_iou"], row.get("landslide_iou_at_threshold", 0.0)),
     )
+
+
+def measured(rows: Sequence[Row]) -> bool:
+    """Whether the epochs were measured on validation."""
+    return all("landslide_iou" in row for row in rows)
 
 
 def _short(value: float) -> str:
@@ -67,35 +78,45 @@ def loss_columns(row: Row) -> list[str]:
 
 
 def plot_curves(rows: Sequence[Row], path: Path) -> None:
-    """Draw the loss terms and the validation metrics over the epochs."""
+    """Draw the loss terms and, where there are any, the validation metrics over the epochs."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    epochs = [row["epoch"] for row in rows]
-    figure, (losses, metrics) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for name in loss_columns(rows[0]):
-        label = "total" if name == "loss" else name.replace("_", " ")
-        losses.plot(epochs, [row[name] for row in rows], marker=".", label=label)
-    losses.set(xlabel="epoch", ylabel="loss", title="training", yscale="log")
-    for name, label in (
-        ("landslide_iou", "landslide IoU"),
-        ("precision", "precision"),
-        ("recall", "recall"),
-        ("f1", "F1"),
-    ):
-        metrics.plot(epochs, [row[name] for row in rows], marker=".", label=label)
-    best = best_row(rows)
-    metrics.axvline(
-        best["epoch"], color="grey", linestyle=":", label=f"best, epoch {best['epoch']:.0f}"
+    drawn = [_draw_losses, _draw_metrics] if measured(rows) else [_draw_losses]
+    width = 5.5 * len(drawn)
+    figure, row_of_axes = plt.subplots(
+        1, len(drawn), figsize=(width, 4), layout="constrained", squeeze=False
     )
-    metrics.set(xlabel="epoch", title="validation, p ≥ 0.5", ylim=(0, 1))
-    for axes in (losses, metrics):
+    for axes, draw in zip(row_of_axes[0], drawn, strict=True):
+        draw(axes, rows)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=120, format="png")
     plt.close(figure)
+
+
+def _draw_losses(axes: Axes, rows: Sequence[Row]) -> None:
+    epochs = [row["epoch"] for row in rows]
+    for name in loss_columns(rows[0]):
+        label = "total" if name == "loss" else name.replace("_", " ")
+        axes.plot(epochs, [row[name] for row in rows], marker=".", label=label)
+    axes.set(xlabel="epoch", ylabel="loss", title="training", yscale="log")
+
+
+def _draw_metrics(axes: Axes, rows: Sequence[Row]) -> None:
+    epochs = [row["epoch"] for row in rows]
+    for name, label in (
+        ("landslide_iou", "landslide IoU"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("f1", "F1"),
+    ):
+        axes.plot(epochs, [row[name] for row in rows], marker=".", label=label)
+    best = best_row(rows)["epoch"]
+    axes.axvline(best, color="grey", linestyle=":", label=f"best, epoch {best:.0f}")
+    axes.set(xlabel="epoch", title="validation, p ≥ 0.5", ylim=(0, 1))

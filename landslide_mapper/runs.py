@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from landslide_mapper.checkpoint import read_info
 from landslide_mapper.config import (
     TrainConfig,
     override,
@@ -37,6 +39,7 @@ def plan_run(
     resume: bool,
     datasets: tuple[str, ...],
     settings: dict[str, Any],
+    final: Path | None = None,
 ) -> tuple[Path, TrainConfig]:
     """Find a run's folder and settings from what was typed.
 
@@ -47,14 +50,15 @@ def plan_run(
         resume: go on with a run, with that run's own settings.
         datasets: dataset folders, or none for the configured ones.
         settings: changes by name; None leaves a setting as it is.
+        final: run to repeat on its training and validation tiles together, or None.
 
     Raises:
-        LsmapError: bad settings, no run to resume, or a resumed run with other settings.
+        LsmapError: bad settings, no run to resume or repeat, or such a run with other settings.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if datasets:
         given["datasets"] = datasets
-    if not resume:
+    if not resume and not final:
         if config_file and recipe:
             raise LsmapError("--config has all settings, so --recipe goes without it")
         config = read_train_config(config_file) if config_file else TrainConfig()
@@ -71,11 +75,24 @@ def plan_run(
     ]
     if other:
         raise LsmapError(
-            f"a resumed run keeps its settings: leave {', '.join(other)} out "
-            f"(only {', '.join(sorted(CHANGEABLE))} may change)"
+            f"a {'resumed run' if resume else 'final fit'} keeps the run's settings: leave "
+            f"{', '.join(other)} out (only {', '.join(sorted(CHANGEABLE))} may change)"
         )
+    if final and resume:
+        raise LsmapError("--final begins a fit, --resume goes on with one: give one of them")
+    if final:
+        config = override(_after(final), given)
+        return run or _new_run(config), config
     run = run or _last_run()
     return run, override(read_train_config(run / CONFIG), given)
+
+
+def _after(run: Path) -> TrainConfig:
+    """The settings of a run, and what it chose, for a final fit without validation."""
+    config = read_train_config(run / CONFIG)
+    if config.final:
+        raise LsmapError(f"{run} is a final fit already, after {config.final}: name that one")
+    return replace(config, final=str(run), epochs=read_info(run / BEST).epoch)
 
 
 def _new_run(config: TrainConfig) -> Path:

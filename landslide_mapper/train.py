@@ -24,14 +24,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import ModelInfo, save_model
+from landslide_mapper.checkpoint import ModelInfo, read_info, save_model
 from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.history import best_row, plot_curves, write_log
+from landslide_mapper.history import best_row, measured, plot_curves, write_log
 from landslide_mapper.metrics import BINS, Curve, rates
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
@@ -71,13 +71,19 @@ class TrainReport:
     def summary(self) -> str:
         """What a person wants to read at the end."""
         best = self.best
+        files = f"{self.run / BEST}  {self.run / LOG}  {self.run / CURVES}"
+        if not measured([best]):
+            return (
+                f"Trained {self.epochs} epochs on training and validation tiles; the model is that "
+                f"of the last epoch, its threshold {best['threshold']:.2f}. What it is worth, only "
+                f"the test split can say.\n{files}"
+            )
         return (
             f"Trained {self.epochs} epochs; best is epoch {best['epoch']:.0f}: validation "
             f"landslide IoU {best['landslide_iou']:.4f}, precision {best['precision']:.4f}, "
             f"recall {best['recall']:.4f}, F1 {best['f1']:.4f} at 0.5; landslide IoU "
             f"{best['landslide_iou_at_threshold']:.4f} at the model's threshold, "
-            f"{best['threshold']:.2f} after calibration.\n"
-            f"{self.run / BEST}  {self.run / LOG}  {self.run / CURVES}"
+            f"{best['threshold']:.2f} after calibration.\n{files}"
         )
 
 
@@ -87,8 +93,8 @@ def train(
     """Train the network of `config.model`.
 
     Leaves in the folder of the run: ``config.json``, ``log.csv``, ``curves.png``, the weights of
-    the epoch with the highest validation landslide IoU in ``best.safetensors``, and the full
-    state after the last epoch in ``last.pt``.
+    the epoch with the highest validation landslide IoU (of a final fit: of the last) in
+    ``best.safetensors``, and the full state after the last epoch in ``last.pt``.
 
     Args:
         config: the settings; on resuming, those of the run.
@@ -113,6 +119,7 @@ def train(
                 "--weights bundled --recipe best --epochs 5"
             )
         batches, training, validation = make_loaders(config, datasets, process)
+        chosen = figures_of(Path(config.final)) if config.final else None
         torch.manual_seed(config.seed)
         model = build(config.model)
         state = load_state(run / STATE) if resume else {}
@@ -177,7 +184,7 @@ def train(
                 **dict.fromkeys(("loss", *model.loss_names), math.nan),
                 **dict(zip(names, means.tolist(), strict=True)),
                 "samples_per_s": samples / (time.perf_counter() - began),
-                **validation_figures(validate(model, validation, process)),
+                **(chosen or validation_figures(validate(model, validation, process))),
             }
             row["seconds"] = time.perf_counter() - began
             rows.append(row)
@@ -248,7 +255,9 @@ def make_loaders(
     """
     training = [tile for dataset in datasets for tile in dataset.split("train")]
     validation = [tile for dataset in datasets for tile in dataset.split("val")]
-    if not any(tile.landslide_px for tile in validation):
+    if config.final:
+        training, validation = training + validation, []
+    elif not any(tile.landslide_px for tile in validation):
         raise LsmapError(
             "the validation split has no tile with landslide, so the best epoch cannot be told: "
             "prepare more scenes, smaller tiles, or another --seed"
@@ -340,11 +349,27 @@ def validation_figures(histogram: Tensor) -> Row:
     }
 
 
+def figures_of(run: Path) -> Row:
+    """Calibration and threshold of a run's model, for the final fit that follows the run.
+
+    Raises:
+        LsmapError: the run has no model.
+    """
+    info = read_info(run / BEST)
+    scale, shift = info.calibration
+    return {
+        "calibration_scale": scale,
+        "calibration_shift": shift,
+        "threshold": info.threshold,
+    }
+
+
 def describe(
     config: TrainConfig, datasets: list[Dataset], run: Path, row: Row, start: str
 ) -> ModelInfo:
     """What the model file will say about itself."""
     first = datasets[0]
+    final = f" with validation, after {Path(config.final).name}" if config.final else ""
     sizes = [dataset.gsd for dataset in datasets if dataset.gsd is not None]
     names = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "landslide_iou_at_threshold")
     return ModelInfo(
@@ -355,10 +380,11 @@ def describe(
         tile_size=first.tile_size,
         gsd=sum(sizes) / len(sizes) if sizes else None,
         threshold=row["threshold"],
-        metrics={name: round(row[name], 6) for name in names},
+        metrics={name: round(row[name], 6) for name in names if name in row},
         calibration=(row["calibration_scale"], row["calibration_shift"]),
-        data=f"{', '.join(dataset.root.name for dataset in datasets)}; {start}",
+        data=f"{', '.join(dataset.root.name for dataset in datasets)}{final}; {start}",
         epoch=int(row["epoch"]),
+        final=bool(config.final),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         lsmap_version=__version__,
     )
@@ -366,17 +392,18 @@ def describe(
 
 def _postfix(names: tuple[str, ...], means: Tensor, rows: list[Row]) -> dict[str, str]:
     shown = {name: f"{value:.3f}" for name, value in zip(names, means.tolist(), strict=True)}
-    if rows:
+    if rows and measured(rows):
         shown["val IoU"] = f"{rows[-1]['landslide_iou']:.3f}"
     return shown
 
 
 def _epoch_line(row: Row, names: tuple[str, ...], improved: bool) -> str:
     parts = ", ".join(f"{name.replace('_', '-')} {row[name]:.4f}" for name in names[1:])
-    return (
-        f"epoch {row['epoch']:.0f}: loss {row['loss']:.4f} ({parts}), validation landslide IoU "
-        f"{row['landslide_iou']:.4f}{' (best so far)' if improved else ''}, {row['seconds']:.0f} s"
-    )
+    said = f"epoch {row['epoch']:.0f}: loss {row['loss']:.4f} ({parts})"
+    if measured([row]):
+        said += f", validation landslide IoU {row['landslide_iou']:.4f}"
+        said += " (best so far)" if improved else ""
+    return f"{said}, {row['seconds']:.0f} s"
 
 
 @contextmanager

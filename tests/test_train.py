@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -198,6 +199,51 @@ def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) 
     assert logs[0] == logs[1]
 
 
+def test_a_final_fit_learns_validation_and_keeps_what_was_chosen(
+    dataset: Path, tmp_path: Path
+) -> None:
+    chosen, whole, parts = tmp_path / "chosen", tmp_path / "whole", tmp_path / "parts"
+    run("train", dataset, "-o", chosen, *QUICK, "--epochs", 2, "--seed", 5)
+    before = read_info(chosen / "best.safetensors")
+    output = run("train", "--final", chosen, "-o", whole, "--epochs", 2)
+    assert "training and validation tiles" in output
+    assert "only the test split" in output
+    run("train", "--final", chosen, "-o", parts, "--epochs", 1)
+    run("train", "--resume", "-o", parts, "--epochs", 2)
+    first, second = (torch.load(path / "last.pt", weights_only=True) for path in (whole, parts))
+    for key, value in first["model"].items():
+        assert torch.equal(value, second["model"][key]), key
+
+    config = read_train_config(whole / "config.json")
+    assert config == replace(read_train_config(chosen / "config.json"), final=str(chosen), epochs=2)
+    batches, training, validation = make_loaders(
+        config, load_datasets(config), Process(0, 1, torch.device("cpu"))
+    )
+    tiles = load_dataset(dataset)
+    assert training.dataset.tiles == [*tiles.split("train"), *tiles.split("val")]  # type: ignore[attr-defined]
+    assert len(batches.positives) + len(batches.negatives) == len(training.dataset)  # type: ignore[arg-type]
+    assert len(validation) == 0
+
+    after = read_info(whole / "best.safetensors")
+    assert (after.threshold, after.calibration) == (before.threshold, before.calibration)
+    assert (after.epoch, after.final, after.metrics) == (2, True, {})
+    assert "with validation, after chosen" in after.data
+    assert "landslide_iou" not in read_log(whole / "log.csv")[0]
+    assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert "validation is trained on as well" in run("info", whole)
+    # The epochs of the best of the run before, unless others are asked for.
+    assert plan_run(None, None, None, False, (), {}, chosen)[1].epochs == before.epoch
+    assert "name that one" in run("train", "--final", whole, "-o", tmp_path / "more", code=2)
+    output = run("train", "--final", chosen, "-o", tmp_path / "more", "--lr", 1, code=2)
+    assert "keeps the run's settings" in output
+
+    report = tmp_path / "report"
+    run("evaluate", whole, dataset, "-o", report)
+    assert len(json.loads((report / "metrics.json").read_text())["at"]) == 1  # nothing is tuned
+    output = run("evaluate", whole, dataset, "-o", tmp_path / "val", "--split", "val")
+    assert "trained on validation" in output
+
+
 @pytest.mark.parametrize("arch", ["deeplabv3plus", "icssn"])
 def test_every_architecture_trains_resumes_and_detects(
     arch: str, dataset: Path, tmp_path: Path, train_scenes: list[Path]
@@ -378,7 +424,9 @@ def test_learning_rates() -> None:
         (["--batch-size", "3"], "even"),
         (["--seed", "-1"], "seed is -1"),
         (["--optimizer", "adamw", "--momentum", "1"], "momentum is 1.0"),
-        (["--resume", "--lr", "1"], "keeps its settings"),
+        (["--resume", "--lr", "1"], "keeps the run's settings"),
+        (["--final", "nowhere"], "cannot read the configuration"),
+        (["--final", "nowhere", "--resume"], "give one of them"),
     ],
 )
 def test_errors_are_one_line(

@@ -94,8 +94,13 @@ def in_words(run: Path) -> str:
 @click.argument("bijie", type=click.Path(path_type=Path))
 @click.argument("sichuan", type=click.Path(path_type=Path))
 @click.option("--device", default="trained on a CPU", help="Words for the card.")
-@click.option("--after", type=click.Path(path_type=Path), help="Run that RUN went on from.")
-def main(run: Path, bijie: Path, sichuan: Path, device: str, after: Path | None) -> None:
+@click.option(
+    "--after",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Run that RUN went on from, the first one first; more than once.",
+)
+def main(run: Path, bijie: Path, sichuan: Path, device: str, after: tuple[Path, ...]) -> None:
     """Write models/<run's name>.safetensors and its card, and print the test figures."""
     datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
     model, info = load_model(run / "best.safetensors")
@@ -109,7 +114,8 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str, after: Path | None)
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
     figures = table(datasets, found)
     config = read_train_config(run / "config.json")
-    runs = [after, run] if after else [run]
+    runs = [*after, run]
+    chosen = read_info(Path(config.final) / "best.safetensors") if config.final else info
     logs = [read_log(one / "log.csv") for one in runs]
     card = CARD.read_text(encoding="utf-8").format(
         name=info.name,
@@ -117,7 +123,7 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str, after: Path | None)
         channels=info.model.aspp_channels,
         megabytes=weights.stat().st_size / 1e6,
         tile_size=info.tile_size,
-        rounds=" and,\nfrom there, ".join(map(in_words, runs)),
+        rounds=", from there\n".join(map(in_words, runs)),
         best=info.epoch,
         passes=info.epoch + sum(map(len, logs[:-1])),
         batch_size=config.batch_size,
@@ -136,8 +142,8 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str, after: Path | None)
         errors=" and ".join(
             f"{evaluation.calibration.error:.3f} ({name})" for name, evaluation in found.items()
         ),
-        val_iou=info.metrics["landslide_iou"],
-        val_best=info.metrics["landslide_iou_at_threshold"],
+        val_iou=chosen.metrics["landslide_iou"],
+        val_best=chosen.metrics["landslide_iou_at_threshold"],
     )
     weights.with_suffix(".md").write_text(card, encoding="utf-8")
     click.echo(figures)

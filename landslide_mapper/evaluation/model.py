@@ -38,8 +38,8 @@ def evaluate_dataset(
         dataset_folder: made by ``lsmap prepare``.
         split: "train", "val" or "test".
         threshold: probability from which a pixel is landslide; None: the model's.
-        tune: also find the best threshold on "val" (unless that is the split itself, or empty)
-            and measure at that one. It takes a pass over those tiles.
+        tune: also find the best threshold on "val" (unless that is the split itself, is empty, or
+            was trained on) and measure at that one. It takes a pass over those tiles.
 
     Every tile counts as it is: with a ``--stride`` below the tile size, pixels count as often as
     tiles hold them.
@@ -55,10 +55,13 @@ def evaluate_dataset(
             f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
             f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
         )
+    if info.final and split == "val":
+        warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
     first = info.threshold if threshold is None else threshold
     chosen = [(first, "model" if threshold is None else "given")]
-    if tune and split != "val" and any(tile.landslide_px for tile in dataset.split("val")):
-        best = _curve(predict, dataset.split("val"), "val").best_threshold()
+    unseen = () if split == "val" or info.final else dataset.split("val")
+    if tune and any(tile.landslide_px for tile in unseen):
+        best = _curve(predict, unseen, "val").best_threshold()
         chosen.append((best, "validation"))
     tiles = dataset.split(split)
     ground = survey(dataset, tiles)

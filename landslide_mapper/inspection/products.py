@@ -9,7 +9,7 @@ from typing import Any
 from landslide_mapper.checkpoint import SUFFIX, ModelInfo
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.history import best_row, read_log
+from landslide_mapper.history import best_row, measured, read_log
 from landslide_mapper.inspection.facts import Fact, band_list, plain
 from landslide_mapper.predictors import read_info
 
@@ -95,10 +95,12 @@ def _log(path: Path) -> Fact:
     if not rows:
         return Fact("log", "log", None, "no epoch has ended yet")
     best = best_row(rows)
-    text = (
-        f"{len(rows)} epochs ended; best landslide IoU on validation "
-        f"{best['landslide_iou']:.4f} in epoch {best['epoch']:.0f}"
-    )
+    text = f"{len(rows)} epochs ended; "
+    if measured(rows):
+        text += f"best landslide IoU on validation {best['landslide_iou']:.4f}"
+        text += f" in epoch {best['epoch']:.0f}"
+    else:
+        text += "validation is trained on as well"
     return Fact("log", "log", {"epochs": len(rows), "best": best, "last": rows[-1]}, text)
 
 
