@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 METADATA_KEY = "lsmap"
 SUFFIX = ".safetensors"
+BEST = "best.safetensors"  # the model of a run, in its folder
 BUNDLED = "bundled"  # in the place of a file: the model that comes with lsmap
 
 
@@ -231,11 +232,11 @@ def find_model(explicit: str | None, runs: Path = Path("runs")) -> tuple[Path, s
         return bundled_model(), "given"
     if explicit is not None:
         path = Path(explicit)
-        path = path / "best.safetensors" if path.is_dir() else path
+        path = path / BEST if path.is_dir() else path
         if not path.is_file():
             raise LsmapError(f"model {path} does not exist")
         return path, "given"
-    trained = sorted(runs.glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    trained = sorted(runs.glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime_ns)
     if trained:
         return trained[-1], "newest run"
     return bundled_model(), "bundled"

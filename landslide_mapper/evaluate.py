@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyogrio
-from pyogrio.errors import DataLayerError, DataSourceError
-
-from landslide_mapper.checkpoint import BUNDLED, SUFFIX, ModelInfo, find_model
+from landslide_mapper.checkpoint import BEST, BUNDLED, SUFFIX, ModelInfo, find_model
 from landslide_mapper.data.manifest import MANIFEST, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.evaluation.inventories import Comparison, compare
 from landslide_mapper.evaluation.inventories import summary as compared
+from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.predictors import ONNX_SUFFIX, load_predictor, read_info
+from landslide_mapper.runs import CONFIG
 from landslide_mapper.staging import Staging
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from landslide_mapper.geo.blend import Predictor
 
 METRICS = "metrics.json"
-PAGE, CURVES, WORST, BEST = "report.html", "curves.png", "worst.png", "best.png"
+PAGE, CURVES, WORST_TILES, BEST_TILES = "report.html", "curves.png", "worst.png", "best.png"
 VERDICTS = "verdicts.gpkg"
 COLUMNS = 3  # of tiles in a picture
 
@@ -124,7 +123,7 @@ def _is_model(subject: str) -> bool:
     path = Path(subject)
     if path.suffix.lower() in (SUFFIX, ONNX_SUFFIX):
         return True
-    return path.is_dir() and (path / "config.json").is_file()
+    return any((path / name).is_file() for name in (CONFIG, BEST))
 
 
 def _check_tile_size(path: Path, info: ModelInfo, tile_size: int, dataset: str) -> None:
@@ -144,15 +143,15 @@ def _write_pictures(
     at = found.at[0]
     tiles = load_dataset(folder).split(found.split)
     chosen = choose_tiles(found, at)
-    drawn: dict[str, bytes | None] = {CURVES: curves(found), WORST: None, BEST: None}
-    for name, numbers in ((WORST, chosen.worst), (BEST, chosen.best)):
+    drawn: dict[str, bytes | None] = {CURVES: curves(found), WORST_TILES: None, BEST_TILES: None}
+    for name, numbers in ((WORST_TILES, chosen.worst), (BEST_TILES, chosen.best)):
         if numbers:
             shown = [tiles[number] for number in numbers]
             drawn[name] = gallery(predict, found, at, shown, COLUMNS)
     for name, picture in drawn.items():
         if picture is not None:
             stage(name).write_bytes(picture)
-    page = render(found, drawn[CURVES] or b"", drawn[WORST], drawn[BEST])
+    page = render(found, drawn[CURVES] or b"", drawn[WORST_TILES], drawn[BEST_TILES])
     stage(PAGE).write_text(page, encoding="utf-8")
 
 
@@ -170,7 +169,11 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
         )
     _refuse(config, "inventories", split=None, threshold=None, tune=True, device="auto")
     for path in (config.subject, config.reference):
-        _check_vector(path)
+        if not is_vector(path):
+            raise LsmapError(
+                f"{path}: neither a vector layer that GDAL can read, nor a data set of lsmap "
+                "prepare; give MODEL DATASET, or two vector files"
+            )
     found = compare(
         config.subject, config.reference, config.aoi, config.layer, config.reference_layer
     )
@@ -183,19 +186,6 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
     last = f"{counts['missed']} missed, {counts['false alarm']} false alarms"
     table = [*compared(found), *object_lines(found.objects), last]
     return EvaluateReport(found, tuple(table), config.output / VERDICTS)
-
-
-def _check_vector(path: str) -> None:
-    local = "://" not in path and not path.startswith("/vsi")
-    if local and not Path(path).exists():
-        raise LsmapError(f"{path}: there is no such file or folder")
-    try:
-        pyogrio.list_layers(path)
-    except (DataSourceError, DataLayerError) as error:
-        raise LsmapError(
-            f"{path}: neither a vector layer that GDAL can read, nor a data set of lsmap prepare; "
-            "give MODEL DATASET, or two vector files"
-        ) from error
 
 
 # --- the folder of results -------------------------------------------------------------------
@@ -230,7 +220,7 @@ def _stager(config: EvaluateConfig, staging: Staging) -> Callable[[str], Path]:
     """Where to make each result; those of an earlier evaluation that are not made anew go."""
     made = {
         name: staging.stage(config.output.resolve() / name)
-        for name in (VERDICTS, CURVES, WORST, BEST, PAGE, METRICS)
+        for name in (VERDICTS, CURVES, WORST_TILES, BEST_TILES, PAGE, METRICS)
     }
     return made.__getitem__
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 import torch
 from torch import Tensor, nn
 
 from landslide_mapper.checkpoint import ModelInfo, find_model, load_model
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.geo.scene import Scene, open_raster, open_scene
 from landslide_mapper.nn.network import Network
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY
 from landslide_mapper.staging import Staging, check_targets
@@ -218,7 +217,7 @@ def _check(config: ExportConfig) -> None:
 
 def _nodata(scene: Scene) -> np.ndarray:
     """Nodata value per band, 0 where there is none among uint8."""
-    with rasterio.open(scene.path) as raster:
+    with open_raster(scene) as raster:
         values = [raster.nodatavals[band - 1] for band in scene.bands]
     return np.array([value if value in range(256) else 0 for value in values], dtype=np.int64)
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-
-import pyogrio
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.checkpoint import BUNDLED, SUFFIX, bundled_model
 from landslide_mapper.data.manifest import MANIFEST
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.labels import open_vector
+from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.remote import is_local, is_remote
 from landslide_mapper.geo.scene import Source, open_raster
 from landslide_mapper.geo.sources import expand_sources, is_several, is_stac_item
@@ -54,18 +50,18 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
     # Some formats of GDAL are folders (FileGDB).
     try:
         open_raster(path).close()
-    except LsmapError:
+    except LsmapError as error:
         if is_local(path) and not Path(path).exists():
             raise LsmapError(f"{path}: there is no such file or folder.") from None
-        if _is_vector(path):
+        if is_vector(path):
             return Report("labels", path, label_facts(path))
         if is_remote(path):
             raise  # it has what the server says
-        raise LsmapError(_nothing_known(path)) from None
+        raise LsmapError(_nothing_known(path, str(error))) from None
     return Report("scene", path, scene_facts(Source(path)))
 
 
-def _nothing_known(path: str) -> str:
+def _nothing_known(path: str, raster_error: str) -> str:
     if Path(path).is_dir():
         return (
             f"{path}: this folder is no dataset (no dataset.json) and no run (no config.json), "
@@ -73,14 +69,6 @@ def _nothing_known(path: str) -> str:
         )
     return (
         f"{path}: neither a raster nor a vector layer that GDAL can read, "
-        f"nor a model (*{SUFFIX}), a dataset or a run."
+        f"nor a model (*{SUFFIX}), a dataset or a run; as a raster: "
+        f"{raster_error.removeprefix(f'{path}: ')}"
     )
-
-
-def _is_vector(path: str) -> bool:
-    try:
-        with warnings.catch_warnings():  # of a server that does not answer
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return len(pyogrio.list_layers(open_vector(path))) > 0
-    except (DataSourceError, DataLayerError):
-        return False

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from landslide_mapper.checkpoint import read_info
+from landslide_mapper.checkpoint import BEST, read_info
 from landslide_mapper.config import (
     TrainConfig,
     override,
@@ -23,7 +23,6 @@ from landslide_mapper.start import with_model_of
 
 RUNS = Path("runs")
 STATE = "last.pt"
-BEST = "best.safetensors"
 CONFIG = "config.json"
 LOG = "log.csv"
 CURVES = "curves.png"

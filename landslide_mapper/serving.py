@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -96,9 +95,9 @@ def _listed(bands: Sequence[int]) -> str:
 
 def size_ratio(scene: Scene, model: ModelInfo) -> float | None:
     """The scene's pixel size over that of the training; None when either is not known."""
-    if scene.gsd is None or model.gsd is None:
+    if scene.pixel_side is None or model.gsd is None:
         return None
-    return math.sqrt(scene.gsd[0] * scene.gsd[1]) / model.gsd
+    return scene.pixel_side / model.gsd
 
 
 def near_training(ratio: float) -> bool:

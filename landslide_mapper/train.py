@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import ModelInfo, read_info, save_model
+from landslide_mapper.checkpoint import BEST, ModelInfo, read_info, save_model
 from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.batches import PairBatches
@@ -40,7 +40,6 @@ from landslide_mapper.nn.network import Losses, Network
 from landslide_mapper.nn.optimiser import learning_rate, make_optimizer
 from landslide_mapper.parallel import Process, join_processes
 from landslide_mapper.runs import (
-    BEST,
     CURVES,
     LOG,
     STATE,
@@ -56,6 +55,7 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 Row = dict[str, float]
 
 HEAVY = ("resnet50", "resnet101")
+CHOSEN = ("calibration_scale", "calibration_shift", "threshold")
 SHOW_EVERY = 50  # steps; to show the losses is to wait for the device
 
 
@@ -119,7 +119,6 @@ def train(
                 "--weights bundled --recipe best --epochs 5"
             )
         batches, training, validation = make_loaders(config, datasets, process)
-        chosen = figures_of(Path(config.final)) if config.final else None
         torch.manual_seed(config.seed)
         model = build(config.model)
         state = load_state(run / STATE) if resume else {}
@@ -130,6 +129,7 @@ def train(
         elif process.leads:  # the others get its weights when they join
             start = start_network(model, config.weights)
             start_run(run, config)
+        chosen = _chosen(config, rows)
         events = _tensorboard(run) if tensorboard and process.leads else None
         model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         process.synchronise_batch_norm(model)
@@ -349,19 +349,14 @@ def validation_figures(histogram: Tensor) -> Row:
     }
 
 
-def figures_of(run: Path) -> Row:
-    """Calibration and threshold of a run's model, for the final fit that follows the run.
-
-    Raises:
-        LsmapError: the run has no model.
-    """
-    info = read_info(run / BEST)
-    scale, shift = info.calibration
-    return {
-        "calibration_scale": scale,
-        "calibration_shift": shift,
-        "threshold": info.threshold,
-    }
+def _chosen(config: TrainConfig, rows: list[Row]) -> Row:
+    """Of a final fit, calibration and threshold of the run that it follows; else nothing."""
+    if not config.final:
+        return {}
+    if rows:  # it goes on, and the run before may be gone
+        return {name: rows[-1][name] for name in CHOSEN}
+    info = read_info(Path(config.final) / BEST)
+    return dict(zip(CHOSEN, (*info.calibration, info.threshold), strict=True))
 
 
 def describe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -219,7 +220,10 @@ def test_results_are_not_overwritten_unasked(
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine", "utf-8")
-    arguments = ("evaluate", bundled_model, dataset, "-o", folder, "--no-tune")
+    handed_on = tmp_path / "run"  # of a run, the model is enough
+    handed_on.mkdir()
+    shutil.copy(bundled_model, handed_on / "best.safetensors")
+    arguments = ("evaluate", handed_on, dataset, "-o", folder, "--no-tune")
     assert "--overwrite" in run(*arguments, code=2)
     assert "holds no evaluation" in run(*arguments, "--overwrite", code=2)
     (folder / "metrics.json").write_text("{}", "utf-8")

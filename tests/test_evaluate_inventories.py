@@ -31,7 +31,8 @@ def write(path: Path, shapes: list[shapely.Geometry], crs: str | None = "EPSG:32
     table = geopandas.GeoDataFrame(geometry=shapes, crs="EPSG:32648" if crs else None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        (table.to_crs(crs) if crs else table).to_file(path)
+        table = table.to_crs(crs) if crs else table
+        table.to_parquet(path) if path.suffix == ".parquet" else table.to_file(path)
     return str(path)
 
 
@@ -103,6 +104,13 @@ def test_the_aoi_cuts(tmp_path: Path) -> None:
         compare(*paths, aoi=far)
 
 
+def test_an_aoi_without_polygons_is_named(tmp_path: Path) -> None:
+    reference = write(tmp_path / "b.gpkg", REFERENCE)
+    points = write(tmp_path / "points.gpkg", [shapely.Point(X, Y)])
+    with pytest.raises(LsmapError, match=r"points\.gpkg: there is no polygon in it that could be"):
+        compare(write(tmp_path / "a.gpkg", MAPPED), reference, points)
+
+
 def test_an_empty_map_finds_nothing(tmp_path: Path) -> None:
     found = compare(write(tmp_path / "a.gpkg", []), write(tmp_path / "b.gpkg", REFERENCE))
     assert found.reference.verdict.tolist() == ["missed"] * 4
@@ -153,9 +161,10 @@ def test_disjoint_keeps_the_ground() -> None:
     assert len(disjoint(np.empty(0, object))) == 0
 
 
-def test_the_command_writes_verdicts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".shp", ".parquet"])
+def test_the_command_writes_verdicts(tmp_path: Path, suffix: str) -> None:
     a = write(tmp_path / "a.geojson", MAPPED, "EPSG:4326")
-    b = write(tmp_path / "b.shp", REFERENCE)
+    b = write(tmp_path / f"b{suffix}", REFERENCE)
     out = tmp_path / "out"
     result = CliRunner().invoke(main, ["evaluate", a, b, "-o", str(out)])
     assert result.exit_code == 0, result.output

@@ -332,10 +332,15 @@ def test_a_stac_item_is_its_scene_and_polygons_in_json_are_labels(
 def test_what_is_nothing_of_ours(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no raster")
+    cut = write_raster(tmp_path / "cut.tif", np.ones((3, 64, 64), np.uint8))
+    cut.write_bytes(cut.read_bytes()[:50])
+    folder = tmp_path / "empty"
+    folder.mkdir()
     for path, said in (
         (tmp_path / "absent.tif", "there is no such file"),
         (text, "neither a raster nor a vector layer"),
-        (tmp_path, "this folder is no dataset"),
+        (cut, "TIFFReadDirectory"),  # what GDAL says of it
+        (folder, "this folder is no dataset"),
     ):
         with pytest.raises(LsmapError, match=said) as caught:
             describe(str(path))

@@ -208,7 +208,9 @@ def test_a_final_fit_learns_validation_and_keeps_what_was_chosen(
     output = run("train", "--final", chosen, "-o", whole, "--epochs", 2)
     assert "training and validation tiles" in output
     assert "only the test split" in output
-    run("train", "--final", chosen, "-o", parts, "--epochs", 1)
+    moved = shutil.copytree(chosen, tmp_path / "moved")
+    run("train", "--final", moved, "-o", parts, "--epochs", 1)
+    shutil.rmtree(moved)  # what it chose is in the new run
     run("train", "--resume", "-o", parts, "--epochs", 2)
     first, second = (torch.load(path / "last.pt", weights_only=True) for path in (whole, parts))
     for key, value in first["model"].items():

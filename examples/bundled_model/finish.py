@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from landslide_mapper.checkpoint import load_model, read_info, save_model
+from landslide_mapper.checkpoint import BEST, load_model, read_info, save_model
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
@@ -26,6 +26,7 @@ from landslide_mapper.evaluation.result import Evaluation
 from landslide_mapper.history import read_log
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.predictors import load_predictor
+from landslide_mapper.runs import CONFIG, LOG
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CARD = Path(__file__).with_name("card.md")
@@ -84,8 +85,8 @@ def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> s
 
 def in_words(run: Path) -> str:
     """How long and how fast a run learnt."""
-    config = read_train_config(run / "config.json")
-    epochs = len(read_log(run / "log.csv"))
+    config = read_train_config(run / CONFIG)
+    epochs = len(read_log(run / LOG))
     return f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule})"
 
 
@@ -103,7 +104,7 @@ def in_words(run: Path) -> str:
 def main(run: Path, bijie: Path, sichuan: Path, device: str, after: tuple[Path, ...]) -> None:
     """Write models/<run's name>.safetensors and its card, and print the test figures."""
     datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
-    model, info = load_model(run / "best.safetensors")
+    model, info = load_model(run / BEST)
     weights = MODELS / f"{run.name}.safetensors"
     info = dataclasses.replace(
         info, data="Bijie (Ji et al. 2020), Sichuan (Zeng et al. 2021, CC BY 4.0); see the card"
@@ -113,10 +114,10 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str, after: tuple[Path, 
     found = {name: evaluate_dataset(predict, info, data.root) for name, data in datasets.items()}
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
     figures = table(datasets, found)
-    config = read_train_config(run / "config.json")
+    config = read_train_config(run / CONFIG)
     runs = [*after, run]
-    chosen = read_info(Path(config.final) / "best.safetensors") if config.final else info
-    logs = [read_log(one / "log.csv") for one in runs]
+    chosen = read_info(Path(config.final) / BEST) if config.final else info
+    logs = [read_log(one / LOG) for one in runs]
     card = CARD.read_text(encoding="utf-8").format(
         name=info.name,
         last_layer=info.model.last_layer,

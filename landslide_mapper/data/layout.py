@@ -34,6 +34,7 @@ from landslide_mapper.geo.labels import (
     ground_near,
     in_scene_crs,
     near_scene,
+    read_aoi,
     read_labels,
 )
 from landslide_mapper.geo.radiometry import fit
@@ -86,7 +87,7 @@ def scene_layout(config: PrepareConfig, run: Run) -> Layout:
         sources=tuple(sources),
         positives=tuple(p for p in plans if p.tile_id in wanted),
         negatives=tuple(p for p in plans if p.tile_id not in slides | is_crop),
-        gsd=tuple(_mean(scene.gsd) for scene in scenes),
+        gsd=tuple(scene.pixel_side for scene in scenes),
         facts=facts,
     )
 
@@ -107,9 +108,7 @@ def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | No
     if config.ignore_where:
         ignored = read_labels(config.labels, config.layer, config.ignore_where, config.labels_crs)
         labels = labels.without(ignored.fids)
-    aoi = read_labels(config.aoi) if config.aoi else None
-    if aoi is not None and not len(aoi.polygons):
-        raise LsmapError(f"{aoi.path}: there is no polygon in it that could be the AOI.")
+    aoi = read_aoi(config.aoi) if config.aoi else None
     if aoi is not None and aoi.crs is None and labels.crs is not None:
         raise LsmapError(
             f"{aoi.path}: the AOI has no CRS; set it with: ogr2ogr -a_srs EPSG:... OUTPUT INPUT"
@@ -362,7 +361,7 @@ def pair_layout(config: PrepareConfig, run: Run) -> Layout:
         sources=tuple(sources),
         positives=tuple(p for p in plans if px[p.source]),
         negatives=tuple(p for p in plans if not px[p.source]),
-        gsd=tuple(_mean(s.scene.gsd) or config.gsd for s in scans),
+        gsd=tuple(s.scene.pixel_side or config.gsd for s in scans),
         facts=facts,
     )
 
@@ -392,7 +391,3 @@ def unique_names(stems: Sequence[str]) -> list[str]:
         again = seen[name.casefold()]
         names.append(name if again == 1 else f"{name}~{again}")
     return names
-
-
-def _mean(size: tuple[float, float] | None) -> float | None:
-    return None if size is None else (size[0] + size[1]) / 2

@@ -19,7 +19,13 @@ from pyproj.exceptions import ProjError
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
-from landslide_mapper.geo.labels import Labels, crs_name, read_labels, same_crs
+from landslide_mapper.geo.labels import (
+    Labels,
+    crs_name,
+    read_aoi,
+    read_labels,
+    same_crs,
+)
 from landslide_mapper.geo.measure import degrees_per_unit, unit_metres
 from landslide_mapper.geo.runs import merge, roots
 from landslide_mapper.metrics import ratio
@@ -163,7 +169,7 @@ def compare(
         left = counts.null_or_empty + counts.not_polygon + counts.degenerate
         if counts.repaired or left:
             note(f"{labels.path}: {counts.repaired} polygons repaired, {left} features left out")
-    area = read_labels(aoi) if aoi else None
+    area = read_aoi(aoi) if aoi else None
     layers = [mapped, reference] if area is None else [mapped, reference, area]
     moves = _moves(layers)
     layers, flat = zip(*map(_flatten, layers, moves), strict=True)

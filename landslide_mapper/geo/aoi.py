@@ -21,7 +21,7 @@ from landslide_mapper.geo.labels import (
     areas,
     crs_name,
     ground_near,
-    read_labels,
+    read_aoi,
     same_crs,
 )
 from landslide_mapper.geo.measure import to_pixels
@@ -127,10 +127,7 @@ def read_area(bounds: Bounds | None, bounds_crs: str | None, aoi: str | None) ->
                 f"--bbox {','.join(f'{value:g}' for value in bounds)}: give west,south,east,north "
                 "with west below east and south below north"
             )
-    polygons = read_labels(aoi) if aoi else None
-    if polygons is not None and not len(polygons.polygons):
-        raise LsmapError(f"{polygons.path}: there is no polygon in it that could be the AOI")
-    return Area(bounds, _crs(bounds_crs), polygons)
+    return Area(bounds, _crs(bounds_crs), read_aoi(aoi) if aoi else None)
 
 
 def _crs(given: str | None) -> pyproj.CRS | None:

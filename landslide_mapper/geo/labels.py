@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -136,6 +137,32 @@ def open_vector(path: str) -> str | bytes:
     except (ValueError, OSError, NotImplementedError, DataLayerError, DataSourceError) as error:
         raise LsmapError(f"{path}: cannot be read as GeoParquet ({_line(error)}).") from error
     return copy.getvalue()
+
+
+def is_vector(path: str) -> bool:
+    """Whether there is a vector layer in the file.
+
+    Raises:
+        LsmapError: see `open_vector`.
+    """
+    try:
+        with warnings.catch_warnings():  # of a server that does not answer
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return len(pyogrio.list_layers(open_vector(path))) > 0
+    except (DataSourceError, DataLayerError):
+        return False
+
+
+def read_aoi(path: str) -> Labels:
+    """Read the polygons of an area of interest.
+
+    Raises:
+        LsmapError: see `read_labels`; or the file has no polygon.
+    """
+    area = read_labels(path)
+    if not len(area.polygons):
+        raise LsmapError(f"{path}: there is no polygon in it that could be the AOI")
+    return area
 
 
 def _layers(vector: str | bytes) -> list[str]:

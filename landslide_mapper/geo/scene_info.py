@@ -66,6 +66,11 @@ class Scene:
         """Whether its coordinates say where it lies; those of a plain image do not."""
         return self.crs is not None or not is_plain(self.transform)
 
+    @property
+    def pixel_side(self) -> float | None:
+        """Side in metres of the square that has a pixel's area; None where it is not known."""
+        return None if self.gsd is None else math.sqrt(self.gsd[0] * self.gsd[1])
+
     def corners(
         self, row: float, col: float, height: float, width: float
     ) -> list[tuple[float, float]]:

@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from landslide_mapper.checkpoint import SUFFIX, ModelInfo
+from landslide_mapper.checkpoint import BEST, ModelInfo
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import best_row, measured, read_log
 from landslide_mapper.inspection.facts import Fact, band_list, plain
 from landslide_mapper.predictors import read_info
+from landslide_mapper.runs import CONFIG, LOG
 
 
 def dataset_facts(folder: Path) -> tuple[Fact, ...]:
@@ -60,7 +61,7 @@ def _sources(sources: list[dict[str, Any]]) -> Fact:
 
 def run_facts(folder: Path) -> tuple[Fact, ...]:
     """Settings of a run, how far it is, and its best model."""
-    config = read_train_config(folder / "config.json")
+    config = read_train_config(folder / CONFIG)
     model = config.model
     facts = [
         Fact("datasets", "datasets", list(config.datasets), ", ".join(config.datasets)),
@@ -77,13 +78,13 @@ def run_facts(folder: Path) -> tuple[Fact, ...]:
             f"{config.epochs} epochs, batch {config.batch_size}, lr {config.lr:g}, "
             f"seed {config.seed}",
         ),
-        _log(folder / "log.csv"),
+        _log(folder / LOG),
     ]
-    best = folder / f"best{SUFFIX}"
+    best = folder / BEST
     if best.is_file():
         facts += model_facts(read_info(best), best)
     else:
-        facts.append(Fact("model", "model", None, "none yet (best.safetensors is not there)"))
+        facts.append(Fact("model", "model", None, f"none yet ({BEST} is not there)"))
     return tuple(facts)
 
 

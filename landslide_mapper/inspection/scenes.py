@@ -80,7 +80,7 @@ def _tally(key: str, label: str, values: Iterable[str]) -> Fact:
 
 
 def _pixel_sizes(scenes: Sequence[Scene]) -> Fact:
-    sizes = [math.sqrt(scene.gsd[0] * scene.gsd[1]) for scene in scenes if scene.gsd]
+    sizes = [scene.pixel_side for scene in scenes if scene.pixel_side]
     if not sizes:
         return Fact("gsd_m", "pixel size", None, "unknown in metres")
     low, high = min(sizes), max(sizes)
