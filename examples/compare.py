@@ -11,8 +11,13 @@ from __future__ import annotations
 import click
 import numpy as np
 
-from landslide_mapper.geo.labels import IGNORE, LANDSLIDE, burn, in_scene_crs, read_labels
+from landslide_mapper.geo.labels import (
+    burn,
+    in_scene_crs,
+    read_labels,
+)
 from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import confusion, rates
 
 

@@ -36,9 +36,9 @@ from landslide_mapper.predictors import load_predictor, read_info
 from landslide_mapper.staging import Staging
 
 FULL = 1_000_000  # bytes; with less than that left, a disk is full
-# What a part does not depend on but for rounding (bf16 on CUDA: by up to 0.01), so that a run that
-# is out of memory goes on with a smaller batch or on the CPU.
-FREE = ("overwrite", "device", "batch_size", "workers", "dask", "scratch", "output", "overlay")
+# What a part does not depend on, and what it depends on by rounding only (bf16 on CUDA: by up to
+# 0.01), so that a run that is out of memory goes on with a smaller batch or on the CPU.
+FREE = ("overwrite", "workers", "dask", "scratch", "output", "overlay", "device", "batch_size")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 # A power of two: float32 probabilities times BINS are exact, so the counts behind every edge of
 # the histogram are those of "landslide where p >= edge", not nearly so.

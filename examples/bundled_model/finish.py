@@ -94,14 +94,14 @@ def in_words(run: Path) -> str:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("bijie", type=click.Path(path_type=Path))
 @click.argument("sichuan", type=click.Path(path_type=Path))
-@click.option("--device", default="trained on a CPU", help="Words for the card.")
+@click.option("--trained-on", default="one processor", help="Words for the card.")
 @click.option(
     "--after",
     type=click.Path(path_type=Path),
     multiple=True,
     help="Run that RUN went on from, the first one first; more than once.",
 )
-def main(run: Path, bijie: Path, sichuan: Path, device: str, after: tuple[Path, ...]) -> None:
+def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Path, ...]) -> None:
     """Write models/<run's name>.safetensors and its card, and print the test figures."""
     datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
     model, info = load_model(run / BEST)
@@ -133,7 +133,7 @@ def main(run: Path, bijie: Path, sichuan: Path, device: str, after: tuple[Path, 
         alpha=info.model.alpha,
         beta=info.model.beta if info.model.sfce else "0 (no contrast)",
         gamma=info.model.gamma,
-        device=device,
+        trained_on=trained_on,
         minutes=sum(entry["seconds"] for log in logs for entry in log) / 60,
         threshold=info.threshold,
         table=figures,

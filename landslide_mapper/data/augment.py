@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from landslide_mapper.geo.labels import IGNORE
+from landslide_mapper.mask_values import IGNORE
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import span
 from landslide_mapper.geo.labels import (
-    LANDSLIDE,
     Labels,
     crs_name,
     ground_near,
@@ -39,6 +38,7 @@ from landslide_mapper.geo.labels import (
 )
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.mask_values import LANDSLIDE
 
 FILL = 0.8  # a centred crop shows at least a fifth of surroundings
 

@@ -18,9 +18,12 @@ import rasterio
 import shapely
 
 from landslide_mapper.data.split import SPLITS, Block
-from landslide_mapper.geo.labels import BACKGROUND, IGNORE, LANDSLIDE, burn
+from landslide_mapper.geo.labels import (
+    burn,
+)
 from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.mask_values import BACKGROUND, IGNORE, LANDSLIDE
 
 MASK_COLOURS = {
     BACKGROUND: (0, 0, 0, 0),

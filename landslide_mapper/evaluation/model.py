@@ -15,7 +15,7 @@ from landslide_mapper.evaluation.objects import ObjectTable, score, source_count
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
 from landslide_mapper.evaluation.tiles import Answer, Ground, answers, survey
 from landslide_mapper.geo.blend import Predictor
-from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import BINS, Curve, Reliability, confusion, histogram
 from landslide_mapper.nn.encoder import STRIDE
 
@@ -33,7 +33,7 @@ def evaluate_dataset(
     """Predict all tiles of a split and measure the answers.
 
     Args:
-        predict: see `landslide_mapper.predictors.Predictor`; any callable on batches will do.
+        predict: see `landslide_mapper.geo.blend.Predictor`; any callable on batches will do.
         info: what the model says about itself.
         dataset_folder: made by ``lsmap prepare``.
         split: "train", "val" or "test".

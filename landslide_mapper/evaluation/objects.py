@@ -116,7 +116,7 @@ class ObjectCounts:
 class ObjectScores:
     """All objects, and by size class: reference objects by their own size, mapped by theirs."""
 
-    unit: str  # "m²" or "px"
+    unit: str  # of the sizes: "m²", "px", or "units²" of a map without CRS
     all: ObjectCounts
     classes: tuple[tuple[str, ObjectCounts], ...]
 
@@ -139,7 +139,7 @@ def score(
         reference, mapped: sizes (r,) and (m,).
         matched: of each kind, whether it has a one-to-one partner.
         found: reference objects that are found, (r,) bool.
-        unit: "m²" or "px".
+        unit: of the sizes, see `ObjectScores`.
     """
     classes = [np.searchsorted(SIZE_EDGES, sizes, side="right") for sizes in (reference, mapped)]
 

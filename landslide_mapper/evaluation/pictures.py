@@ -13,8 +13,8 @@ from landslide_mapper.data.manifest import Tile
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
 from landslide_mapper.evaluation.tiles import answers
 from landslide_mapper.geo.blend import Predictor
-from landslide_mapper.geo.labels import IGNORE, LANDSLIDE
 from landslide_mapper.geo.vectorize import vectorize_block
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import rates, ratio
 
 if TYPE_CHECKING:

@@ -16,12 +16,16 @@ from landslide_mapper.explanation.heat import Zones
 from landslide_mapper.geo.aoi import Aoi, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.labels import IGNORE, LANDSLIDE, in_scene_crs, read_labels
+from landslide_mapper.geo.labels import (
+    in_scene_crs,
+    read_labels,
+)
 from landslide_mapper.geo.measure import to_pixels
 from landslide_mapper.geo.radiometry import Radiometry, fit
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import RASTER_SUFFIXES, expand_sources
 from landslide_mapper.geo.vectorize import vectorize_block
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.serving import open_for, working_scene
 
 

@@ -21,8 +21,7 @@ from rasterio.features import rasterize
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.scene import Scene
-
-BACKGROUND, LANDSLIDE, IGNORE = 0, 1, 255
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 EDGE_PIECES = 64  # an edge that is straight in one CRS is bent in another: pieces per extent
 PARQUET = (".parquet", ".geoparquet")

@@ -101,7 +101,7 @@ class RemoteStore:
         except (ImportError, ValueError) as error:
             raise LsmapError(
                 f"{url}: parts cannot be kept there ({error}); install what it needs, "
-                "e.g. pip install 'lsmap[distributed]' s3fs"
+                "e.g. pip install 'lsmap[distributed,s3]'"
             ) from error
         self.url = url
 

@@ -1,1 +1,1 @@
-"""Networks in pure torch, without input or output: encoder, architectures, losses, metrics."""
+"""Networks in pure torch, without input or output: encoder, architectures, losses, masking."""

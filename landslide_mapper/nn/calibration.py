@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from landslide_mapper.mask_values import IGNORE
 from landslide_mapper.metrics import BINS
-from landslide_mapper.nn.masking import IGNORE
 
 
 class Calibration(NamedTuple):

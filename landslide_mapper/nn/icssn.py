@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landslide_mapper.config import ModelConfig
+from landslide_mapper.mask_values import IGNORE
 from landslide_mapper.nn.decoder import Decoder
 from landslide_mapper.nn.encoder import STRIDE, Encoder
 from landslide_mapper.nn.losses import (
@@ -42,7 +43,6 @@ from landslide_mapper.nn.losses import (
 from landslide_mapper.nn.masking import (
     BACKGROUND,
     EDGE,
-    IGNORE,
     UNUSABLE,
     classify_blocks,
     draw_blocks,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from landslide_mapper.nn.masking import IGNORE
+from landslide_mapper.mask_values import IGNORE
 
 
 def reconstruction_loss(student: Tensor, teacher: Tensor, points: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-IGNORE = 255
-"""Label of pixels that are not seen: nodata, padding, outside the area of interest."""
+from landslide_mapper.mask_values import IGNORE
 
 UNUSABLE = -1
 BACKGROUND = 0
