@@ -348,7 +348,3 @@ def export_command(**options: Any) -> None:
     report = export(ExportConfig(**options))
     click.echo(report.summary())
     click.echo(f"Next: {report.next_command()}")
-
-
-if __name__ == "__main__":
-    main()

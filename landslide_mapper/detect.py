@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
-from landslide_mapper.errors import LsmapFailure, NothingSeenError, note
+from landslide_mapper.errors import LsmapFailure, NothingSeenError, note, one_line
 from landslide_mapper.geo import blend
 from landslide_mapper.geo.blocks import Block, Layout, runs
 from landslide_mapper.geo.radiometry import fit
@@ -258,7 +258,7 @@ def _failures(config: DetectConfig, space: Workspace) -> Iterator[None]:
     except (RasterioError, OSError, sqlite3.Error) as error:
         # What GDAL says of a full disk is often what it failed to read back later on.
         full = shutil.disk_usage(config.output.parent).free < FULL
-        reason = "the disk is full" if full else " ".join(str(error).split())
+        reason = "the disk is full" if full else one_line(error)
         raise LsmapFailure(
             f"{config.output}: the results could not be written ({reason}); make room or choose "
             f"another place and run the same command again{_kept(space)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+LONGEST = 300  # characters of another library's words
+
 
 class LsmapError(Exception):
     """Bad usage or bad input. The message is one line; the command exits with code 2."""
@@ -19,6 +21,11 @@ class LsmapFailure(LsmapError):
 
 class NothingSeenError(LsmapError):
     """A scene without a valid pixel."""
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says went wrong, without its line breaks and not longer than a line."""
+    return " ".join(str(error).split())[:LONGEST]
 
 
 def note(message: str) -> None:

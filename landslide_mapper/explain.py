@@ -16,6 +16,7 @@ from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
 from landslide_mapper.explanation.passes import draw
 from landslide_mapper.explanation.subject import ExplainConfig, Subject, find_subject
+from landslide_mapper.geo.scene import check_no_input
 from landslide_mapper.nn.gradcam import GradCam, Target
 from landslide_mapper.predictors import ONNX_SUFFIX, default_batch
 from landslide_mapper.staging import Staging, check_targets
@@ -95,30 +96,25 @@ def explain(config: ExplainConfig) -> ExplainReport:
     cam = GradCam(network, points, threshold)
     # Half as many windows as `detect` takes: these passes are in float32.
     batch = max(1, default_batch(device, info) // 2)
-    with _failures(config.output), Staging(f"{config.output.name}-{subject.stem}") as staging:
+    with _failures(config.output), Staging(f"{config.output.name}-{subject.scene.stem}") as staging:
         made = {name: staging.stage(target) for name, target in targets.items()}
         folder = staging.folder(next(iter(targets.values())))
         store = draw(cam, subject, batch, folder)
         figures = _figures(config, info, cam.target(), threshold, store)
         _write(store, subject, figures, made, folder)
         staging.publish()
-    return ExplainReport(config.output, subject.stem, figures, tuple(targets.values()))
+    return ExplainReport(config.output, subject.scene.stem, figures, tuple(targets.values()))
 
 
 def _targets(config: ExplainConfig, subject: Subject, names: tuple[str, ...]) -> dict[str, Path]:
     """Every file by what it is, checked."""
-    stem = subject.stem
+    stem = subject.scene.stem
     ends = {"figures": ".json", "overview": ".png"}
     for name in names:
         ends |= {f"{name}{suffix}": f"_{name}{suffix}" for suffix in (".qml", ".tif", ".png")}
     targets = {what: config.output / f"{stem}{end}" for what, end in ends.items()}
     check_targets(targets.values() if config.output.exists() else [config.output], config.overwrite)
-    inputs = {
-        Path(given).resolve() for given in (config.source, config.labels, config.aoi) if given
-    }
-    for target in targets.values():
-        if target.resolve() in inputs:
-            raise LsmapError(f"{target}: this is an input; lsmap never changes its inputs")
+    check_no_input(targets.values(), [subject.scene], (config.labels, config.aoi))
     return targets
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from grid import Scale, Settings, Table
 
 from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.staging import whole_file
 
 Result = dict[str, Any]
 
@@ -120,6 +120,5 @@ def read_results(path: Path) -> list[Result]:
 def append_result(path: Path, result: Result) -> None:
     """Add one line. The file is replaced whole, so a kill leaves no half line in it."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(before + json.dumps(result) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(before + json.dumps(result) + "\n", encoding="utf-8")

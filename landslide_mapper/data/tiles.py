@@ -18,6 +18,7 @@ import rasterio
 import shapely
 
 from landslide_mapper.data.split import SPLITS, Block
+from landslide_mapper.geo import style
 from landslide_mapper.geo.labels import (
     burn,
 )
@@ -27,7 +28,7 @@ from landslide_mapper.mask_values import BACKGROUND, IGNORE, LANDSLIDE
 
 MASK_COLOURS = {
     BACKGROUND: (0, 0, 0, 0),
-    LANDSLIDE: (215, 48, 39, 255),
+    LANDSLIDE: (*style.LANDSLIDE, 255),
     IGNORE: (150, 150, 150, 255),
 }
 

@@ -102,14 +102,8 @@ class ObjectCounts:
 
     def to_dict(self) -> dict[str, Any]:
         """Counts and rates as plain JSON values; a rate of nothing is 0."""
-        recall = ratio(self.matched_reference, self.reference)
-        precision = ratio(self.matched_mapped, self.mapped)
-        return dict(vars(self)) | {
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(ratio(2 * precision * recall, precision + recall)),
-            "found_share": float(ratio(self.found, self.reference)),
-        }
+        rates = object_rates(np.array(list(vars(self).values())))
+        return dict(vars(self)) | {name: float(rate) for name, rate in rates.items()}
 
 
 @dataclass(frozen=True)

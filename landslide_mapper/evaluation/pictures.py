@@ -13,6 +13,7 @@ from landslide_mapper.data.manifest import Tile
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
 from landslide_mapper.evaluation.tiles import answers
 from landslide_mapper.geo.blend import Predictor
+from landslide_mapper.geo.picture import as_rgb, draw_lines
 from landslide_mapper.geo.vectorize import vectorize_block
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import rates, ratio
@@ -162,21 +163,17 @@ def gallery(
 
 def _picture(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """RGB (H, W, 3) in 0..1 of a tile (B, H, W); grey where it does not count."""
-    colours = image[[min(band, len(image) - 1) for band in range(3)]]
-    shown = np.moveaxis(colours, 0, -1) / 255
+    shown = np.moveaxis(as_rgb(image), 0, -1) / 255
     shown[~valid] = 0.5 * shown[~valid] + 0.5 * np.array(UNSEEN)
     return np.asarray(shown)
 
 
 def _outline(panel: Axes, mask: np.ndarray, colour: str) -> None:
     """Draw the exact outlines of a mask's components."""
-    from matplotlib.collections import LineCollection
-
     values = np.ones(np.count_nonzero(mask), np.float32)
     lines = []
     for polygon in vectorize_block(mask, values).whole.polygons:
         for ring in (polygon.exterior, *polygon.interiors):
             # A pixel's centre is at whole numbers in matplotlib, its corner in ours.
             lines.append(np.asarray(ring.coords) - 0.5)
-    panel.add_collection(LineCollection(lines, colors=["black"], linewidths=2.4, alpha=0.6))
-    panel.add_collection(LineCollection(lines, colors=[colour], linewidths=1.3))
+    draw_lines(panel, lines, colour, 1.2)

@@ -15,6 +15,7 @@ import pandas as pd
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
+from landslide_mapper.errors import one_line
 from landslide_mapper.evaluation.inventories import (
     FALSE_ALARM,
     MATCH,
@@ -23,7 +24,7 @@ from landslide_mapper.evaluation.inventories import (
     Comparison,
     Judged,
 )
-from landslide_mapper.geo.style import add_default_style, fill_symbol
+from landslide_mapper.geo.style import add_default_style, fill_symbol, vector_qml
 
 LAYER = "verdicts"
 
@@ -72,7 +73,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except (DataSourceError, DataLayerError, sqlite3.Error) as error:
-        raise OSError(" ".join(str(error).split())) from error
+        raise OSError(one_line(error)) from error
 
 
 def _table(judged: Judged, role: str, unit: str) -> geopandas.GeoDataFrame:
@@ -95,18 +96,15 @@ def verdict_qml() -> str:
         f'label={quoteattr(words)} render="true"/>'
         for index, (role, verdict, _, words) in enumerate(LEGEND)
     )
-    symbols = "".join(
+    symbols = [
         _symbol(index, colour, role == "reference")
         for index, (role, _, colour, _) in enumerate(LEGEND)
-    )
+    ]
     expression = quoteattr('"role" || \' \' || "verdict"')
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        '<qgis version="3.22.0" styleCategories="Symbology">\n'
-        f'<renderer-v2 type="categorizedSymbol" attr={expression} symbollevels="0" '
-        'enableorderby="0" forceraster="0">\n'
-        f"<categories>{categories}</categories>\n<symbols>{symbols}</symbols>\n"
-        "</renderer-v2>\n<layerGeometryType>2</layerGeometryType>\n</qgis>\n"
+    return vector_qml(
+        f'type="categorizedSymbol" attr={expression}',
+        f"<categories>{categories}</categories>",
+        symbols,
     )
 
 

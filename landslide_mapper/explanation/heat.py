@@ -18,8 +18,8 @@ from landslide_mapper.geo import rasters
 from landslide_mapper.geo.aoi import Aoi
 from landslide_mapper.geo.blend import Strip
 from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.geo.picture import draw_lines, picture_shape, read_colours
+from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.style import probability_qml
 
 if TYPE_CHECKING:
@@ -193,14 +193,9 @@ class Picture:
     @classmethod
     def of(cls, scene: Scene, frame: Frame, outlines: np.ndarray | None) -> Picture:
         """Read `frame` of `scene`, at most `LARGEST` pixels a side; `outlines` are the scene's."""
-        shrink = max(1.0, max(frame.height, frame.width) / LARGEST)
-        shape = (max(1, round(frame.height / shrink)), max(1, round(frame.width / shrink)))
-        with SceneReader(scene) as reader:
-            data, valid = reader.read(frame.row, frame.col, frame.height, frame.width, shape)
-        if data.dtype != np.uint8:
-            data = fit(scene, "percentile").apply(data, valid)
-        bands = data[[min(band, len(data) - 1) for band in range(3)]] / 255
-        colours = np.moveaxis(np.concatenate([bands, valid[None]]), 0, -1)
+        shape = picture_shape(frame, LARGEST)
+        rgb, valid = read_colours(scene, frame, shape)
+        colours = np.moveaxis(np.concatenate([rgb / 255, valid[None]]), 0, -1)
         if outlines is not None:
             step = np.array([shape[1] / frame.width, shape[0] / frame.height])
             origin = np.array([frame.col, frame.row])
@@ -236,16 +231,13 @@ class Picture:
 
     def draw(self, panel: Axes) -> None:
         """Show it on a panel without axes."""
-        from matplotlib.collections import LineCollection
-
         height, width = self.colours.shape[:2]
         panel.set_axis_off()
         panel.imshow(self.colours, interpolation="nearest", extent=(0, width, height, 0))
         if self.outlines is not None:
             rings = shapely.get_rings(self.outlines)
             lines = [shapely.get_coordinates(ring) for ring in rings]
-            panel.add_collection(LineCollection(lines, colors=["black"], linewidths=3, alpha=0.6))
-            panel.add_collection(LineCollection(lines, colors=[OUTLINE], linewidths=1.5))
+            draw_lines(panel, lines, OUTLINE, 1.5)
         panel.set(xlim=(0, width), ylim=(height, 0))
 
 

@@ -13,7 +13,7 @@ from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.explanation.heat import Zones
-from landslide_mapper.geo.aoi import Aoi, place, read_area
+from landslide_mapper.geo.aoi import Aoi, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.labels import (
@@ -23,7 +23,7 @@ from landslide_mapper.geo.labels import (
 from landslide_mapper.geo.measure import to_pixels
 from landslide_mapper.geo.radiometry import Radiometry, fit
 from landslide_mapper.geo.scene import Scene
-from landslide_mapper.geo.sources import RASTER_SUFFIXES, expand_sources
+from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.geo.vectorize import vectorize_block
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.serving import open_for, working_scene
@@ -70,12 +70,6 @@ class Subject:
     grid: WindowGrid
     radiometry: Radiometry
     zones: Zones | None
-
-    @property
-    def stem(self) -> str:
-        """What the files are called after."""
-        name = self.scene.name
-        return Path(name).stem if name.lower().endswith(RASTER_SUFFIXES) else name
 
 
 def find_subject(config: ExplainConfig, info: ModelInfo) -> Subject:
@@ -136,9 +130,7 @@ def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiomet
     area = read_area(config.bbox, config.bbox_crs, config.aoi)
     aoi = place(area, scene) if area else None
     if area is not None and aoi is None:
-        raise LsmapError(
-            f"{scene.path}: no pixel of it lies in what was asked for: {area.extent()}"
-        )
+        raise LsmapError(nothing_asked(area, [scene]))
     whole = Frame.whole(scene.height, scene.width)
     zones = None
     if config.labels is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -137,6 +138,17 @@ def _crs(given: str | None) -> pyproj.CRS | None:
         raise LsmapError(
             f"--bbox-crs: {given!r} is not a coordinate reference system; try EPSG:4326"
         ) from error
+
+
+def nothing_asked(area: Area, scenes: Sequence[Scene]) -> str:
+    """One line on scenes of which `area` asks for no pixel."""
+    first = scenes[0]
+    xs, ys = zip(*first.corners(0, 0, first.height, first.width), strict=True)
+    more = f" (nor {len(scenes) - 1} more)" if len(scenes) > 1 else ""
+    return (
+        f"{first.path}: no pixel of it{more} lies in what was asked for: it spans "
+        f"{span((min(xs), min(ys), max(xs), max(ys)))} ({crs_name(first.crs)}), {area.extent()}"
+    )
 
 
 def place(area: Area, scene: Scene) -> Aoi | None:

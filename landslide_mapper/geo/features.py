@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import pyproj
 import shapely
+from affine import Affine
 
 from landslide_mapper.geo.measure import (
     Measurer,
@@ -120,15 +121,27 @@ class Landslides:
 
         The area is that of the mapped pixels; perimeter, length and width are the outline's.
         """
-        measures = self._measurer.measure(outlines)
-        lon, lat = inner_points(outlines, self._scene.transform, self._wgs84)
         return {
             "area_m2": self._measurer.area(components.polygons),
-            "perimeter_m": measures.perimeter,
-            "length_m": measures.length,
-            "width_m": measures.width,
+            **outline_columns(self._measurer, outlines, self._scene.transform, self._wgs84),
             "confidence": components.mean,
             "max_probability": components.highest.astype(np.float64),
-            "lon": lon,
-            "lat": lat,
         }
+
+
+def outline_columns(
+    measurer: Measurer,
+    outlines: np.ndarray,
+    transform: Affine,
+    to_wgs84: pyproj.Transformer | None,
+) -> dict[str, np.ndarray]:
+    """What is measured of outlines (n,), whose coordinates `transform` brings onto the map."""
+    measures = measurer.measure(outlines)
+    lon, lat = inner_points(outlines, transform, to_wgs84)
+    return {
+        "perimeter_m": measures.perimeter,
+        "length_m": measures.length,
+        "width_m": measures.width,
+        "lon": lon,
+        "lat": lat,
+    }

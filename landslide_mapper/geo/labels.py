@@ -18,7 +18,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
 
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
@@ -91,7 +91,7 @@ def read_labels(
                 "(see --layer)."
             ) from error
         if where is None:
-            raise LsmapError(f"{path}: the layer cannot be read ({_line(error)}).") from error
+            raise LsmapError(f"{path}: the layer cannot be read ({one_line(error)}).") from error
         names = ", ".join(pyogrio.read_info(vector, layer=layer)["fields"]) or "none"
         raise LsmapError(
             f"{path}: the condition {where!r} was refused; the layer's fields are: {names}."
@@ -134,7 +134,7 @@ def open_vector(path: str) -> str | bytes:
             f"{path}: GeoParquet needs pyarrow; install it with: pip install 'lsmap[parquet]'"
         ) from error
     except (ValueError, OSError, NotImplementedError, DataLayerError, DataSourceError) as error:
-        raise LsmapError(f"{path}: cannot be read as GeoParquet ({_line(error)}).") from error
+        raise LsmapError(f"{path}: cannot be read as GeoParquet ({one_line(error)}).") from error
     return copy.getvalue()
 
 
@@ -173,7 +173,7 @@ def _only_layer(path: str, vector: str | bytes) -> str:
         layers = pyogrio.list_layers(vector)
     except (DataSourceError, DataLayerError) as error:
         raise LsmapError(
-            f"{path}: GDAL cannot read this as a vector layer ({_line(error)}); this must be "
+            f"{path}: GDAL cannot read this as a vector layer ({one_line(error)}); this must be "
             "polygons (shp, gpkg, geojson, fgb, ...)."
         ) from error
     spatial = [str(name) for name, kind in layers if kind is not None]
@@ -411,7 +411,3 @@ def _inside(shape: tuple[int, int], transform: affine.Affine, polygons: np.ndarr
         return np.zeros(shape, dtype=np.uint8)
     pairs: list[tuple[Any, int]] = [(polygon, LANDSLIDE) for polygon in polygons]
     return rasterize(pairs, out_shape=shape, transform=transform, fill=0, dtype="uint8")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

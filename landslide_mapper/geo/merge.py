@@ -14,7 +14,8 @@ import pyproj
 import shapely
 from affine import Affine
 
-from landslide_mapper.geo.measure import Measurer, inner_points, unit_metres, wgs84_transformer
+from landslide_mapper.geo.features import outline_columns
+from landslide_mapper.geo.measure import Measurer, unit_metres, wgs84_transformer
 from landslide_mapper.geo.runs import merge
 
 # Of a pixel: so much may be between two polygons that share an edge, because scenes in different
@@ -155,19 +156,13 @@ class Merger:
     ) -> Columns:
         """The columns of what was put together, measured anew on the outlines in the layer."""
         measurer = Measurer(self._crs, Affine.identity(), unit_metres(self._crs))
-        measures = measurer.measure(unions)
-        lon, lat = inner_points(unions, Affine.identity(), wgs84_transformer(self._crs))
         weight = np.asarray(shapely.area(polygons))
         mean, highest = columns["confidence"], columns["max_probability"]
         found = {
             "area_m2": measurer.area(unions),
-            "perimeter_m": measures.perimeter,
-            "length_m": measures.length,
-            "width_m": measures.width,
+            **outline_columns(measurer, unions, Affine.identity(), wgs84_transformer(self._crs)),
             "confidence": np.array([np.average(mean[g], weights=weight[g]) for g in groups]),
             "max_probability": np.array([highest[group].max() for group in groups]),
-            "lon": lon,
-            "lat": lat,
             "scene": np.array(
                 [", ".join(dict.fromkeys(columns["scene"][group])) for group in groups], dtype="O"
             ),

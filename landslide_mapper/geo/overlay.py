@@ -9,9 +9,9 @@ import rasterio
 import shapely
 
 from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.picture import picture_shape, read_colours
 from landslide_mapper.geo.rasters import as_os_error
-from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.style import LANDSLIDE
 
 MAX_SIDE = 2048  # pixels
@@ -24,8 +24,7 @@ class Overlay:
     def __init__(self, scene: Scene, frame: Frame) -> None:
         self._scene = scene
         self._frame = frame
-        shrink = max(1.0, max(frame.height, frame.width) / MAX_SIDE)
-        self._shape = (max(1, round(frame.height / shrink)), max(1, round(frame.width / shrink)))
+        self._shape = picture_shape(frame, MAX_SIDE)
         self._lines = np.zeros(self._shape, dtype=bool)
 
     def draw(self, outlines: np.ndarray) -> None:
@@ -42,7 +41,7 @@ class Overlay:
 
     def save(self, path: Path) -> None:
         """Write the PNG; pixels that were not seen are transparent. Raises `OSError`."""
-        image, valid = self._picture()
+        image, valid = read_colours(self._scene, self._frame, self._shape)
         line = _thicker(self._lines)
         halo = _thicker(line) & ~line
         for band, colour in zip(image, LANDSLIDE, strict=True):
@@ -53,15 +52,6 @@ class Overlay:
         profile = {"driver": "PNG", "width": cols, "height": rows, "count": 4, "dtype": "uint8"}
         with as_os_error(), rasterio.open(path, "w", **profile) as picture:
             picture.write(np.concatenate([image, alpha[None]]))
-
-    def _picture(self) -> tuple[np.ndarray, np.ndarray]:
-        """The scene as RGB uint8 (3, h, w): as it is if it is 8 bit, else stretched."""
-        frame = self._frame
-        with SceneReader(self._scene) as reader:
-            data, valid = reader.read(frame.row, frame.col, frame.height, frame.width, self._shape)
-        if data.dtype != np.uint8:
-            data = fit(self._scene, "percentile").apply(data, valid)
-        return data[[min(band, len(data) - 1) for band in range(3)]], valid
 
 
 def _along(start: np.ndarray, end: np.ndarray) -> np.ndarray:

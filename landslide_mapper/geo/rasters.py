@@ -19,6 +19,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from landslide_mapper.errors import one_line
 from landslide_mapper.geo.cover import covered
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene
@@ -200,4 +201,4 @@ def as_os_error() -> Iterator[None]:
         with rasterio.Env():  # GDAL's own lines go to the log, not to the terminal
             yield
     except (RasterioError, CPLE_BaseError) as error:
-        raise OSError(" ".join(str(error.__cause__ or error).split())[:200]) from error
+        raise OSError(one_line(error.__cause__ or error)) from error

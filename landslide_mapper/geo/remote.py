@@ -10,6 +10,8 @@ import rasterio
 from rasterio.env import set_gdal_config
 from rasterio.session import DummySession
 
+from landslide_mapper.errors import one_line
+
 CACHE_BYTES = 48 * 2**20  # decoded blocks that GDAL keeps; its own default is 5 % of all memory
 
 _SCHEMES = {
@@ -96,7 +98,7 @@ def _s3_endpoint() -> dict[str, str]:
 
 def open_error(path: str, error: Exception) -> str:
     """One line on why GDAL did not open the network raster `path`, and what to do."""
-    said = " ".join(str(error).split())
+    said = one_line(error)
     low = said.lower()
     if any(sign in low for sign in ("code: 404", "does not exist", "no such key")):
         return f"{path}: there is no such file on the server ({said}); check the address."

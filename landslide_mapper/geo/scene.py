@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.errors import LsmapError, LsmapFailure, one_line
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.resample import axis_taps, cells_inside, resample, touched
 from landslide_mapper.geo.scene_info import SAME_SIZE, Scene, Source, at_pixel_size, pixel_size
@@ -75,6 +75,29 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
         raise LsmapError(
             f"{source.path!a}: the name is not in UTF-8, and GDAL takes no other; rename it"
         ) from error
+
+
+def check_no_input(
+    made: Iterable[Path], scenes: Sequence[Scene], others: Iterable[str | None] = ()
+) -> None:
+    """Raise `LsmapError` where a file to be made is one that is read.
+
+    Args:
+        made: files to be made.
+        scenes: with all their files: those behind a VRT, masks, overviews.
+        others: further files that are read; None for none.
+    """
+    there = [path for path in made if path.exists()]
+    if not there:
+        return
+    inputs = {Path(path).resolve() for path in others if path}
+    for scene in scenes:
+        inputs.add(Path(scene.path).resolve())
+        with open_raster(scene) as raster:
+            inputs |= {Path(file).resolve() for file in raster.files}
+    for path in there:
+        if path.resolve() in inputs:
+            raise LsmapError(f"{path}: this is an input; lsmap never changes its inputs")
 
 
 def is_raster(path: str) -> bool:
@@ -380,7 +403,7 @@ def _pieces(cells: int, size: float) -> list[slice]:
 
 
 def _read_error(scene: Scene, row: int, col: int, error: Exception) -> str:
-    cause = " ".join(str(error.__cause__ or error).split())
+    cause = one_line(error.__cause__ or error)
     if remote.is_remote(scene.gdal):
         hint = "the server or the network may be gone; run the same command again later"
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import PurePath
 
 import affine
 import numpy as np
@@ -13,6 +14,8 @@ import pyproj
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.measure import degrees_per_unit, unit_metres
+
+RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg")
 
 MOST_ENLARGED = 1024  # times; more is a slip of the keyboard, and would never end
 SAME_SIZE = 0.01  # pixel sizes that differ by less are the same; neat factors are preferred
@@ -55,6 +58,12 @@ class Scene:
     def name(self) -> str:
         """File name without folder, or what the catalogue calls it, as shown to people."""
         return self.title or remote.shown_name(self.path)
+
+    @property
+    def stem(self) -> str:
+        """The name without the suffix of a raster; that of a STAC item may have dots of its own."""
+        has_suffix = self.name.lower().endswith(RASTER_SUFFIXES)
+        return PurePath(self.name).stem if has_suffix else self.name
 
     @property
     def gdal(self) -> str:

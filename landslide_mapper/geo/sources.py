@@ -17,15 +17,15 @@ from xml.sax.saxutils import escape
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.scene import Source, is_raster, open_raster
+from landslide_mapper.geo.scene_info import RASTER_SUFFIXES
 
 if TYPE_CHECKING:
     import pystac
 
 # What a folder is searched for, and what an asset without a media type may be.
-RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg")
 LARGEST_ITEM = 10_000_000  # bytes; a larger JSON file holds features
 COLOURS = ("red", "green", "blue", "nir")
 NO_IMAGE = {"thumbnail", "overview", "metadata"}  # roles of assets
@@ -173,7 +173,7 @@ def _read_item(name: str) -> pystac.Item:
             )
         item = pystac.Item.from_dict(values)
     except (ValueError, AttributeError, KeyError, TypeError, pystac.STACError) as error:
-        raise LsmapError(f"{name}: this is not a STAC item ({_line(error)})") from error
+        raise LsmapError(f"{name}: this is not a STAC item ({one_line(error)})") from error
     item.set_self_href(name if "://" in name else os.path.abspath(name))
     return item
 
@@ -190,7 +190,7 @@ def _read_text(name: str) -> str:
     except ValueError:  # not text
         raise
     except Exception as error:  # pystac wraps whatever happened to a request in a plain Exception
-        cause = _line(error.__cause__ or error)
+        cause = one_line(error.__cause__ or error)
         raise LsmapError(
             f"{name}: the STAC item cannot be read ({cause}); check the address and the network"
         ) from error
@@ -242,10 +242,6 @@ def _href(asset: pystac.Asset) -> str:
 
 def _listed(item: pystac.Item) -> str:
     return ", ".join(item.assets) or "no assets"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 # --- single bands as one raster ---------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -50,14 +51,25 @@ def polygon_qml(threshold: float) -> str:
             f'label={quoteattr(label)} symbol="{index}" render="true"/>'
         )
         symbols.append(_fill_symbol(index, colour))
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        f'<qgis version="{_VERSION}" styleCategories="Symbology">\n'
-        '<renderer-v2 type="graduatedSymbol" attr="confidence" symbollevels="0" '
-        'enableorderby="0" forceraster="0" graduatedMethod="GraduatedColor">\n'
-        f"<ranges>{''.join(ranges)}</ranges>\n"
-        f"<symbols>{''.join(symbols)}</symbols>\n"
-        "</renderer-v2>\n<layerGeometryType>2</layerGeometryType>\n</qgis>\n"
+    return vector_qml(
+        'type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor"',
+        f"<ranges>{''.join(ranges)}</ranges>",
+        symbols,
+    )
+
+
+def vector_qml(kind: str, classes: str, symbols: Sequence[str]) -> str:
+    """Style of a polygon layer.
+
+    Args:
+        kind: attributes of the renderer, its type and what it goes by.
+        classes: its ranges or categories, as XML.
+        symbols: of `fill_symbol`, to which the classes point.
+    """
+    return _document(
+        f'<renderer-v2 {kind} symbollevels="0" enableorderby="0" forceraster="0">\n'
+        f"{classes}\n<symbols>{''.join(symbols)}</symbols>\n"
+        "</renderer-v2>\n<layerGeometryType>2</layerGeometryType>\n"
     )
 
 
@@ -122,10 +134,13 @@ def probability_qml() -> str:
 
 
 def _raster_qml(renderer: str) -> str:
+    return _document(f"<pipe>{renderer}</pipe>\n<blendMode>0</blendMode>\n")
+
+
+def _document(content: str) -> str:
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        f'<qgis version="{_VERSION}" styleCategories="Symbology">\n<pipe>{renderer}</pipe>\n'
-        "<blendMode>0</blendMode>\n</qgis>\n"
+        f'<qgis version="{_VERSION}" styleCategories="Symbology">\n{content}</qgis>\n'
     )
 
 

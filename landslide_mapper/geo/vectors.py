@@ -24,7 +24,7 @@ import pyproj
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, one_line
 from landslide_mapper.geo.style import TIMESTAMP, add_default_style, polygon_qml
 
 # A layer without a CRS is possible here, and said elsewhere.
@@ -334,6 +334,6 @@ def _gdal(**settings: str) -> Iterator[None]:
     try:
         yield
     except (DataSourceError, DataLayerError, sqlite3.Error) as error:
-        raise OSError(" ".join(str(error).split())[:200]) from error
+        raise OSError(one_line(error)) from error
     finally:
         pyogrio.set_gdal_config_options(before)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import rasters, vectors
-from landslide_mapper.geo.scene import Scene, open_raster
-from landslide_mapper.geo.sources import RASTER_SUFFIXES
+from landslide_mapper.geo.scene import Scene, check_no_input
 from landslide_mapper.staging import check_targets
 
 if TYPE_CHECKING:
@@ -38,18 +37,16 @@ def extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, li
         elif given.suffix and not given.is_dir():
             raise LsmapError(f"--{kind} {given}: give a {suffixes[0]} file, or a folder")
         else:
-            names = _names([scene.name for scene in scenes])
+            names = _numbered([scene.stem for scene in scenes])
             found[kind] = [given / f"{name}_{kind}{suffixes[0]}" for name in names]
     return found
 
 
-def _names(files: Sequence[str]) -> list[str]:
-    """File names without suffix; those that come twice are numbered."""
+def _numbered(stems: Sequence[str]) -> list[str]:
+    """Names; those that come twice are numbered."""
     names: list[str] = []
-    for file in files:
-        # The name of a STAC item may have dots and is no file's.
-        stem = name = Path(file).stem if file.lower().endswith(RASTER_SUFFIXES) else file
-        number = 2
+    for stem in stems:
+        name, number = stem, 2
         while name in names:
             name, number = f"{stem}_{number}", number + 1
         names.append(name)
@@ -73,13 +70,4 @@ def check_outputs(
     twice = [path for path in made if places[path.resolve()] > 1]
     if twice:
         raise LsmapError(f"{twice[0]}: two outputs would have this name; choose other names")
-    if not any(path.exists() for path in made):
-        return
-    inputs = {Path(scene.path).resolve() for scene in scenes}
-    inputs |= {Path(config.aoi).resolve()} if config.aoi else set()
-    for scene in scenes:
-        with open_raster(scene) as raster:  # its files: those of a VRT, masks, overviews
-            inputs |= {Path(file).resolve() for file in raster.files}
-    for path in made:
-        if path.resolve() in inputs:
-            raise LsmapError(f"{path}: this is an input; lsmap never changes its inputs")
+    check_no_input(made, scenes, (config.aoi,))

@@ -18,8 +18,6 @@ import shapely
 
 from landslide_mapper.geo.vectorize import Components, Sides
 
-TEXT = ("scene", "model")  # columns that are the same for a whole scene
-
 
 @dataclass(frozen=True)
 class Part:

@@ -14,7 +14,7 @@ import shapely
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import vectors
-from landslide_mapper.geo.aoi import Aoi, Area, place, read_area, span
+from landslide_mapper.geo.aoi import Aoi, Area, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.features import Shaping
 from landslide_mapper.geo.grid import Frame
@@ -158,14 +158,7 @@ def _inside(scenes: Sequence[Scene], area: Area | None) -> list[tuple[Scene, Aoi
     placed = [(scene, place(area, scene)) for scene in scenes]
     outside = [scene for scene, aoi in placed if aoi is None]
     if len(outside) == len(scenes):
-        first = outside[0]
-        corners = list(zip(*first.corners(0, 0, first.height, first.width), strict=True))
-        box = (min(corners[0]), min(corners[1]), max(corners[0]), max(corners[1]))
-        more = f" (nor {len(scenes) - 1} more)" if len(scenes) > 1 else ""
-        raise LsmapError(
-            f"{first.path}: no pixel of it{more} lies in what was asked for: it spans {span(box)} "
-            f"({crs_name(first.crs)}), {area.extent()}"
-        )
+        raise LsmapError(nothing_asked(area, outside))
     if outside:
         note(f"left out, nothing of them was asked for: {', '.join(s.name for s in outside)}")
     return [(scene, aoi) for scene, aoi in placed if aoi is not None]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, one_line
 
 
 class Store(Protocol):
@@ -148,5 +148,5 @@ class RemoteStore:
         try:
             yield
         except Exception as error:  # every protocol has exceptions of its own
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise OSError(f"{self.url}: {reason}") from error

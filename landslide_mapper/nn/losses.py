@@ -167,4 +167,4 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     losses = F.binary_cross_entropy_with_logits(
         logits.float(), (labels == 1).float(), reduction="none"
     )
-    return (losses * seen).sum() / seen.sum().clamp(min=1)
+    return mean_over(losses, seen)
