@@ -2,7 +2,8 @@
 
 The truth of a pixel is the answer for a window that is centred on it; the error is how far the
 blended probability is from that. The pixels are drawn at random and so is where the windows
-begin, as if the scene had no edges. The picture in the README is made with
+begin, as if the scene had no edges. "Two grids" is what the masks of two such draws share of their
+joint area. The picture in the README is made with
 ``python tests/bench/overlap.py --plot examples/overlap.png``.
 """
 
@@ -13,6 +14,7 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,7 @@ class Result:
     mean: float  # error of the probability
     high: float  # its 95th percentile
     other: float  # share of pixels on the other side of the threshold
+    agreement: float  # IoU of the masks of grids that begin at different places
     step: float  # between neighbouring pixels at windows' edges, relative to elsewhere
 
 
@@ -124,11 +127,13 @@ def measure(
     truth: list[np.ndarray] = []
     answers: dict[int, list[np.ndarray]] = {overlap: [] for overlap in overlaps}
     found = {overlap: np.zeros((2, 2)) for overlap in overlaps}
+    shared = {overlap: np.zeros(2) for overlap in overlaps}
     for path in scenes:
         image = stretched(path, info.radiometry)
         highest = np.array(image.shape[1:]) - tile
         points = random.integers(tile, highest, (points_per_scene, 2))
         truth += [centred(image, points, predict, tile)] * draws
+        maps: dict[int, list[np.ndarray]] = {overlap: [] for overlap in overlaps}
         for overlap in overlaps * draws:
             origin = random.integers(0, tile - overlap, 2)
             height, width = (
@@ -139,6 +144,11 @@ def measure(
             rows, cols = (points - origin).T
             answers[overlap].append(probability[rows, cols])
             found[overlap] += steps(probability, grid)
+            maps[overlap].append(np.full(image.shape[1:], np.nan, np.float32))
+            maps[overlap][-1][height, width] = probability
+        for overlap in overlaps:
+            for one, two in combinations(maps[overlap], 2):
+                shared[overlap] += common(one, two, info.threshold)
     results = []
     for overlap in overlaps:
         answer, right = np.concatenate(answers[overlap]), np.concatenate(truth)
@@ -151,10 +161,18 @@ def measure(
                 mean=float(error.mean()),
                 high=float(np.quantile(error, 0.95)),
                 other=float(((answer >= info.threshold) != (right >= info.threshold)).mean()),
+                agreement=shared[overlap][0] / max(shared[overlap][1], 1),
                 step=(at_edges / edges) / (elsewhere / others),
             )
         )
     return tile, results
+
+
+def common(one: np.ndarray, two: np.ndarray, threshold: float) -> np.ndarray:
+    """Pixels that both maps call landslide, and that either does, where both are (not NaN), (2,)."""
+    both = ~np.isnan(one) & ~np.isnan(two)
+    a, b = (probability[both] >= threshold for probability in (one, two))
+    return np.array([np.count_nonzero(a & b), np.count_nonzero(a | b)])
 
 
 def knee(results: Sequence[Result]) -> Result:
@@ -209,7 +227,16 @@ def run(
     what = f"{points * len(scenes)} pixels of {len(scenes)} scenes, windows of {tile} pixels"
     print_table(
         f"seam error: {what}, {draws} grids; the knee is at {best.overlap}",
-        ("overlap", "of window", "windows", "mean error", "95th perc.", "other class", "step"),
+        (
+            "overlap",
+            "of window",
+            "windows",
+            "mean error",
+            "95th perc.",
+            "other class",
+            "two grids",
+            "step",
+        ),
         [
             (
                 str(result.overlap),
@@ -218,6 +245,7 @@ def run(
                 f"{result.mean:.4f}",
                 f"{result.high:.3f}",
                 f"{result.other:.1%}",
+                f"{result.agreement:.3f}",
                 f"{result.step:.2f}",
             )
             for result in results
