@@ -96,19 +96,26 @@ class ModelInfo:
         """
         if METADATA_KEY not in metadata:
             raise LsmapError(f"{source} is not an lsmap model: its header has no lsmap entry")
-        values = json.loads(metadata[METADATA_KEY])
+        damaged = f"{source}: its header is damaged or of another version of lsmap"
+        try:
+            values = dict(json.loads(metadata[METADATA_KEY]))
+        except (ValueError, TypeError) as error:
+            raise LsmapError(f"{damaged} ({error})") from error
         version = values.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise LsmapError(
                 f"{source} has model schema {version}, this lsmap reads {SCHEMA_VERSION}: "
                 "update lsmap or train again"
             )
-        values["model"] = from_dict(ModelConfig, values["model"], source)
-        for name in ("bands", "calibration"):
-            if name in values:
-                values[name] = tuple(values[name])
         values.pop("arch", None)  # for other readers; files older than `model.arch` are MRIFE's
-        return cls(**values)
+        try:
+            values["model"] = from_dict(ModelConfig, values["model"], source)
+            for name in ("bands", "calibration"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LsmapError(f"{damaged} ({error})") from error
 
 
 def read_info(path: Path | str) -> ModelInfo:

@@ -213,10 +213,10 @@ detect_area = _together(
         "--bbox",
         callback=_numbers,
         metavar="W,S,E,N",
-        help="Map only what lies in this rectangle, in the CRS of REGION or of --bbox-crs.",
+        help="Only what lies in this rectangle, in the CRS of REGION or of --bbox-crs.",
     ),
     click.option("--bbox-crs", help="CRS of --bbox, e.g. EPSG:4326.  [default: that of REGION]"),
-    click.option("--aoi", help="Map only what lies in the polygons of this file (any format)."),
+    click.option("--aoi", help="Only what lies in the polygons of this file (any format)."),
     click.option(
         "--gsd",
         callback=_gsd,

@@ -14,9 +14,10 @@ from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.evaluation.inventories import Comparison, compare
 from landslide_mapper.evaluation.inventories import summary as compared
 from landslide_mapper.geo.labels import is_vector
+from landslide_mapper.geo.scene import check_no_input
 from landslide_mapper.predictors import ONNX_SUFFIX, load_predictor, read_info
 from landslide_mapper.runs import CONFIG
-from landslide_mapper.staging import Staging
+from landslide_mapper.staging import Staging, check_folder
 
 if TYPE_CHECKING:
     from landslide_mapper.evaluation.result import Evaluation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 PAGE, CURVES, WORST_TILES, BEST_TILES = "report.html", "curves.png", "worst.png", "best.png"
 VERDICTS = "verdicts.gpkg"
+RESULTS = (VERDICTS, CURVES, WORST_TILES, BEST_TILES, PAGE, METRICS)
 COLUMNS = 3  # of tiles in a picture
 
 
@@ -203,9 +205,9 @@ def _check_output(config: EvaluateConfig) -> None:
     folder = config.output
     if folder.is_file():
         raise LsmapError(f"{folder}: this is a file; -o names a folder for the results")
-    if not folder.resolve().parent.is_dir():
-        parent = folder.resolve().parent
-        raise LsmapError(f"{parent}: there is no such folder; make it first: mkdir -p '{parent}'")
+    check_folder(folder if folder.is_dir() else folder.resolve().parent)
+    given = (config.subject, config.reference, config.aoi)
+    check_no_input([folder / name for name in RESULTS], (), given)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not config.overwrite:
@@ -218,10 +220,7 @@ def _check_output(config: EvaluateConfig) -> None:
 
 def _stager(config: EvaluateConfig, staging: Staging) -> Callable[[str], Path]:
     """Where to make each result; those of an earlier evaluation that are not made anew go."""
-    made = {
-        name: staging.stage(config.output.resolve() / name)
-        for name in (VERDICTS, CURVES, WORST_TILES, BEST_TILES, PAGE, METRICS)
-    }
+    made = {name: staging.stage(config.output.resolve() / name) for name in RESULTS}
     return made.__getitem__
 
 

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from rasterio.enums import MaskFlags
 from torch import Tensor, nn
 
 from landslide_mapper.checkpoint import ModelInfo, find_model, load_model
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_raster, open_scene
 from landslide_mapper.nn.network import Network
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY
+from landslide_mapper.serving import COLOURS, band_list, odd_order, refusal
 from landslide_mapper.staging import Staging, check_targets
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def export(config: ExportConfig) -> ExportReport:
     _check(config)
     source, _ = find_model(config.model)
     model, info = load_model(source)
-    scene = open_scene(config.scene, info.bands) if config.scene else None
+    scene = _open_scene(config.scene, info) if config.scene else None
     graph = PortableModel(model, SceneStretch.of(scene, info) if scene else None).eval()
     entries = metadata(info, scene)
     _say_what_to_feed(info, scene)
@@ -151,16 +153,11 @@ class SceneStretch(nn.Module):
 
     @classmethod
     def of(cls, scene: Scene, info: ModelInfo) -> SceneStretch:
-        """Fit the model's stretch to `scene`.
+        """Fit the model's stretch to `scene`, whose pixels are uint8.
 
         Raises:
-            LsmapError: pixels that are not uint8, or a scene without valid pixels.
+            LsmapError: a scene without valid pixels.
         """
-        if scene.dtype != "uint8":
-            raise LsmapError(
-                f"{scene.path}: its pixels are {scene.dtype}; only a stretch of uint8 can be put "
-                "into the graph: export without --scene and feed stretched pixels"
-            )
         levels = np.tile(np.arange(256, dtype=np.uint8), (len(scene.bands), 1))
         everywhere = np.ones((1, 256), dtype=bool)
         tables = fit(scene, info.radiometry).apply(levels[:, None], everywhere)[:, 0]
@@ -213,6 +210,43 @@ def _check(config: ExportConfig) -> None:
         raise LsmapError(
             f"lsmap export needs {error.name}; install it with: pip install 'lsmap[onnx]'"
         ) from error
+
+
+def _open_scene(path: str, info: ModelInfo) -> Scene:
+    """The scene whose stretch is wanted.
+
+    Tools that read it feed what they take for red, green and blue, and know nothing of pixels that
+    are not seen but by a nodata value.
+
+    Raises:
+        LsmapError: it cannot be opened, its pixels are not uint8, or its bands are not the model's
+            in their order.
+    """
+    scene = open_scene(path)
+    if scene.dtype != "uint8":
+        raise LsmapError(
+            f"{path}: its pixels are {scene.dtype}; only a stretch of uint8 can be put into the "
+            "graph: export without --scene and feed stretched pixels"
+        )
+    if refusal(scene, info) or odd_order(scene, info):
+        wanted = "red, green, blue" if len(info.bands) == 3 else f"bands {band_list(info.bands)}"
+        known = [scene.colorinterp.index(name) + 1 for name in COLOURS if name in scene.colorinterp]
+        order = " ".join(f"-b {band}" for band in (known if len(known) == 3 else info.bands))
+        raise LsmapError(
+            f"{path}: its bands are {', '.join(scene.colorinterp)}, the model wants {wanted}; "
+            f"reorder them first: gdal_translate {order} INPUT OUTPUT.tif"
+        )
+    scene = open_scene(path, info.bands)
+    with open_raster(scene) as raster:
+        flags = {flag for band in scene.bands for flag in raster.mask_flag_enums[band - 1]}
+    masked = MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags
+    if masked or MaskFlags.alpha in flags:
+        warn(
+            f"{path}: other tools feed its transparent pixels as if they had been seen, and map "
+            "there and beside it what lsmap does not; give them a value first: "
+            "gdalwarp -dstnodata 0 INPUT OUTPUT.tif"
+        )
+    return scene
 
 
 def _nodata(scene: Scene) -> np.ndarray:

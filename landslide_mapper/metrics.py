@@ -83,8 +83,13 @@ class Curve:
         return float(self.thresholds[best[np.abs(self.thresholds[best] - 0.5).argmin()]])
 
     def average_precision(self) -> float:
-        """Area under the precision-recall curve, Σ (R_k − R_k+1) · P_k over the thresholds."""
-        found = rates(self.counts)
+        """Area under the precision-recall curve, Σ (R_k − R_k+1) · P_k over the thresholds.
+
+        Threshold 0 is one of them here: what is found nowhere else is found there.
+        """
+        tp, fp, fn, tn = self.counts[0]
+        everything = np.array([[tp + fn, fp + tn, 0, 0]])
+        found = rates(np.concatenate([everything, self.counts]))
         steps = -np.diff(found["recall"], append=0.0)
         return float((steps * found["precision"]).sum())
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from landslide_mapper import checkpoint
 from landslide_mapper.checkpoint import ModelInfo, choose_device
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, note, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,15 @@ def read_info(path: Path | str) -> ModelInfo:
     if not _is_onnx(path):
         return checkpoint.read_info(path)
     return ModelInfo.from_metadata(onnx_metadata(_open_session(Path(path))), str(path))
+
+
+def scene_inside(path: Path | str) -> str | None:
+    """The scene whose stretch an ONNX model holds, None for none.
+
+    Raises:
+        LsmapError: see `read_info`.
+    """
+    return onnx_metadata(_open_session(Path(path))).get(SCENE_KEY) if _is_onnx(path) else None
 
 
 def default_batch(device: torch.device, info: ModelInfo) -> int:
@@ -175,7 +184,7 @@ def _load_onnx(path: Path, device: str) -> OnnxPredictor:
         )
     session = _open_session(path, torch.get_num_threads())
     scene = onnx_metadata(session).get(SCENE_KEY)
-    if scene is not None:
+    if scene is not None:  # see `scene_inside`
         raise LsmapError(
             f"{path} holds the stretch of {scene} for tools that feed raw pixels; lsmap "
             "stretches each scene itself: give a model that was exported without --scene"
@@ -203,4 +212,4 @@ def _open_session(path: Path, threads: int | None = None) -> InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common base but this
-        raise LsmapError(f"{path} is not an ONNX model: {' '.join(str(error).split())}") from error
+        raise LsmapError(f"{path} is not an ONNX model: {one_line(error)}") from error

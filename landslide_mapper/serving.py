@@ -30,7 +30,7 @@ def refusal(scene: Scene, model: ModelInfo, bands: Sequence[int] | None = None) 
         hint = ",".join(["1"] * model.band_count)
         return (
             f"has {scene.count} band{'s' * (scene.count != 1)}; the model {model.name} was trained "
-            f"on bands {_listed(model.bands)}; say which to use, e.g. --bands {hint}"
+            f"on bands {band_list(model.bands)}; say which to use, e.g. --bands {hint}"
         )
     alpha = [band for band in chosen if band > 0 and scene.colorinterp[band - 1] == "alpha"]
     if alpha:
@@ -77,7 +77,7 @@ def odd_order(scene: Scene, model: ModelInfo) -> str | None:
         return None
     order = ",".join(str(scene.colorinterp.index(colour) + 1) for colour in COLOURS)
     return (
-        f"bands {_listed(model.bands)} are {', '.join(found)}; if the model was trained on red, "
+        f"bands {band_list(model.bands)} are {', '.join(found)}; if the model was trained on red, "
         f"green, blue give --bands {order}"
     )
 
@@ -89,7 +89,8 @@ def _where_qgis_has_it(scene: Scene) -> Scene:
     return scene
 
 
-def _listed(bands: Sequence[int]) -> str:
+def band_list(bands: Sequence[int]) -> str:
+    """Bands as options take them."""
     return ",".join(str(band) for band in bands)
 
 

@@ -101,10 +101,11 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
             raise LsmapError(
                 f"{target}: this file exists; choose another name or add --overwrite to replace it"
             )
-        _check_folder(target.parent)
+        check_folder(target.parent)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raise `LsmapError` unless files can be made in `folder`."""
     if folder.exists() and not folder.is_dir():
         raise LsmapError(f"{folder}: this is a file, not a folder to write to")
     if not folder.exists():

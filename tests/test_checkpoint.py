@@ -56,6 +56,22 @@ def test_a_saved_model_predicts_as_before(tmp_path: Path, half: bool) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("change", [{"note": "new"}, {"threshold": None}, {"model": 3}, "{"])
+def test_a_header_that_cannot_be_read_is_one_line(change: object, tmp_path: Path) -> None:
+    header = INFO.to_metadata()["lsmap"]
+    if isinstance(change, dict):
+        values = json.loads(header) | change
+        values = {name: value for name, value in values.items() if value is not None}
+        header = json.dumps(values)
+    else:
+        header = str(change)
+    path = tmp_path / "m.safetensors"
+    save_file({"nothing": torch.zeros(1)}, path, metadata={"lsmap": header})
+    with pytest.raises(LsmapError, match="damaged or of another version") as caught:
+        read_info(path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"arch": arch} for arch in ARCHITECTURES] + [{"distillation": False}, {"fusion": "concat"}],

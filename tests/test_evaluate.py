@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from html.parser import HTMLParser
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
@@ -232,6 +234,59 @@ def test_results_are_not_overwritten_unasked(
     assert (folder / "notes.txt").read_text("utf-8") == "mine"
     assert not (folder / "verdicts.gpkg").exists()
     assert json.loads((folder / "metrics.json").read_text("utf-8"))["kind"] == "model"
+
+
+def test_results_never_replace_what_is_compared(dataset: Path, tmp_path: Path) -> None:
+    labels, out = dataset.parent / "labels.gpkg", tmp_path / "out"
+    run("evaluate", labels, labels, "-o", out)
+    verdicts = out / "verdicts.gpkg"
+    before = verdicts.read_bytes()
+    for pair in ((verdicts, labels), (labels, verdicts)):
+        assert "is an input" in run("evaluate", *pair, "-o", out, "--overwrite", code=2)
+    assert verdicts.read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_said_first(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    out = tmp_path / "out"
+    assert "cannot be written to" in run("evaluate", "absent.gpkg", dataset, "-o", out, code=2)
+
+
+def test_one_tile_has_no_interval(dataset: Path, bundled_model: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(dataset, tmp_path / "alone")
+    with sqlite3.connect(alone / "tiles.gpkg") as database:
+        # Triggers of the spatial index need functions that only GDAL has.
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='trigger'"):
+            database.execute(f'DROP TRIGGER "{name}"')
+        database.execute(
+            "DELETE FROM tiles WHERE split = 'test' AND tile_id <> "
+            "(SELECT tile_id FROM tiles WHERE split = 'test' ORDER BY landslide_px DESC LIMIT 1)"
+        )
+    output = run("evaluate", bundled_model, alone, "-o", tmp_path / "out", "--no-tune")
+    assert "no intervals" in output
+    assert "[" not in output
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert found["at"][0]["intervals"] is None
+    assert "There is one tile only" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_a_data_set_that_is_damaged_is_one_line(
+    dataset: Path, bundled_model: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    tile = load_dataset(copy).split("test")[0]
+    with rasterio.open(tile.image) as raster:
+        profile, pixels = raster.profile, raster.read()
+    with rasterio.open(tile.image, "w", **(profile | {"height": TILE - 8})) as raster:
+        raster.write(pixels[:, : TILE - 8])
+    out = ("-o", tmp_path / "out")
+    assert "its mask" in run("evaluate", bundled_model, copy, *out, code=1)
+    assert "its mask" in run("explain", bundled_model, tile.image, *out, code=2)
+    (copy / "dataset.json").write_text('{"schema_version": 1}', "utf-8")
+    assert "no good tile_size" in run("evaluate", bundled_model, copy, *out, code=2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failure_leaves_nothing(

@@ -324,6 +324,11 @@ def test_errors_leave_nothing_behind(tmp_path: Path, model: Path) -> None:
         explained(model, scene, out, threshold=0.0)
     with pytest.raises(LsmapError, match="no gradients"):
         explained(tmp_path / "model.onnx", scene, out)
+    points = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs="EPSG:32648")
+    points.to_file(tmp_path / "points.gpkg")
+    with pytest.raises(LsmapError, match="no polygon in it"):
+        explained(model, scene, out, labels=str(tmp_path / "points.gpkg"))
+    (tmp_path / "points.gpkg").unlink()
     write_scene(tmp_path / "other.tif", noise(64, 64))
     with pytest.raises(LsmapError, match="one at a time"):
         explained(model, tmp_path / "*.tif", out)

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
+from rasterio.enums import ColorInterp
 
 from landslide_mapper import export as export_module
 from landslide_mapper.checkpoint import ModelInfo, load_model, save_model
@@ -21,6 +22,7 @@ from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.export import ExportConfig, export, metadata
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.info import describe
 from landslide_mapper.mapping.plan import DetectConfig
 from landslide_mapper.nn.build import build
 from landslide_mapper.predictors import load_predictor, read_info
@@ -189,11 +191,25 @@ def test_a_scene_s_stretch_in_the_graph_is_that_of_detect(tmp_path: Path) -> Non
     assert np.abs(run(config.output, as_tools_do(raw[None]))[:, 1] - expected).max() < 1e-5
 
 
+def test_transparent_pixels_that_tools_would_feed_are_said(
+    tmp_path: Path, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.full((64, 64), 9, np.uint8), count=4)
+    with rasterio.open(scene, "r+") as raster:
+        raster.colorinterp = [
+            *(ColorInterp.red, ColorInterp.green, ColorInterp.blue),
+            ColorInterp.alpha,
+        ]
+    export(ExportConfig(tmp_path / "baked.onnx", str(small), scene=scene))
+    assert "transparent pixels" in capsys.readouterr().err
+
+
 def test_detect_refuses_a_model_with_a_scene_s_stretch(tmp_path: Path, small: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", np.full((64, 64), 9, np.uint8))
     path = export(ExportConfig(tmp_path / "baked.onnx", str(small), scene=scene)).output
     assert read_info(path) == read_info(small)
     assert properties(path)["lsmap_scene"] == "scene.tif"
+    assert "that of scene.tif is inside" in describe(str(path)).to_text()
     with pytest.raises(LsmapError, match=r"stretch of scene\.tif.*without --scene"):
         load_predictor(path)
 
@@ -242,6 +258,10 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path: Path, small: Pat
     there.write_text("mine")
     fine = tmp_path / "new.onnx"
     deep = write_scene(tmp_path / "deep.tif", np.full((64, 64), 900, np.uint16))
+    grey = write_scene(tmp_path / "grey.tif", np.full((64, 64), 9, np.uint8), count=1)
+    swapped = write_scene(tmp_path / "swapped.tif", np.full((64, 64), 9, np.uint8))
+    with rasterio.open(swapped, "r+") as raster:
+        raster.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
     for args, said in [
         ((small, "-o", there), "--overwrite"),
         ((small, "-o", tmp_path / "m.pt"), r"ends with .onnx"),
@@ -252,13 +272,15 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path: Path, small: Pat
         ((deep, "-o", fine), "not a safetensors file"),
         ((small, "-o", fine, "--scene", deep), "uint16"),
         ((small, "-o", fine, "--scene", tmp_path / "gone.tif"), "no such file"),
+        ((small, "-o", fine, "--scene", swapped), "gdal_translate -b 3 -b 2 -b 1"),
+        ((small, "-o", fine, "--scene", grey), "the model wants red, green, blue"),
     ]:
         code, output = lsmap(*args)
         assert code == 2, args
         assert said in output
         assert output.count("\n") == 1
     assert there.read_text() == "mine"
-    assert nothing_but(tmp_path, "deep.tif", "there.onnx")
+    assert nothing_but(tmp_path, "deep.tif", "grey.tif", "swapped.tif", "there.onnx")
 
 
 def test_a_missing_extra_is_named(

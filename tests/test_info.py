@@ -239,6 +239,13 @@ def test_run(tmp_path: Path) -> None:
     assert "0.6000 in epoch 2" in report.to_text()
 
 
+def test_nothing_is_to_be_mapped_without_a_valid_pixel(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "empty.tif", np.zeros((3, 32, 32), np.uint8), nodata=0)
+    report = describe(str(path))
+    assert report.to_dict()["bundled_model"] is False
+    assert "no valid pixel" in report.to_text()
+
+
 def test_a_folder_of_scenes_is_summed_up(tmp_path: Path) -> None:
     sheets = tmp_path / "sheets"
     sheets.mkdir()

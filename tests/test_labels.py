@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import struct
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -21,9 +24,12 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
+    Options,
+    _clean,
     burn,
     crs_name,
     in_scene_crs,
+    is_vector,
     near_scene,
     read_labels,
 )
@@ -55,6 +61,30 @@ def test_what_is_no_polygon_is_counted_and_left_out(tmp_path: Path) -> None:
     assert len(labels.polygons) == 2
     assert shapely.is_valid(labels.polygons).all()
     assert shapely.area(labels.polygons[1]) == pytest.approx(50)
+
+
+def test_surfaces_in_space_are_no_polygons() -> None:
+    surface = struct.pack("<BII", 1, 15, 0)  # a PolyhedralSurface without faces
+    counts = _clean(np.array([surface, None, shapely.to_wkb(BOX)], dtype=object))[2]
+    assert (counts.not_polygon, counts.null_or_empty, counts.features) == (1, 1, 3)
+
+
+def test_a_type_of_geometry_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "l.gpkg", [BOX])
+    with sqlite3.connect(path) as database:  # as an untyped layer with heights is exported
+        database.execute("UPDATE gpkg_geometry_columns SET geometry_type_name='GEOMETRY', z=1")
+    for use in (read_labels, is_vector):
+        with pytest.raises(LsmapError, match="-nlt MULTIPOLYGON"):
+            use(path)
+
+
+def test_coordinates_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    odd = shapely.Polygon([(0, 0), (1, np.nan), (1, 1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, _, counts = _clean(np.array([shapely.to_wkb(odd), shapely.to_wkb(BOX)], dtype=object))
+    assert counts.features == 2
+    assert counts.degenerate + counts.repaired == 1
 
 
 def test_polygons_of_nested_collections_count(tmp_path: Path) -> None:
@@ -115,8 +145,10 @@ def test_where_and_layer(tmp_path: Path) -> None:
         read_labels(path, layer="x")
     frame = geopandas.GeoDataFrame({"a": [1]}, geometry=[BOX], crs="EPSG:32632")
     pyogrio.write_dataframe(frame, path, layer="second")
-    with pytest.raises(LsmapError, match="several layers"):
+    with pytest.raises(LsmapError, match=r"several layers.*file of its own"):
         read_labels(path)
+    with pytest.raises(LsmapError, match=r"several layers.*choose one with --reference-layer"):
+        read_labels(path, options=Options("--reference-layer"))
     assert len(read_labels(path, layer="second").polygons) == 1
 
 
@@ -133,6 +165,8 @@ def test_missing_crs_names_the_option(tmp_path: Path) -> None:
     scene = open_scene(write(tmp_path / "s.tif", ramp()))
     path = save(tmp_path / "l.shp", [BOX], crs=None)
     with pytest.raises(LsmapError, match="--labels-crs"):
+        in_scene_crs(read_labels(path, options=Options(crs="--labels-crs")), scene)
+    with pytest.raises(LsmapError, match="ogr2ogr -a_srs"):
         in_scene_crs(read_labels(path), scene)
     moved, _ = in_scene_crs(read_labels(path, crs="EPSG:32632"), scene)
     assert shapely.equals(moved[0], BOX)

@@ -92,6 +92,11 @@ def test_average_precision_is_that_of_scikit_learn() -> None:
     wanted = sk.average_precision_score(labels[seen] == 1, stepped[seen])
     found = Curve.of(histogram(stepped, labels)).average_precision()
     assert found == pytest.approx(wanted, abs=1e-9)
+    low = np.where(labels == 1, stepped * (stepped > 0.5), stepped).astype(np.float32)  # missed
+    wanted = sk.average_precision_score(labels[seen] == 1, low[seen])
+    assert Curve.of(histogram(low, labels)).average_precision() == pytest.approx(wanted, abs=1e-9)
+    nothing = Curve.of(histogram(np.zeros_like(stepped), labels))
+    assert nothing.average_precision() == pytest.approx((labels[seen] == 1).mean(), abs=1e-9)
 
 
 def test_a_probability_of_one_is_in_the_last_bin() -> None:

@@ -44,6 +44,11 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
             image, mask = _read(tile.image), _read(tile.mask)[0]
         except rasterio.errors.RasterioIOError as error:
             raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
+        if image.shape[1:] != mask.shape:
+            raise LsmapFailure(
+                f"tile {tile.tile_id}: its image has {image.shape[2]} x {image.shape[1]} pixels, "
+                f"its mask {mask.shape[1]} x {mask.shape[0]}; run lsmap prepare again"
+            )
         if self.augmentation is not None:
             image, mask = self.augmentation.apply(image, mask, epoch, position)
         return torch.from_numpy(image.copy()), torch.from_numpy(mask.copy())

@@ -29,6 +29,7 @@ from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import span
 from landslide_mapper.geo.labels import (
     Labels,
+    Options,
     crs_name,
     ground_near,
     in_scene_crs,
@@ -41,6 +42,8 @@ from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.mask_values import LANDSLIDE
 
 FILL = 0.8  # a centred crop shows at least a fifth of surroundings
+
+OPTIONS = Options("--layer", "--labels-crs")
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,12 @@ def _same_bands(scenes: Sequence[Scene]) -> None:
 
 def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | None]:
     assert config.labels is not None
-    labels = read_labels(config.labels, config.layer, config.where, config.labels_crs)
+    labels = read_labels(config.labels, config.layer, config.where, config.labels_crs, OPTIONS)
     ignored = None
     if config.ignore_where:
-        ignored = read_labels(config.labels, config.layer, config.ignore_where, config.labels_crs)
+        ignored = read_labels(
+            config.labels, config.layer, config.ignore_where, config.labels_crs, OPTIONS
+        )
         labels = labels.without(ignored.fids)
     aoi = read_aoi(config.aoi) if config.aoi else None
     if aoi is not None and aoi.crs is None and labels.crs is not None:

@@ -99,7 +99,9 @@ def load_dataset(path: str | Path) -> Dataset:
             f"{root}: {len(lacking)} of {len(tiles)} tiles have no image or mask file "
             f"(first: {lacking[0].tile_id}); run lsmap prepare again."
         )
-    return Dataset(root, info, tiles)
+    dataset = Dataset(root, info, tiles)
+    _check_entries(dataset)
+    return dataset
 
 
 def _read_info(root: Path) -> dict[str, Any]:
@@ -116,6 +118,17 @@ def _read_info(root: Path) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise LsmapError(f"{root / MANIFEST}: damaged; run lsmap prepare again.")
     return info
+
+
+def _check_entries(dataset: Dataset) -> None:
+    """Raise `LsmapError` unless all that `Dataset` tells is there and of its kind."""
+    try:
+        for name in ("tile_size", "bands", "band_count", "radiometry_rule", "gsd"):
+            getattr(dataset, name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LsmapError(
+            f"{dataset.root / MANIFEST}: damaged (no good {name}); run lsmap prepare again."
+        ) from error
 
 
 def _tile(root: Path, row: tuple[Any, ...]) -> Tile:

@@ -21,6 +21,7 @@ from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
 from landslide_mapper.geo.labels import (
     Labels,
+    Options,
     crs_name,
     read_aoi,
     read_labels,
@@ -160,8 +161,8 @@ def compare(
         LsmapError: a file that cannot be read or has no polygons, only one of the layers has a
             CRS, or there is no way from one CRS to the other.
     """
-    mapped = read_labels(mapped_path, layer=layer)
-    reference = read_labels(reference_path, layer=reference_layer)
+    mapped = read_labels(mapped_path, layer, options=Options("--layer"))
+    reference = read_labels(reference_path, reference_layer, options=Options("--reference-layer"))
     if not len(reference.polygons):
         raise LsmapError(f"{reference_path}: there is no polygon in it to compare with")
     for labels in (mapped, reference):

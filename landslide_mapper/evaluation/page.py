@@ -40,7 +40,6 @@ def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: byt
     """The page; `worst` and `best` are PNGs of tiles, None for none."""
     first = evaluation.at[0]
     title = f"{evaluation.model} on {evaluation.dataset} ({evaluation.split})"
-    unit = {"source": "scenes or images", "tile": "tiles"}[evaluation.unit]
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{len(evaluation.tiles)} tiles of {len(evaluation.sources)} scenes or images; "
@@ -48,7 +47,7 @@ def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: byt
         "<h2>Pixels</h2>",
         _pixel_table(evaluation),
         f'<p class="note">Counted over all valid pixels of the split, never averaged over tiles. '
-        f"In brackets: 95 % bootstrap interval, {DRAWS} draws of {unit}.{_caveat(evaluation)}</p>",
+        f"{_caveat(evaluation)}</p>",
         "<h2>Landslides as objects</h2>",
         _object_table(first),
         '<p class="note">An object is a component of pixels that hang together by their edges, '
@@ -74,11 +73,15 @@ def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: byt
 
 
 def _caveat(evaluation: Evaluation) -> str:
+    """What stands in brackets, and how far it is to be trusted."""
+    if evaluation.intervals(evaluation.at[0]) is None:
+        return "There is one tile only, and nothing to draw bootstrap intervals from."
     if evaluation.unit == "source":
-        return ""
+        return f"In brackets: 95 % bootstrap interval, {DRAWS} draws of scenes or images."
     return (
-        f" There are only {len(evaluation.sources)} scenes, too few to draw; tiles of one scene "
-        "are alike, so these intervals are too narrow."
+        f"In brackets: 95 % bootstrap interval, {DRAWS} draws of tiles. There are only "
+        f"{len(evaluation.sources)} scenes, too few to draw; tiles of one scene are alike, so "
+        "these intervals are too narrow."
     )
 
 
@@ -99,7 +102,7 @@ def _pixel_table(evaluation: Evaluation) -> str:
     rows = [
         [NAMES[name]]
         + [
-            f"{at.metrics[name]:.4f} [{found[name][0]:.4f}, {found[name][1]:.4f}]"
+            f"{at.metrics[name]:.4f}" + (" [{:.4f}, {:.4f}]".format(*found[name]) if found else "")
             for at, found in zip(evaluation.at, ends, strict=True)
         ]
         for name in METRICS

@@ -81,9 +81,10 @@ class Evaluation:
             return self.tiles, at.counts
         return self.sources, group_sums(at.counts, self.source)
 
-    def intervals(self, at: AtThreshold) -> Intervals:
-        """95 % bootstrap intervals of the pixel metrics."""
-        return intervals(self.units(at)[1])
+    def intervals(self, at: AtThreshold) -> Intervals | None:
+        """95 % bootstrap intervals of the pixel metrics; None where there is but one unit."""
+        counts = self.units(at)[1]
+        return intervals(counts) if len(counts) > 1 else None
 
     def object_intervals(self, at: AtThreshold) -> Intervals | None:
         """The same of the object metrics; None where objects may reach over several units."""
@@ -116,13 +117,12 @@ class Evaluation:
     def _threshold_dict(self, at: AtThreshold) -> dict[str, Any]:
         edges = boundary_rates(at.boundary.sum(axis=0))
         objects = at.objects.to_dict()
-        drawn = self.object_intervals(at)
         return {
             "threshold": at.threshold,
             "origin": at.origin,
             "pixels": at.metrics,
             "intervals": _lists(self.intervals(at)),
-            "objects": objects | {"intervals": None if drawn is None else _lists(drawn)},
+            "objects": objects | {"intervals": _lists(self.object_intervals(at))},
             "boundary": {
                 radius: {name: float(value) for name, value in found.items()}
                 for radius, found in edges.items()
@@ -138,24 +138,25 @@ class Evaluation:
         """A short table for the terminal."""
         first = self.at[0]
         head = [f"p ≥ {at.threshold:.3g} ({at.origin})" for at in self.at]
-        head[0] += ", 95 % interval"
+        ends = self.intervals(first)
+        head[0] += ", 95 % interval" if ends else ""
         out = [
             f"{self.model} on {self.split} of {self.dataset}: {len(self.tiles)} tiles of "
             f"{len(self.sources)} scenes or images",
             f"{'pixels':<18}" + "".join(f"{text:<36}" for text in head).rstrip(),
         ]
-        ends = self.intervals(first)
         for name in METRICS:
-            low, high = ends[name]
             cells = [f"{at.metrics[name]:.4f}" for at in self.at]
-            cells[0] += f"  [{low:.4f}, {high:.4f}]"
+            cells[0] += "  [{:.4f}, {:.4f}]".format(*ends[name]) if ends else ""
             label = "  " + name.replace("_", " ").replace("iou", "IoU")
             out.append(f"{label:<18}" + "".join(f"{cell:<36}" for cell in cells).rstrip())
         out += object_lines(first.objects)
         edges = boundary_rates(first.boundary.sum(axis=0))
         said = ", ".join(f"{found['f1']:.4f} at {radius}" for radius, found in edges.items())
         out.append(f"boundary F1 {said}; ECE {self.calibration.error:.4f}")
-        if self.unit == "tile":
+        if ends is None:
+            out.append("no intervals: there is one tile only, and nothing to draw from")
+        elif self.unit == "tile":
             out.append(
                 f"the intervals draw tiles, for want of scenes ({len(self.sources)}); tiles of one "
                 "scene are alike, so they are too narrow"
@@ -167,8 +168,8 @@ def _total(at: AtThreshold) -> list[int]:
     return [int(count) for count in at.counts.sum(axis=0)]
 
 
-def _lists(found: Intervals) -> dict[str, list[float]]:
-    return {name: list(ends) for name, ends in found.items()}
+def _lists(found: Intervals | None) -> dict[str, list[float]] | None:
+    return None if found is None else {name: list(ends) for name, ends in found.items()}
 
 
 def object_lines(objects: ObjectScores) -> list[str]:

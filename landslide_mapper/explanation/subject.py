@@ -119,6 +119,11 @@ def _tile(config: ExplainConfig, info: ModelInfo, dataset: Dataset) -> Subject:
         return subject
     with rasterio.open(known[0].mask) as raster:
         mask = raster.read(1)
+    if mask.shape != (scene.height, scene.width):
+        raise LsmapError(
+            f"{config.source}: has {scene.width} x {scene.height} pixels, its mask "
+            f"{mask.shape[1]} x {mask.shape[0]}; run lsmap prepare again"
+        )
     landslide = mask == LANDSLIDE
     found = vectorize_block(landslide, np.ones(np.count_nonzero(landslide), np.float32))
     whole = Frame.whole(scene.height, scene.width)
@@ -141,7 +146,10 @@ def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiomet
 
 def _outlines(path: str, scene: Scene) -> np.ndarray:
     """The polygons of a layer in pixels of the scene."""
-    polygons = shapely.get_parts(in_scene_crs(read_labels(path), scene)[0])
+    labels = read_labels(path)
+    if not len(labels.polygons):
+        raise LsmapError(f"{path}: there is no polygon in it")
+    polygons = shapely.get_parts(in_scene_crs(labels, scene)[0])
     moved = to_pixels(polygons, scene.transform)
     near = moved[shapely.intersects(moved, shapely.box(0, 0, scene.width, scene.height))]
     if not len(near):

@@ -14,7 +14,7 @@ import numpy as np
 import pyogrio
 import pyproj
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, GeometryError
 from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
 
@@ -44,6 +44,26 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
+class Options:
+    """The options of a command by which a layer is chosen and its CRS said; None: it has none."""
+
+    layer: str | None = None
+    crs: str | None = None
+
+    def choose_layer(self) -> str:
+        """What to do about a file with several layers."""
+        if self.layer:
+            return f"choose one with {self.layer}"
+        return "put the right one into a file of its own: ogr2ogr OUTPUT.gpkg INPUT LAYER"
+
+    def say_crs(self) -> str:
+        """What to do about a layer whose CRS is not known."""
+        if self.crs:
+            return f"say which one its coordinates are in with {self.crs} EPSG:..."
+        return "assign it first: ogr2ogr -a_srs EPSG:... OUTPUT.gpkg INPUT"
+
+
+@dataclass(frozen=True)
 class Labels:
     """Valid 2-D polygons of one layer, in the CRS they came in (None: unknown)."""
 
@@ -53,6 +73,7 @@ class Labels:
     polygons: np.ndarray
     counts: LabelCounts
     fids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    options: Options = field(default_factory=Options)
 
     def without(self, fids: np.ndarray) -> Labels:
         """The same layer less the features with these ids."""
@@ -64,17 +85,31 @@ class Labels:
 
 
 def read_labels(
-    path: str, layer: str | None = None, where: str | None = None, crs: str | None = None
+    path: str,
+    layer: str | None = None,
+    where: str | None = None,
+    crs: str | None = None,
+    options: Options | None = None,
 ) -> Labels:
     """Read the polygons of a vector layer.
 
-    `where` is an SQL condition. `crs` (e.g. "EPSG:32643") stands in when the layer has none.
     Invalid polygons are repaired, Z is dropped, and what is empty or no polygon is left out and
-    counted. Raises `LsmapError` when the file, the layer or the condition is no good.
+    counted.
+
+    Args:
+        path: in any format of GDAL, or GeoParquet.
+        layer: of a file that has several.
+        where: an SQL condition.
+        crs: stands in when the layer has none, e.g. "EPSG:32643".
+        options: what a message can point to.
+
+    Raises:
+        LsmapError: the file, the layer or the condition is no good.
     """
+    options = options or Options()
     path = str(path)
     vector = open_vector(path)
-    layer = layer or _only_layer(path, vector)
+    layer = layer or _only_layer(path, vector, options)
     columns: list[str] = []
     try:
         if where is not None:
@@ -87,8 +122,7 @@ def read_labels(
     except (ValueError, DataLayerError, DataSourceError) as error:
         if layer not in _layers(vector):
             raise LsmapError(
-                f"{path}: there is no layer {layer!r}; it has {', '.join(_layers(vector))} "
-                "(see --layer)."
+                f"{path}: there is no layer {layer!r}; it has {', '.join(_layers(vector))}"
             ) from error
         if where is None:
             raise LsmapError(f"{path}: the layer cannot be read ({one_line(error)}).") from error
@@ -99,9 +133,8 @@ def read_labels(
     if wkb is None:
         raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry.")
     polygons, keep, counts = _clean(wkb)
-    return Labels(
-        path, layer, _layer_crs(path, meta["crs"], crs), polygons, counts, np.asarray(fids)[keep]
-    )
+    known = _layer_crs(path, meta["crs"], crs, options)
+    return Labels(path, layer, known, polygons, counts, np.asarray(fids)[keep], options)
 
 
 def open_vector(path: str) -> str | bytes:
@@ -142,12 +175,14 @@ def is_vector(path: str) -> bool:
     """Whether there is a vector layer in the file.
 
     Raises:
-        LsmapError: see `open_vector`.
+        LsmapError: see `open_vector`; or a layer has a type of geometry that cannot be read.
     """
     try:
         with warnings.catch_warnings():  # of a server that does not answer
             warnings.simplefilter("ignore", RuntimeWarning)
             return len(pyogrio.list_layers(open_vector(path))) > 0
+    except GeometryError as error:
+        raise LsmapError(_odd_geometry(path, error)) from error
     except (DataSourceError, DataLayerError):
         return False
 
@@ -164,13 +199,22 @@ def read_aoi(path: str) -> Labels:
     return area
 
 
+def _odd_geometry(path: str, error: GeometryError) -> str:
+    return (
+        f"{path}: a layer in it has a type of geometry that cannot be read ({one_line(error)}); "
+        "convert it first: ogr2ogr -nlt MULTIPOLYGON -dim XY OUTPUT.gpkg INPUT"
+    )
+
+
 def _layers(vector: str | bytes) -> list[str]:
     return [str(name) for name, _ in pyogrio.list_layers(vector)]
 
 
-def _only_layer(path: str, vector: str | bytes) -> str:
+def _only_layer(path: str, vector: str | bytes, options: Options) -> str:
     try:
         layers = pyogrio.list_layers(vector)
+    except GeometryError as error:
+        raise LsmapError(_odd_geometry(path, error)) from error
     except (DataSourceError, DataLayerError) as error:
         raise LsmapError(
             f"{path}: GDAL cannot read this as a vector layer ({one_line(error)}); this must be "
@@ -186,12 +230,13 @@ def _only_layer(path: str, vector: str | bytes) -> str:
     if not spatial:
         raise LsmapError(f"{path}: there is no layer with geometry in it.")
     raise LsmapError(
-        f"{path}: there are several layers ({', '.join(spatial)}); choose one with --layer (of "
-        "the labels), or put it into a file of its own."
+        f"{path}: there are several layers ({', '.join(spatial)}); {options.choose_layer()}"
     )
 
 
-def _layer_crs(path: str, own: str | None, given: str | None) -> pyproj.CRS | None:
+def _layer_crs(
+    path: str, own: str | None, given: str | None, options: Options
+) -> pyproj.CRS | None:
     if given is not None:
         try:
             crs = pyproj.CRS.from_user_input(given)
@@ -205,15 +250,16 @@ def _layer_crs(path: str, own: str | None, given: str | None) -> pyproj.CRS | No
     try:
         return pyproj.CRS.from_user_input(own) if own else None
     except CRSError as error:
-        raise LsmapError(
-            f"{path}: its CRS cannot be used; give the right one with --labels-crs EPSG:...."
-        ) from error
+        raise LsmapError(f"{path}: its CRS cannot be used; {options.say_crs()}") from error
 
 
 def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
     """Valid polygons, the rows they came from, and what happened to the others."""
-    shapes = shapely.from_wkb(wkb, on_invalid="ignore")
-    empty = shapely.is_missing(shapes) | shapely.is_empty(shapes)
+    with np.errstate(invalid="ignore"):  # coordinates that are no numbers
+        shapes = shapely.from_wkb(wkb, on_invalid="ignore")
+    # Surfaces in space (TIN, PolyhedralSurface) are none of shapely's geometries.
+    unknown = shapely.is_missing(shapes) & np.array([one is not None for one in wkb], dtype=bool)
+    empty = (shapely.is_missing(shapes) & ~unknown) | shapely.is_empty(shapes)
     # 3 polygon, 6 multipolygon, 7 collection (whose polygons count)
     areal = np.isin(shapely.get_type_id(shapes), (3, 6, 7))
     broken = areal & ~empty & ~shapely.is_valid(shapes)
@@ -307,8 +353,8 @@ def same_map(labels: Labels, scene: Scene) -> bool:
     """
     if labels.crs is None and scene.crs is not None:
         raise LsmapError(
-            f"{labels.path}: the layer has no CRS; say which one its coordinates are in with "
-            f"--labels-crs EPSG:... (the scene {scene.name} is in {crs_name(scene.crs)})."
+            f"{labels.path}: the layer has no CRS (the scene {scene.name} is in "
+            f"{crs_name(scene.crs)}); {labels.options.say_crs()}"
         )
     if scene.crs is None and labels.crs is not None:
         raise LsmapError(

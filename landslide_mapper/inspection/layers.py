@@ -38,7 +38,7 @@ def _layer(path: str, vector: str | bytes, name: str, kind: str | None) -> dict[
     row["text"] = "\n".join(
         [
             f"{name}: {counts.features} features, {kind}",
-            f"  CRS       {crs_text(labels.crs) if labels.crs else 'none (see --labels-crs)'}",
+            f"  CRS       {crs_text(labels.crs) if labels.crs else 'none'}",
             f"  polygons  {len(labels.polygons)} usable, {counts.repaired} of them repaired",
             f"  left out  {counts.null_or_empty} null or empty, {counts.not_polygon} not polygons, "
             f"{counts.degenerate} without area",

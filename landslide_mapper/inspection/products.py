@@ -11,7 +11,7 @@ from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import best_row, measured, read_log
 from landslide_mapper.inspection.facts import Fact, band_list, plain
-from landslide_mapper.predictors import read_info
+from landslide_mapper.predictors import read_info, scene_inside
 from landslide_mapper.runs import CONFIG, LOG
 
 
@@ -109,12 +109,12 @@ def model_facts(info: ModelInfo, path: Path) -> tuple[Fact, ...]:
     """What a model file says about itself."""
     size = path.stat().st_size
     card = path.with_suffix(".md")
-    metrics = dict(info.metrics)
+    metrics = {name: value for name, value in info.metrics.items() if math.isfinite(value)}
     return (
         plain("name", "name", info.name),
         Fact("arch", "network", info.arch, f"{info.arch}, {info.backbone}"),
         Fact("model_bands", "bands", list(info.bands), band_list(info.bands)),
-        plain("radiometry", "radiometry", info.radiometry),
+        _stretch(info, path),
         plain("tile_size", "tile size", info.tile_size, " pixels"),
         plain("gsd_m", "pixel size", info.gsd, " m"),
         plain("threshold", "threshold", info.threshold),
@@ -126,6 +126,15 @@ def model_facts(info: ModelInfo, path: Path) -> tuple[Fact, ...]:
         Fact("bytes", "file", size, f"{size / 1e6:.1f} MB, written by lsmap {info.lsmap_version}"),
         Fact("card", "card", str(card) if card.is_file() else None, _card_text(card)),
     )
+
+
+def _stretch(info: ModelInfo, path: Path) -> Fact:
+    """What pixels the model wants to be fed."""
+    scene = scene_inside(path)
+    if scene is None:
+        return plain("radiometry", "radiometry", info.radiometry)
+    text = f"{info.radiometry}; that of {scene} is inside: feed raw pixels of it, and of no other"
+    return Fact("radiometry", "radiometry", {"rule": info.radiometry, "scene": scene}, text)
 
 
 def _calibration(info: ModelInfo) -> str:

@@ -41,8 +41,12 @@ def scene_facts(source: Source) -> tuple[Fact, ...]:
         text = f"cannot be used: {_reason(source, error)}"
         return (*facts, Fact("usable", "for lsmap", False, text))
     with SceneReader(scene) as reader:
-        facts.append(_valid_share(scene, reader, facts))
-    return (*facts, *_place(scene), _by_bundled(partial(_serves, scene)))
+        valid = _valid_share(scene, reader, facts)
+    if valid.value == 0:
+        served = Fact("bundled_model", "model", False, "nothing to map: no valid pixel was seen")
+    else:
+        served = _by_bundled(partial(_serves, scene))
+    return (*facts, valid, *_place(scene), served)
 
 
 def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:

@@ -169,7 +169,7 @@ def measure(
 
 
 def common(one: np.ndarray, two: np.ndarray, threshold: float) -> np.ndarray:
-    """Pixels that both maps call landslide, and that either does, where both are (not NaN), (2,)."""
+    """Pixels (2,) that both maps call landslide, and that one does, where both are (not NaN)."""
     both = ~np.isnan(one) & ~np.isnan(two)
     a, b = (probability[both] >= threshold for probability in (one, two))
     return np.array([np.count_nonzero(a & b), np.count_nonzero(a | b)])
