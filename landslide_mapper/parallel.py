@@ -40,6 +40,15 @@ class Process:
             dist.all_reduce(values)
         return values.cpu()
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the leading one's buffers.
+
+        On a CPU each has batch statistics of its own, and those of the leading one are saved.
+        """
+        if self.world > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world > 1:

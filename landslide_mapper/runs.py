@@ -108,14 +108,27 @@ def _last_run() -> Path:
     return states[-1].parent
 
 
+def check_run(run: Path, resume: bool) -> None:
+    """See that a new run would replace none, and that one to go on with is there.
+
+    Raises:
+        LsmapError: it would, or it is not.
+    """
+    if (run / STATE).is_file():
+        if not resume:
+            raise LsmapError(f"{run} holds a run already: give another -o, or --resume to go on")
+    elif (run / BEST).exists():
+        raise LsmapError(f"{run} holds a model whose run cannot go on: give another -o")
+    elif resume:
+        raise LsmapError(f"{run} has no {STATE} to resume from")
+
+
 def start_run(run: Path, config: TrainConfig) -> None:
     """Make the folder of a new run and write its settings.
 
     Raises:
-        LsmapError: the folder holds a run already, or cannot be written.
+        LsmapError: the folder cannot be written.
     """
-    if (run / STATE).exists() or (run / BEST).exists():
-        raise LsmapError(f"{run} holds a run already: give another -o, or --resume to go on")
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,10 +140,12 @@ def resume_run(run: Path, config: TrainConfig, done: int) -> None:
     """Write the settings of a run of which `done` epochs are there, and say what they mean for it.
 
     Raises:
-        LsmapError: the folder cannot be written.
+        LsmapError: the folder cannot be written, or fewer epochs are asked for than there are.
     """
     before = read_train_config(run / CONFIG)
-    if done >= config.epochs:
+    if done > config.epochs:
+        raise LsmapError(f"{run} has {done} epochs already, and cannot end after {config.epochs}")
+    if done == config.epochs:
         note(f"{run} has its {done} epochs already: --epochs {2 * done} would train on")
     elif config.epochs != before.epochs and config.schedule != "constant":
         note(
@@ -187,14 +202,12 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, onto the CPU; nothing in the file is executed.
 
     Raises:
-        LsmapError: there is no such state, or it is damaged.
+        LsmapError: it is damaged.
     """
     import pickle
 
     import torch
 
-    if not path.is_file():
-        raise LsmapError(f"{path.parent} has no {path.name} to resume from")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -30,31 +31,34 @@ from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.history import best_row, measured, plot_curves, write_log
 from landslide_mapper.metrics import BINS, Curve, rates
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
 from landslide_mapper.nn.encoder import STRIDE
 from landslide_mapper.nn.network import Losses, Network
-from landslide_mapper.nn.optimiser import learning_rate, make_optimizer
+from landslide_mapper.nn.optimiser import learning_rate, load_optimizer, make_optimizer
 from landslide_mapper.parallel import Process, join_processes
 from landslide_mapper.runs import (
     CURVES,
     LOG,
     STATE,
+    check_run,
     load_state,
     resume_run,
     save_state,
     start_run,
     writing,
 )
+from landslide_mapper.serving import near_training
 from landslide_mapper.start import check_start, start_network
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
 Row = dict[str, float]
 
 HEAVY = ("resnet50", "resnet101")
+DIVERGED = "lower --lr, or the weight of a contrast, --beta"
 CHOSEN = ("calibration_scale", "calibration_shift", "threshold")
 SHOW_EVERY = 50  # steps; to show the losses is to wait for the device
 
@@ -107,6 +111,7 @@ def train(
         LsmapFailure: the loss is no longer finite, a tile cannot be read, the disk or the device's
             memory is full.
     """
+    check_run(run, resume)
     with join_processes(config.device) as process, _out_of_memory(config, run):
         datasets = load_datasets(config)
         config = _with_band_count(config, datasets[0])
@@ -122,6 +127,7 @@ def train(
         torch.manual_seed(config.seed)
         model = build(config.model)
         state = load_state(run / STATE) if resume else {}
+        _check_data(state, datasets, run)
         rows: list[Row] = state.pop("rows", [])
         start: str = state.pop("start", "")
         if resume and process.leads:
@@ -134,56 +140,28 @@ def train(
         model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         process.synchronise_batch_norm(model)
         if config.compile:
-            for part in model.compiled_parts():
-                part.compile()
+            _compile(model)
         optimizer = make_optimizer(config, model, process.device)
         if resume:
             model.load_state_dict(state.pop("model"))
-            fused = optimizer.defaults["fused"]
-            optimizer.load_state_dict(state.pop("optimizer"))
-            for group in optimizer.param_groups:  # the state may come from another device
-                group["fused"] = fused
+            load_optimizer(optimizer, state.pop("optimizer"))
         parallel = process.wrap(model)
 
         for epoch in range(len(rows), config.epochs):
             began = time.perf_counter()
             batches.epoch = epoch
-            seed = _epoch_seed(config.seed, epoch, process.rank)
-            torch.manual_seed(seed)
-            generator = torch.Generator(process.device).manual_seed(seed)
-            model.train()
-            model.begin_epoch(epoch)
-            sums = torch.zeros((), device=process.device, dtype=torch.float64)
-            title = f"epoch {epoch + 1}/{config.epochs}"
-            bar = progress(training, title, process)
-            for step, (images, labels) in enumerate(bar):
-                rate = learning_rate(config, epoch + step / len(batches))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                images, labels = to_device(images, labels, process.device)
-                with autocast(process.device):
-                    losses: Losses = parallel(images, labels, generator)
-                optimizer.zero_grad(set_to_none=True)
-                losses.total.backward()
-                optimizer.step()
-                model.after_step()
-                names = ("loss", *losses.parts)
-                sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
-                if step % SHOW_EVERY == 0 and not bar.disable:
-                    bar.set_postfix(_postfix(names, sums / (step + 1), rows))
-            means = process.total(sums / len(batches)) / process.world
-            if not torch.isfinite(means).all():
-                raise LsmapFailure(
-                    f"the loss is no longer finite in epoch {epoch + 1}: "
-                    "lower --lr, or the weight of a contrast, --beta"
-                )
+            losses = _train_epoch(
+                config, epoch, parallel, model, optimizer, training, process, rows
+            )
             samples = len(batches) * config.batch_size * process.world
+            speed = samples / (time.perf_counter() - began)
+            process.share_buffers(model)
             row: Row = {
                 "epoch": epoch + 1,
-                "lr": rate,
+                "lr": float(optimizer.param_groups[0]["lr"]),
                 **dict.fromkeys(("loss", *model.loss_names), math.nan),
-                **dict(zip(names, means.tolist(), strict=True)),
-                "samples_per_s": samples / (time.perf_counter() - began),
+                **losses,
+                "samples_per_s": speed,
                 **(chosen or validation_figures(validate(model, validation, process))),
             }
             row["seconds"] = time.perf_counter() - began
@@ -204,16 +182,80 @@ def train(
                             "optimizer": optimizer.state_dict(),
                             "rows": rows,
                             "start": start,
+                            "data": [dataset.digest for dataset in datasets],
                         },
                     )
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
-                tqdm.write(_epoch_line(row, names, improved))
+                tqdm.write(_epoch_line(row, tuple(losses), improved))
         process.wait()
         if events is not None:
             events.close()
         return TrainReport(run, len(rows), best_row(rows), process.leads)
+
+
+def _train_epoch(
+    config: TrainConfig,
+    epoch: int,
+    parallel: nn.Module,
+    model: Network,
+    optimizer: torch.optim.Optimizer,
+    training: Batches,
+    process: Process,
+    rows: list[Row],
+) -> dict[str, float]:
+    """The steps of an epoch; the means of the losses by name, the total first.
+
+    Raises:
+        LsmapFailure: a loss is no longer finite.
+    """
+    seed = _epoch_seed(config.seed, epoch, process.rank)
+    torch.manual_seed(seed)
+    generator = torch.Generator(process.device).manual_seed(seed)
+    model.train()
+    model.begin_epoch(epoch)
+    sums = torch.zeros((), device=process.device, dtype=torch.float64)
+    bar = progress(training, f"epoch {epoch + 1}/{config.epochs}", process)
+    for step, (images, labels) in enumerate(bar):
+        rate = learning_rate(config, epoch + step / len(training))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images, labels = to_device(images, labels, process.device)
+        with autocast(process.device):
+            losses: Losses = parallel(images, labels, generator)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        optimizer.step()
+        model.after_step()
+        names = ("loss", *losses.parts)
+        sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
+        if step % SHOW_EVERY == 0 and not bar.disable:
+            bar.set_postfix(_postfix(names, sums / (step + 1), rows))
+    means = process.total(sums / len(training)) / process.world
+    if not torch.isfinite(means).all():
+        raise LsmapFailure(f"the loss is no longer finite in epoch {epoch + 1}: {DIVERGED}")
+    return dict(zip(names, means.tolist(), strict=True))
+
+
+def _compile(model: Network) -> None:
+    """Compile the parts that are worth it."""
+    import torch._dynamo
+
+    # The parts share code objects, on which torch counts how often it compiled.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for part in model.compiled_parts():
+        part.compile()
+
+
+def _check_data(state: dict[str, Any], datasets: list[Dataset], run: Path) -> None:
+    """Raise `LsmapError` unless a run goes on with the tiles that it began with."""
+    now = [dataset.digest for dataset in datasets]
+    if state.pop("data", now) != now:
+        raise LsmapError(
+            f"{', '.join(str(dataset.root) for dataset in datasets)}: these are not the tiles that "
+            f"{run} began with; prepare them as they were, or start a new run"
+        )
 
 
 def load_datasets(config: TrainConfig) -> list[Dataset]:
@@ -231,6 +273,13 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
                     f"{other.root} has {name} {getattr(other, name)}, {first.root} has "
                     f"{getattr(first, name)}: prepare both with the same settings"
                 )
+    sizes = [dataset.gsd for dataset in datasets if dataset.gsd is not None]
+    if sizes and not near_training(max(sizes) / min(sizes)):
+        warn(
+            f"pixels are {min(sizes):.2g} to {max(sizes):.2g} m in these data sets; the model will "
+            f"be one for {common_gsd(datasets):.2g} m, and detect reads other scenes at that size "
+            "(unless --gsd native)"
+        )
     multiple = max(config.model.block_size, STRIDE)
     if first.tile_size % multiple:
         raise LsmapError(
@@ -238,6 +287,17 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
             f"{multiple}: prepare with --tile-size 512"
         )
     return datasets
+
+
+def common_gsd(datasets: list[Dataset]) -> float | None:
+    """Pixel size in metres of the middle one of all training tiles; None where it is not known."""
+    sizes = [
+        dataset.gsd
+        for dataset in datasets
+        for _ in dataset.split("train")
+        if dataset.gsd is not None
+    ]
+    return median_low(sizes) if sizes else None
 
 
 def _with_band_count(config: TrainConfig, dataset: Dataset) -> TrainConfig:
@@ -321,14 +381,22 @@ def _read(loader: Batches) -> Iterator[tuple[Tensor, Tensor]]:
 
 @torch.inference_mode()
 def validate(model: Network, loader: Batches, process: Process) -> Tensor:
-    """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes."""
+    """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes.
+
+    Raises:
+        LsmapFailure: the network answers with what is no number.
+    """
     model.eval()
+    odd = torch.zeros((), dtype=torch.int64, device=process.device)
     histogram = torch.zeros(2, BINS, dtype=torch.int64, device=process.device)
     for images, labels in progress(loader, "validation", process):
         images, labels = to_device(images, labels, process.device)
         with autocast(process.device):
             logits = model(images)
+        odd += logits.isnan().sum()
         histogram += probability_histogram(torch.sigmoid(logits.float()), labels)
+    if process.total(odd):
+        raise LsmapFailure(f"the network answers with what is no number: {DIVERGED}")
     return process.total(histogram)
 
 
@@ -365,7 +433,6 @@ def describe(
     """What the model file will say about itself."""
     first = datasets[0]
     final = f" with validation, after {Path(config.final).name}" if config.final else ""
-    sizes = [dataset.gsd for dataset in datasets if dataset.gsd is not None]
     names = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "landslide_iou_at_threshold")
     return ModelInfo(
         name=run.name,
@@ -373,7 +440,7 @@ def describe(
         bands=tuple(first.bands),
         radiometry=first.radiometry_rule,
         tile_size=first.tile_size,
-        gsd=sum(sizes) / len(sizes) if sizes else None,
+        gsd=common_gsd(datasets),
         threshold=row["threshold"],
         metrics={name: round(row[name], 6) for name in names if name in row},
         calibration=(row["calibration_scale"], row["calibration_shift"]),

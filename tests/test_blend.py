@@ -246,6 +246,18 @@ def test_runs_are_blocks_below_each_other() -> None:
     assert found[1:3] == [[(1, 0), (1, 1)], [(1, band) for band in bands[3:]]]
 
 
+def test_an_answer_that_is_no_number_is_an_error() -> None:
+    """Compared with a threshold it would be background."""
+
+    def odd(windows: np.ndarray) -> np.ndarray:
+        return np.where(windows[:, 0] == 7, np.nan, 0.5).astype(np.float32)
+
+    image = np.ones((40, 40), np.uint8)
+    image[33, 2] = 7
+    with pytest.raises(LsmapFailure, match="no number"):
+        run(image, image > 0, WindowGrid(40, 40, 16, 4), odd)
+
+
 def test_symmetries_are_undone_before_the_mean() -> None:
     rng = np.random.default_rng(0)
     windows = rng.integers(0, 256, (2, 3, 16, 16)).astype(np.uint8)

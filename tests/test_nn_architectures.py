@@ -21,7 +21,7 @@ from landslide_mapper.nn.icssn import ICSSN, draw_objects, near_edges
 from landslide_mapper.nn.losses import cross_entropy
 from landslide_mapper.nn.masking import BACKGROUND, EDGE, INTERIOR, UNUSABLE
 from landslide_mapper.nn.network import Losses, Network
-from landslide_mapper.nn.optimiser import make_optimizer
+from landslide_mapper.nn.optimiser import load_optimizer, make_optimizer
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 
@@ -283,3 +283,22 @@ def test_background_of_parts_lies_near_an_edge() -> None:
     assert (near[0, :5, :5] == BACKGROUND).sum() == 24
     assert (near == BACKGROUND).sum() == 24
     assert (near == UNUSABLE).sum() == 144 - 26
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_an_optimiser_goes_on_on_another_device(kind: str) -> None:
+    """Its counts of steps have to lie where its kernels look for them; meta stands for CUDA."""
+    config = TrainConfig(optimizer=kind)
+    layer = nn.Linear(2, 1)
+    steps = make_optimizer(config, layer, torch.device("cpu"))  # type: ignore[arg-type]
+    layer(torch.ones(1, 2)).sum().backward()
+    steps.step()
+    elsewhere = nn.Linear(2, 1, device="meta")
+    fused = torch.optim.AdamW(elsewhere.parameters(), fused=False)
+    fused.param_groups[0]["fused"] = True  # which is refused for meta
+    if kind == "sgd":
+        fused = torch.optim.SGD(elsewhere.parameters(), momentum=0.9)
+    load_optimizer(fused, steps.state_dict())
+    assert fused.param_groups[0]["fused"] is (True if kind == "adamw" else None)
+    for state in fused.state.values():
+        assert {value.device.type for value in state.values()} == {"meta"}

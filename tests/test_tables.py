@@ -348,7 +348,7 @@ def test_an_interrupted_run_goes_on_and_its_result_is_free_of_paths(
 ) -> None:
     tiles, folder, path = tmp_path / "tiles", tmp_path / "run", tmp_path / "results.jsonl"
     prepare(grid.prepare_config("bijie", images / "bijie", tiles, 64))
-    digest = results.data_digest(load_dataset(tiles))
+    digest = load_dataset(tiles).digest
     scale = replace(REDUCED, settings=SMALL, epochs={"bijie": 3})
     common = results.common_settings(scale, "bijie", "none")
     asked = experiment(common=common, settings={"fusion": "concat"}, digest=digest)

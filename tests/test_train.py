@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -39,7 +40,7 @@ from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.runs import plan_run
-from landslide_mapper.train import load_datasets, make_loaders
+from landslide_mapper.train import common_gsd, load_datasets, make_loaders
 
 LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
 QUICK = [*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu", "--batch-size", "8"]
@@ -369,7 +370,7 @@ def test_two_processes_stay_one_model(arch: str, dataset: Path, tmp_path: Path) 
             *["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"],
             *[str(script), str(tmp_path), "train", str(dataset), "-o", str(folder)],
             *[*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu"],
-            *["--batch-size", "4", "--epochs", str(epochs), "--arch", arch],
+            *["--batch-size", "4", "--epochs", str(epochs), "--arch", arch, "--lr", "0.03"],
         ],
         check=True,
         capture_output=True,
@@ -382,13 +383,19 @@ def test_two_processes_stay_one_model(arch: str, dataset: Path, tmp_path: Path) 
     rows = read_log(folder / "log.csv")
     assert len(rows) == epochs
     predict, info = load_predictor(folder / "best.safetensors", "cpu")
-    half = Calibration(*info.calibration)(0.5)
-    counts = np.zeros(4, np.int64)
+    # What the log says is what the file does, though each process has batch statistics of its own.
+    thresholds = (Calibration(*info.calibration)(0.5), info.threshold)
+    counts = np.zeros((2, 4), np.int64)
     for tile in load_dataset(dataset).split("val"):
         image, mask = TileDataset([tile])[0, 0]
-        counts += confusion(predict(image[None].numpy())[0] >= half, mask.numpy())
-    expected = rates(counts)["accuracy"]
-    assert rows[info.epoch - 1]["accuracy"] == pytest.approx(expected, abs=2e-3)
+        probability = predict(image[None].numpy())[0]
+        counts += [confusion(probability >= least, mask.numpy()) for least in thresholds]
+    expected = rates(counts)
+    best = rows[info.epoch - 1]
+    assert best["accuracy"] == pytest.approx(expected["accuracy"][0], abs=1e-3)
+    assert best["landslide_iou_at_threshold"] == pytest.approx(
+        expected["landslide_iou"][1], abs=1e-3
+    )
 
 
 @pytest.mark.slow
@@ -439,6 +446,60 @@ def test_errors_are_one_line(
     assert part in output
     assert len(output.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_with_its_own_tiles_only(dataset: Path, tmp_path: Path) -> None:
+    folder, copy = tmp_path / "run", shutil.copytree(dataset, tmp_path / "dataset")
+    run("train", copy, "-o", folder, *QUICK, "--epochs", 1)
+    moved = copy.rename(tmp_path / "elsewhere")
+    moved.rename(copy)
+    with sqlite3.connect(copy / "tiles.gpkg") as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='trigger'"):
+            database.execute(f'DROP TRIGGER "{name}"')  # they need functions that GDAL has
+        database.execute("UPDATE tiles SET split = 'test' WHERE split = 'train' AND fid % 7 = 0")
+    before = (folder / "last.pt").read_bytes()
+    output = run("train", "--resume", "-o", folder, "--epochs", 2, code=2)
+    assert "not the tiles" in output
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def test_a_run_does_not_shrink(dataset: Path, tmp_path: Path) -> None:
+    run("train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 2)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    output = run("train", "--resume", "-o", tmp_path / "run", "--epochs", 1, code=2)
+    assert "2 epochs already" in output
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_weights_without_a_state_are_not_offered_to_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"precious")  # killed before the first state
+    output = run("train", "-o", tmp_path, code=2)
+    assert "give another -o" in output
+    assert "--resume" not in output
+
+
+def test_a_network_that_diverged_is_not_saved(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = MRIFE.predict_logits
+    monkeypatch.setattr(MRIFE, "predict_logits", lambda *args: predict(*args) * float("nan"))
+    output = run("train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=1)
+    assert "lower --lr" in output
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def test_the_pixel_size_of_a_model_is_one_that_it_has_seen(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coarse = shutil.copytree(dataset, tmp_path / "coarse")
+    info = json.loads((coarse / "dataset.json").read_text())
+    (coarse / "dataset.json").write_text(json.dumps(info | {"gsd": 4 * info["gsd"]}))
+    fine = load_dataset(dataset).gsd
+    assert common_gsd(load_datasets(TrainConfig((str(dataset),)))) == fine
+    assert capsys.readouterr().err == ""
+    both = load_datasets(TrainConfig((str(dataset), str(coarse))))
+    assert common_gsd(both) in (fine, 4 * fine)
+    assert "--gsd native" in capsys.readouterr().err
 
 
 def test_an_existing_run_is_kept(dataset: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from grid import Scale, Settings, Table
 
-from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.staging import whole_file
 
@@ -25,7 +24,7 @@ class Experiment:
 
     Attributes:
         data: name of the data set.
-        digest: of its tiles, see `data_digest`.
+        digest: of its tiles, see `Dataset.digest`.
         scale: name of the scale.
         common: settings that all rows of the scale share.
         settings: those of the row.
@@ -87,13 +86,6 @@ def plan(
         for row in rows
     ]
     return list({experiment.key: experiment for experiment in planned}.values())
-
-
-def data_digest(dataset: Dataset) -> str:
-    """Tells apart data sets that differ in tiles, splits, labels or radiometry; free of paths."""
-    tiles = sorted((t.tile_id, t.split, t.landslide_px, t.valid_px) for t in dataset.tiles)
-    said = json.dumps([dataset.tile_size, dataset.radiometry_rule, dataset.bands, tiles])
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
 def read_results(path: Path) -> list[Result]:

@@ -27,7 +27,6 @@ from results import (
     Result,
     append_result,
     common_settings,
-    data_digest,
     options,
     plan,
     read_results,
@@ -209,10 +208,12 @@ def choose_scale(name: str, device: str) -> Scale:
 def prepared(name: str, raw: Path, work: Path, tile_size: int) -> Path:
     """Folder of the tiles of a public data set, made when it is not there yet."""
     folder = work / "data" / f"{name}-{tile_size}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        said = prepare(prepare_config(name, raw, folder, tile_size))
-        click.echo("\n".join(said.lines()), err=True)
+    for needed in (folder.parent, work / "locks"):
+        needed.mkdir(parents=True, exist_ok=True)
+    with FileLock(work / "locks" / folder.name):  # of several processes one makes them
+        if not folder.exists():
+            said = prepare(prepare_config(name, raw, folder, tile_size))
+            click.echo("\n".join(said.lines()), err=True)
     return folder
 
 
@@ -328,7 +329,7 @@ def _run(
     for name in choose_sets(sets, data, work, size.tile_size):
         dataset = prepared(name, data / name, work, size.tile_size)
         common = common_settings(size, name, weights, epochs)
-        digest = data_digest(load_dataset(dataset))
+        digest = load_dataset(dataset).digest
         experiments = plan(tables, name, digest, size, common, seeds or size.seeds)
 
         def runner(experiment: Experiment, dataset: Path = dataset) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,13 @@ class Dataset:
         """Median pixel size in metres, None when unknown."""
         value = self.info["gsd"]
         return None if value is None else float(value)
+
+    @property
+    def digest(self) -> str:
+        """Tells apart data sets of other tiles, splits, labels or radiometry, wherever they lie."""
+        tiles = sorted((t.tile_id, t.split, t.landslide_px, t.valid_px) for t in self.tiles)
+        said = json.dumps([self.tile_size, self.radiometry_rule, self.bands, tiles])
+        return hashlib.sha256(said.encode()).hexdigest()[:8]
 
     def split(self, name: str) -> tuple[Tile, ...]:
         """The tiles of "train", "val" or "test"."""

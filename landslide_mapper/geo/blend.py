@@ -19,6 +19,7 @@ from itertools import chain, product
 
 import numpy as np
 
+from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.geo.grid import Frame, shifted_starts
 
 # uint8 (N, B, tile, tile) → probabilities (N, tile, tile) in 0..1. It may have a method
@@ -263,11 +264,22 @@ def _wanted(row: WindowRow, grid: WindowGrid, span: Span) -> list[int]:
 
 
 def answers(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Answers to all batches, in order, worked ahead where `predict` can; a batch may be empty."""
+    """Answers to all batches, in order, worked ahead where `predict` can; a batch may be empty.
+
+    Raises:
+        LsmapFailure: an answer has what is no number in it, which would pass for background.
+    """
     ahead = getattr(predict, "stream", None)
-    if ahead is not None:
-        yield from ahead(batches)
-        return
+    for answer in ahead(batches) if ahead is not None else _one_by_one(predict, batches):
+        if np.isnan(answer.sum()):
+            raise LsmapFailure(
+                "the model answers with what is no number, so it is damaged or its training "
+                "diverged: take another, or train again with a lower --lr"
+            )
+        yield answer
+
+
+def _one_by_one(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     for batch in batches:
         yield predict(batch) if len(batch) else np.empty((0, *batch.shape[2:]), np.float32)
 

@@ -15,17 +15,29 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser of all parameters that gradients reach, with one kernel per step on CUDA.
 
-    Not where parameters rest for an epoch: the fused SGD wants a momentum of all or of none.
+    Not where parameters rest for an epoch: the fused SGD wants a momentum of all or of none. Then
+    torch takes the next best.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     common: dict[str, Any] = {
         "lr": config.lr,
         "weight_decay": config.weight_decay,
-        "fused": device.type == "cuda" and not model.rests,
+        "fused": True if device.type == "cuda" and not model.rests else None,
     }
     if config.optimizer == "adamw":
         return torch.optim.AdamW(trained, betas=(config.momentum, 0.999), **common)
     return torch.optim.SGD(trained, momentum=config.momentum, **common)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take the state that an optimiser had, maybe on another device.
+
+    Which kernels step is this one's matter, and must be said before: it decides where torch puts
+    the counts of steps.
+    """
+    for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        saved |= {name: own[name] for name in ("fused", "foreach")}
+    optimizer.load_state_dict(state)
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:

@@ -28,7 +28,7 @@ from landslide_mapper.nn.optimiser import make_optimizer
 from landslide_mapper.train import autocast
 
 ON_CUDA = (
-    "mrife:resnet101:4:512,mrife:resnet101:32:512,mrife:resnet18:4:512,mrife:resnet18:64:512,"
+    "mrife:resnet101:4:512,mrife:resnet101:16:512,mrife:resnet18:4:512,mrife:resnet18:64:512,"
     "deeplabv3plus:resnet101:4:512,icssn:resnet101:4:512"
 )
 ON_CPU = "mrife:resnet18:2:128,deeplabv3plus:resnet18:2:128,icssn:resnet18:2:128"
@@ -146,22 +146,26 @@ def run() -> None:
     peak = matrix_peak(device)
     rows, profiles = [], []
     for case in cases(device):
-        step = steps(case, device)
-        seconds = seconds_of(step, device, 20 if device.type == "cuda" else 2)
-        work = operations(step)
+        named = (f"{case.arch} {case.backbone}", str(case.batch), str(case.window))
+        try:
+            step = steps(case, device)
+            seconds = seconds_of(step, device, 20 if device.type == "cuda" else 2)
+            work = operations(step)
+            profiles.append((case, hot_spots(step, device)))
+        except torch.OutOfMemoryError:
+            rows.append((*named, "out of memory", "", "", ""))
+            continue
+        finally:
+            step = None
         rows.append(
             (
-                f"{case.arch} {case.backbone}",
-                str(case.batch),
-                str(case.window),
+                *named,
                 f"{1000 * seconds:.0f}",
                 f"{case.batch / seconds:.2f}",
                 f"{work / case.batch / 1e9:.0f}",
                 f"{work / seconds / peak:.1%}",
             )
         )
-        profiles.append((case, hot_spots(step, device)))
-        del step
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} thread(s)"
     print_table(
