@@ -15,6 +15,8 @@ from landslide_mapper.config import (
     MASK_BLOCKS,
     OPTIMIZERS,
     SCHEDULES,
+    ModelConfig,
+    TrainConfig,
 )
 
 
@@ -289,99 +291,74 @@ explain_outputs = _together(
 )
 
 
-def _setting(*names: str, kind: Any, text: str, default: object) -> Any:
-    """An option of `train` that stays unset unless given, so that it can override ``--config``."""
-    return click.option(*names, type=kind, default=None, help=f"{text}  [default: {default}]")
+_DEFAULTS = vars(ModelConfig()) | vars(TrainConfig())
+
+
+def _setting(*names: str, kind: Any, text: str) -> Any:
+    """An option of `train` that stays unset unless given, so that it can override ``--config``.
+
+    The help has the default of the configuration.
+    """
+    default = _DEFAULTS[names[-1].lstrip("-").replace("-", "_")]
+    if isinstance(default, bool):  # named by the first or second of --this/--that
+        shown = names[0].split("/")[0 if default else 1].lstrip("-")
+    else:
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+    return click.option(*names, type=kind, default=None, help=f"{text}  [default: {shown}]")
 
 
 train_settings = _together(
-    _setting("--epochs", kind=int, text="Passes over the training tiles.", default=100),
-    _setting("--batch-size", kind=int, text="Tiles per step and process, even.", default=4),
-    _setting("--optimizer", kind=click.Choice(OPTIMIZERS), text="Optimiser.", default="sgd"),
-    _setting("--lr", kind=float, text="Learning rate.", default=0.007),
-    _setting("--momentum", kind=float, text="Momentum (β1 of AdamW).", default=0.9),
-    _setting("--weight-decay", kind=float, text="Weight decay.", default=0.0005),
-    _setting(
-        "--schedule",
-        kind=click.Choice(SCHEDULES),
-        text="Learning rate over the run.",
-        default="constant",
-    ),
-    _setting("--warmup", kind=float, text="Epochs until the full learning rate.", default=0),
-    _setting("--zoom", kind=float, text="Tiles are zoomed by up to this factor.", default=1),
-    _setting("--workers", kind=int, text="Processes that read tiles.", default=4),
-    _setting("--device", kind=str, text="auto, cpu, cuda or cuda:N.", default="auto"),
-    _setting("--seed", kind=int, text="Seed of all random numbers.", default=0),
-    _setting(
-        "--compile/--no-compile",
-        "compile",
-        kind=bool,
-        text="Compile the network.",
-        default="no-compile",
-    ),
+    _setting("--epochs", kind=int, text="Passes over the training tiles."),
+    _setting("--batch-size", kind=int, text="Tiles per step and process, even."),
+    _setting("--optimizer", kind=click.Choice(OPTIMIZERS), text="Optimiser."),
+    _setting("--lr", kind=float, text="Learning rate."),
+    _setting("--momentum", kind=float, text="Momentum (β1 of AdamW)."),
+    _setting("--weight-decay", kind=float, text="Weight decay."),
+    _setting("--schedule", kind=click.Choice(SCHEDULES), text="Learning rate over the run."),
+    _setting("--warmup", kind=float, text="Epochs until the full learning rate."),
+    _setting("--zoom", kind=float, text="Tiles are zoomed by up to this factor."),
+    _setting("--workers", kind=int, text="Processes that read tiles."),
+    _setting("--device", kind=str, text="auto, cpu, cuda or cuda:N."),
+    _setting("--seed", kind=int, text="Seed of all random numbers."),
+    _setting("--compile/--no-compile", "compile", kind=bool, text="Compile the network."),
     _setting(
         "--weights",
         kind=str,
         text="Start: imagenet, none, a safetensors file of a backbone; or a model to go on from, "
         "network and all: its file, its run, or bundled.",
-        default="imagenet",
     ),
     _setting(
         "--arch",
         kind=click.Choice(ARCHITECTURES),
         text="The network: MRIFE, or one that it is compared with.",
-        default="mrife",
     ),
-    _setting(
-        "--backbone",
-        kind=click.Choice(BACKBONES),
-        text="ResNet of the encoders.",
-        default="resnet101",
-    ),
-    _setting("--last-layer", kind=int, text="Stage the backbone ends with, 3 or 4.", default=4),
-    _setting("--aspp-channels", kind=int, text="Width of the features.", default=256),
-    _setting(
-        "--mfm/--no-mfm", "mfm", kind=bool, text="Reconstruct masked features.", default="mfm"
-    ),
-    _setting(
-        "--sfce/--no-sfce", "sfce", kind=bool, text="Contrast masked features.", default="sfce"
-    ),
+    _setting("--backbone", kind=click.Choice(BACKBONES), text="ResNet of the encoders."),
+    _setting("--last-layer", kind=int, text="Stage the backbone ends with, 3 or 4."),
+    _setting("--aspp-channels", kind=int, text="Width of the features."),
+    _setting("--mfm/--no-mfm", "mfm", kind=bool, text="Reconstruct masked features."),
+    _setting("--sfce/--no-sfce", "sfce", kind=bool, text="Contrast masked features."),
     _setting(
         "--distillation/--no-distillation",
         "distillation",
         kind=bool,
         text="Let a teacher follow the student.",
-        default="distillation",
     ),
-    _setting(
-        "--fusion",
-        kind=click.Choice(FUSIONS),
-        text="How the two branches are joined.",
-        default="add",
-    ),
+    _setting("--fusion", kind=click.Choice(FUSIONS), text="How the two branches are joined."),
     _setting(
         "--fused-view",
         kind=click.Choice(FUSED_VIEWS),
         text="Image whose student features are fused; masked is the paper's and leaks labels.",
-        default="whole",
     ),
+    _setting("--block-size", kind=int, text="Side of a masked block in pixels, 8 or 16."),
     _setting(
-        "--block-size", kind=int, text="Side of a masked block in pixels, 8 or 16.", default=8
+        "--mask-blocks", kind=click.Choice(MASK_BLOCKS), text="Blocks that stand for landslide."
     ),
-    _setting(
-        "--mask-blocks",
-        kind=click.Choice(MASK_BLOCKS),
-        text="Blocks that stand for landslide.",
-        default="edge",
-    ),
-    _setting("--mask-ratio", kind=float, text="Share of those blocks that is masked.", default=0.5),
-    _setting("--ema", kind=float, text="Momentum of the teacher.", default=0.996),
-    _setting("--temperature", kind=float, text="Temperature of the contrast.", default=0.1),
-    _setting("--alpha", kind=float, text="Weight of the reconstruction.", default=1.0),
-    _setting("--beta", kind=float, text="Weight of the contrast.", default=0.1),
-    _setting("--gamma", kind=float, text="Weight of the cross-entropy.", default=1.0),
-    _setting(
-        "--round-epochs", kind=int, text="Epochs until ICSSN's two networks take turns.", default=1
-    ),
-    _setting("--dropout", kind=float, text="Dropout in the decoder.", default=0.1),
+    _setting("--mask-ratio", kind=float, text="Share of those blocks that is masked."),
+    _setting("--ema", kind=float, text="Momentum of the teacher."),
+    _setting("--temperature", kind=float, text="Temperature of the contrast."),
+    _setting("--alpha", kind=float, text="Weight of the reconstruction."),
+    _setting("--beta", kind=float, text="Weight of the contrast."),
+    _setting("--gamma", kind=float, text="Weight of the cross-entropy."),
+    _setting("--round-epochs", kind=int, text="Epochs until ICSSN's two networks take turns."),
+    _setting("--dropout", kind=float, text="Dropout in the decoder."),
 )

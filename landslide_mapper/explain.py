@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import ModelInfo, choose_device, find_model, load_model
+from landslide_mapper.checkpoint import (
+    ModelInfo,
+    find_model,
+    load_model,
+)
+from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
 from landslide_mapper.explanation.passes import draw

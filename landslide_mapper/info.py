@@ -52,7 +52,7 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
         open_raster(path).close()
     except LsmapError as error:
         if is_local(path) and not Path(path).exists():
-            raise LsmapError(f"{path}: there is no such file or folder.") from None
+            raise LsmapError(f"{path}: there is no such file or folder") from None
         if is_vector(path):
             return Report("labels", path, label_facts(path))
         if is_remote(path):
@@ -65,7 +65,7 @@ def _nothing_known(path: str, raster_error: str) -> str:
     if Path(path).is_dir():
         return (
             f"{path}: this folder is no dataset (no dataset.json) and no run (no config.json), "
-            "and there are no scenes in it; give a file in it."
+            "and there are no scenes in it; give a file in it"
         )
     return (
         f"{path}: neither a raster nor a vector layer that GDAL can read, "

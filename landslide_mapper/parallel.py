@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from landslide_mapper.checkpoint import choose_device
+from landslide_mapper.device import choose_device
 from landslide_mapper.nn.network import Network
 
 

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from landslide_mapper import checkpoint
-from landslide_mapper.checkpoint import ModelInfo, choose_device
+from landslide_mapper.checkpoint import (
+    ModelInfo,
+)
+from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError, note, one_line
 
 if TYPE_CHECKING:
@@ -59,12 +62,12 @@ def load_predictor(path: Path | str, device: str = "auto") -> tuple[Predictor, M
         path: a model of lsmap, safetensors or ONNX. H and W of the images must be multiples of
             8; those of an ONNX model must be its tile size.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On CUDA the network runs in bf16, on
-            the CPU in float32 with torch's number of threads (see `limit_threads`). ONNX models
-            run on the CPU.
+            the CPU in float32 with torch's number of threads. ONNX models run on the CPU.
 
     Raises:
         LsmapError: see `read_info`, `landslide_mapper.checkpoint.load_model` and
-            `choose_device`; an ONNX model for CUDA, or one that holds a scene's own stretch.
+            `landslide_mapper.device.choose_device`; an ONNX model for CUDA, or one that holds a
+            scene's own stretch.
     """
     target = choose_device(device)
     if _is_onnx(path):
@@ -117,13 +120,6 @@ def largest_batch(free: int, tile_size: int) -> int:
     """The power of two of windows, 1 to 64, that half of `free` bytes of device memory holds."""
     fits = free // 2 // (BYTES_PER_PIXEL * tile_size**2)
     return 1 << (max(1, min(fits, MAX_BATCH)).bit_length() - 1)
-
-
-def limit_threads(count: int) -> None:
-    """Let predictors that are loaded after this use `count` threads each, in this process."""
-    import torch
-
-    torch.set_num_threads(count)
 
 
 class CpuPredictor:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from landslide_mapper import __version__
 from landslide_mapper.data.footprints import common_crs, footprints, has_place
-from landslide_mapper.data.layout import Layout, pair_layout, scene_layout
+from landslide_mapper.data.layout import TileLayout, pair_layout, scene_layout
 from landslide_mapper.data.manifest import MANIFEST, SCHEMA_VERSION, TILES
 from landslide_mapper.data.options import PrepareConfig
 from landslide_mapper.data.report import PrepareReport, landslide_area
@@ -67,13 +67,13 @@ def prepare(config: PrepareConfig) -> PrepareReport:
             if not any(record.landslide_px for record in written):
                 raise LsmapError(
                     "No tile has a landslide pixel: the polygons lie under nodata or ignored "
-                    "ground, or are smaller than a pixel."
+                    "ground, or are smaller than a pixel"
                 )
             _write_footprints(folder / TILES, layout, written)
             info = _info(config, layout, records, dropped)
             (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise LsmapFailure(f"{config.output}: cannot be written ({error}).") from error
+        raise LsmapFailure(f"{config.output}: cannot be written ({error})") from error
     return PrepareReport(config.output, info)
 
 
@@ -83,10 +83,10 @@ def _check_target(config: PrepareConfig) -> None:
         return
     if not config.overwrite:
         raise LsmapError(
-            f"{target}: is there already; choose another with -o, or replace it with --overwrite."
+            f"{target}: is there already; choose another with -o, or replace it with --overwrite"
         )
     if not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
-        raise LsmapError(f"{target}: is not a data set of lsmap, so --overwrite leaves it alone.")
+        raise LsmapError(f"{target}: is not a data set of lsmap, so --overwrite leaves it alone")
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def _progress(items: Iterator[A], total: int, what: str) -> Iterator[A]:
 
 
 def _write_tiles(
-    config: PrepareConfig, layout: Layout, folder: Path, run: Run
+    config: PrepareConfig, layout: TileLayout, folder: Path, run: Run
 ) -> tuple[list[TileRecord], dict[str, int]]:
     """Write every tile with landslide, then the negatives that are drawn, split by split."""
 
@@ -166,12 +166,12 @@ def _negative(record: TileRecord) -> bool:
     return record.landslide_px == 0
 
 
-def _write_footprints(path: Path, layout: Layout, records: Sequence[TileRecord]) -> None:
+def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileRecord]) -> None:
     plans = [record.plan for record in records]
     crs, together = common_crs([source.crs for source in layout.sources])
     shapes: Any = [None] * len(plans)
     if not together:
-        note(f"{path.name} has no outlines: the scenes have CRS with no way between them.")
+        note(f"{path.name} has no outlines: the scenes have CRS with no way between them")
     elif all(has_place(source) for source in layout.sources):
         shapes = footprints(plans, layout.sources, crs)
     columns = {
@@ -192,7 +192,7 @@ def _write_footprints(path: Path, layout: Layout, records: Sequence[TileRecord])
 
 def _info(
     config: PrepareConfig,
-    layout: Layout,
+    layout: TileLayout,
     records: Sequence[TileRecord],
     dropped: dict[str, int],
 ) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _counts(split: str, written: Sequence[TileRecord]) -> dict[str, int]:
     }
 
 
-def _source_info(layout: Layout, index: int) -> dict[str, Any]:
+def _source_info(layout: TileLayout, index: int) -> dict[str, Any]:
     source = layout.sources[index]
     info: dict[str, Any] = {
         "name": source.name,

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from landslide_mapper import checkpoint
 from landslide_mapper.checkpoint import (
     ModelInfo,
-    choose_device,
     find_model,
     read_info,
     save_model,
 )
 from landslide_mapper.config import ARCHITECTURES, ModelConfig
+from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.mrife import MRIFE

@@ -85,13 +85,18 @@ def test_detect_with_the_new_model(run: Path, work: Path, bundled_scene: Path) -
     slides, mask = work / "slides.gpkg", work / "mask.tif"
     lsmap(
         "detect", bundled_scene, "--model", run, "-o", slides, "--mask", mask,
-        "--threshold", 0.5, "--device", "cpu",
+        "--threshold", 0.05, "--device", "cpu",
     )  # fmt: skip
     with rasterio.open(mask) as raster:
         assert raster.shape == (1024, 1024)
         found = raster.read(1)
     assert set(np.unique(found)) <= {0, 1}
-    assert geopandas.read_file(slides, layer="landslides").crs == "EPSG:32648"
+    polygons = geopandas.read_file(slides, layer="landslides")
+    assert polygons.crs == "EPSG:32648"
+    # The ellipsoid's areas, where the grid has pixels of 0.25 m².
+    mapped = np.count_nonzero(found) * 0.25
+    assert mapped > 0
+    assert polygons.area_m2.sum() == pytest.approx(mapped, rel=5e-3)
 
 
 def test_bundled_model_finds_the_landslides_of_the_bundled_scene(

@@ -25,7 +25,7 @@ from landslide_mapper.geo.scene import SceneReader, open_scene
 from landslide_mapper.nn.folding import fold
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.on_cuda import CudaPredictor, padded
-from landslide_mapper.predictors import default_batch, largest_batch, limit_threads, load_predictor
+from landslide_mapper.predictors import default_batch, largest_batch, load_predictor
 
 
 def network(**changes: object) -> MRIFE:
@@ -231,15 +231,6 @@ def test_streams_and_calls_do_not_disturb_each_other(pretended_cuda: CudaPredict
 def test_bf16_is_close_to_float32(pretended_cuda: CudaPredictor) -> None:
     batch = images(2)
     assert np.abs(pretended_cuda(batch) - plain(network(last_layer=3), batch)).max() < 0.03
-
-
-def test_threads_are_limited() -> None:
-    before = torch.get_num_threads()
-    try:
-        limit_threads(1)
-        assert torch.get_num_threads() == 1
-    finally:
-        limit_threads(before)
 
 
 def test_onnx_models_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

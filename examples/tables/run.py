@@ -34,10 +34,10 @@ from results import (
 from show import RESULTS, THRESHOLDS, report
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import choose_device
 from landslide_mapper.cli import train_command
 from landslide_mapper.config import read_train_config, to_dict
 from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation

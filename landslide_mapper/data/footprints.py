@@ -9,7 +9,7 @@ import pyproj
 import shapely
 from pyproj.exceptions import ProjError
 
-from landslide_mapper.data.split import Block, conflicts
+from landslide_mapper.data.split import SplitBlock, conflicts
 from landslide_mapper.data.tiles import Plan, SceneSource, Source
 from landslide_mapper.errors import note
 from landslide_mapper.geo.labels import same_crs
@@ -19,7 +19,7 @@ def settle(plans: list[Plan], sources: Sequence[Source]) -> tuple[list[Plan], in
     """Drop windows of scenes that lie over each other, so that no ground is in two splits."""
     crs, together = common_crs([source.crs for source in sources])
     if not together:
-        note("The scenes have CRS with no way between them: overlaps are not looked for.")
+        note("The scenes have CRS with no way between them: overlaps are not looked for")
         return plans, 0
     placed = [i for i, plan in enumerate(plans) if has_place(sources[plan.source])]
     some = [plans[i] for i in placed]
@@ -40,7 +40,7 @@ def has_place(source: Source) -> bool:
     return source.crs is not None or (isinstance(source, SceneSource) and source.scene.placed)
 
 
-def same_ground(blocks: Sequence[Block], sources: Sequence[Source]) -> list[int]:
+def same_ground(blocks: Sequence[SplitBlock], sources: Sequence[Source]) -> list[int]:
     """A group number for each block; blocks of several scenes that show the same place (images of
     different dates, say) are in one group, so that the draw gives them one split."""
     groups = list(range(len(blocks)))

@@ -17,7 +17,7 @@ from landslide_mapper.data import pairs as folders
 from landslide_mapper.data.footprints import same_ground, settle
 from landslide_mapper.data.options import PrepareConfig
 from landslide_mapper.data.split import (
-    Block,
+    SplitBlock,
     block_factor,
     blocks_of,
     draw,
@@ -47,7 +47,7 @@ OPTIONS = Options("--layer", "--labels-crs")
 
 
 @dataclass(frozen=True)
-class Layout:
+class TileLayout:
     """Tiles that hold landslide (`positives`), those that may serve as negatives, and facts."""
 
     sources: tuple[Source, ...]
@@ -57,7 +57,7 @@ class Layout:
     facts: dict[str, Any]
 
 
-def scene_layout(config: PrepareConfig, run: Run) -> Layout:
+def scene_layout(config: PrepareConfig, run: Run) -> TileLayout:
     """The layout for scenes with label polygons."""
     assert config.labels is not None
     scenes = [open_scene(path, config.bands) for path in config.scenes]
@@ -73,7 +73,7 @@ def scene_layout(config: PrepareConfig, run: Run) -> Layout:
         blocks, splits, side = _draw_blocks(config, sources, run, facts)
     else:
         side = max(max(s.height, s.width) for s in scenes)
-        blocks = [Block(i, 0, s.height, 0, s.width) for i, s in enumerate(scenes)]
+        blocks = [SplitBlock(i, 0, s.height, 0, s.width) for i, s in enumerate(scenes)]
         assert split_of is not None
         splits = split_of
         facts["split"] = {"method": "file", "file": str(config.split_file)}
@@ -86,7 +86,7 @@ def scene_layout(config: PrepareConfig, run: Run) -> Layout:
     slides = {p.tile_id for p in plans if _touches(sources[p.source], p)}
     is_crop = {p.tile_id for p in crops}
     wanted = is_crop if crops else slides
-    return Layout(
+    return TileLayout(
         sources=tuple(sources),
         positives=tuple(p for p in plans if p.tile_id in wanted),
         negatives=tuple(p for p in plans if p.tile_id not in slides | is_crop),
@@ -100,7 +100,7 @@ def _same_bands(scenes: Sequence[Scene]) -> None:
         if len(scene.bands) != len(scenes[0].bands):
             raise LsmapError(
                 f"{scene.path}: {len(scene.bands)} band(s) would be read here but "
-                f"{len(scenes[0].bands)} from {scenes[0].name}; choose the same with --bands."
+                f"{len(scenes[0].bands)} from {scenes[0].name}; choose the same with --bands"
             )
 
 
@@ -119,7 +119,7 @@ def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | No
             f"{aoi.path}: the AOI has no CRS; set it with: ogr2ogr -a_srs EPSG:... OUTPUT INPUT"
         )
     if not len(labels.polygons):
-        raise LsmapError(f"{labels.path}: no landslide polygon is left ({_left_out(labels)}).")
+        raise LsmapError(f"{labels.path}: no landslide polygon is left ({_left_out(labels)})")
     return labels, ignored, aoi
 
 
@@ -202,13 +202,13 @@ def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
         f"{labels.path}: no landslide polygon lies in a scene. {scene.name} spans "
         f"{box}, the polygons {theirs} in the same CRS "
         f"({crs_name(scene.crs)}); check the CRS of both (labels: {crs_name(labels.crs)}, "
-        "see --labels-crs)."
+        "see --labels-crs)"
     )
 
 
 def _draw_blocks(
     config: PrepareConfig, sources: Sequence[SceneSource], run: Run, facts: dict[str, Any]
-) -> tuple[list[Block], list[str], int]:
+) -> tuple[list[SplitBlock], list[str], int]:
     """Blocks of all scenes with their splits, and the blocks' side in pixels."""
     tile = config.tile_size
     cells = [
@@ -256,7 +256,7 @@ def _touches(source: SceneSource, plan: Plan) -> bool:
 def _windows(
     config: PrepareConfig,
     sources: Sequence[SceneSource],
-    blocks: Sequence[Block],
+    blocks: Sequence[SplitBlock],
     splits: Sequence[str],
 ) -> list[Plan]:
     tile, stride = config.tile_size, config.stride or config.tile_size
@@ -272,7 +272,7 @@ def _windows(
 
 
 def _with_territory(
-    sources: Sequence[SceneSource], blocks: Sequence[Block], splits: Sequence[str], side: int
+    sources: Sequence[SceneSource], blocks: Sequence[SplitBlock], splits: Sequence[str], side: int
 ) -> list[SceneSource]:
     own: dict[int, list[int]] = {}
     for index, block in enumerate(blocks):
@@ -322,7 +322,7 @@ def _inward(centre: float, span: int, size: int) -> int:
     return min(max(start, 0), size - span) if span <= size else -((span - size) // 2)
 
 
-def pair_layout(config: PrepareConfig, run: Run) -> Layout:
+def pair_layout(config: PrepareConfig, run: Run) -> TileLayout:
     """The layout for folders of images and masks."""
     background = config.missing_mask == "background"
     found = [folders.find_pairs(images, masks, background) for images, masks in config.pairs]
@@ -336,14 +336,14 @@ def pair_layout(config: PrepareConfig, run: Run) -> Layout:
         if unknown and not any(folders.landslide_px(s, rule) for s in own):
             raise LsmapError(
                 f"{masks}: no mask has any landslide in it ({unknown} of their pixels are nodata, "
-                "which is ignored; if it is not meant so: gdal_edit.py -unsetnodata MASK)."
+                "which is ignored; if it is not meant so: gdal_edit.py -unsetnodata MASK)"
             )
         scans += own
         rules += [rule] * len(own)
     _same_bands([s.scene for s in scans])
     px = [folders.landslide_px(s, rule) for s, rule in zip(scans, rules, strict=True)]
     if not any(px):
-        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it.")
+        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it")
     names = unique_names([s.pair.image.stem for s in scans])
     facts: dict[str, Any] = {"labels": {"masks": [str(masks) for _, masks in config.pairs]}}
     if config.split_file:
@@ -362,7 +362,7 @@ def pair_layout(config: PrepareConfig, run: Run) -> Layout:
         for plan in _pair_plans(config, i, source, split)
     ]
     plans, facts["dropped_overlapping"] = settle(plans, sources)
-    return Layout(
+    return TileLayout(
         sources=tuple(sources),
         positives=tuple(p for p in plans if px[p.source]),
         negatives=tuple(p for p in plans if not px[p.source]),

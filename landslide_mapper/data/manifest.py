@@ -89,13 +89,13 @@ def load_dataset(path: str | Path) -> Dataset:
     if info.get("schema_version") != SCHEMA_VERSION:
         raise LsmapError(
             f"{root}: made by another version of lsmap (schema {info.get('schema_version')}, "
-            f"this one reads {SCHEMA_VERSION}); run lsmap prepare again."
+            f"this one reads {SCHEMA_VERSION}); run lsmap prepare again"
         )
     try:
         _, _, _, columns = pyogrio.raw.read(root / TILES, columns=list(FIELDS), read_geometry=False)
         meta = pyogrio.read_info(root / TILES)
     except (DataSourceError, DataLayerError) as error:
-        raise LsmapError(f"{root}: {TILES} is missing or damaged; run lsmap prepare again.") from (
+        raise LsmapError(f"{root}: {TILES} is missing or damaged; run lsmap prepare again") from (
             error
         )
     named = dict(zip((f for f in meta["fields"] if f in FIELDS), columns, strict=True))
@@ -105,7 +105,7 @@ def load_dataset(path: str | Path) -> Dataset:
     if lacking:
         raise LsmapError(
             f"{root}: {len(lacking)} of {len(tiles)} tiles have no image or mask file "
-            f"(first: {lacking[0].tile_id}); run lsmap prepare again."
+            f"(first: {lacking[0].tile_id}); run lsmap prepare again"
         )
     dataset = Dataset(root, info, tiles)
     _check_entries(dataset)
@@ -120,11 +120,11 @@ def _read_info(root: Path) -> dict[str, Any]:
             f"{root}: there is no data set here; make one with: lsmap prepare SCENE... LABELS"
         ) from error
     except ValueError as error:
-        raise LsmapError(f"{root / MANIFEST}: damaged ({error}); run lsmap prepare again.") from (
+        raise LsmapError(f"{root / MANIFEST}: damaged ({error}); run lsmap prepare again") from (
             error
         )
     if not isinstance(info, dict):
-        raise LsmapError(f"{root / MANIFEST}: damaged; run lsmap prepare again.")
+        raise LsmapError(f"{root / MANIFEST}: damaged; run lsmap prepare again")
     return info
 
 
@@ -135,7 +135,7 @@ def _check_entries(dataset: Dataset) -> None:
             getattr(dataset, name)
     except (KeyError, TypeError, ValueError) as error:
         raise LsmapError(
-            f"{dataset.root / MANIFEST}: damaged (no good {name}); run lsmap prepare again."
+            f"{dataset.root / MANIFEST}: damaged (no good {name}); run lsmap prepare again"
         ) from error
 
 

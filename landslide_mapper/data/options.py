@@ -45,26 +45,26 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
         if self.pairs and (self.scenes or self.labels):
-            raise LsmapError("Give either SCENE... LABELS or --pairs IMAGES MASKS, not both.")
+            raise LsmapError("Give either SCENE... LABELS or --pairs IMAGES MASKS, not both")
         if not self.pairs and not (self.scenes and self.labels):
             raise LsmapError(
                 "Give at least one SCENE and, last, the LABELS: "
-                "lsmap prepare scene.tif labels.shp (or --pairs IMAGES MASKS)."
+                "lsmap prepare scene.tif labels.shp (or --pairs IMAGES MASKS)"
             )
         if self.tile_size < 64 or self.tile_size % 8:
-            raise LsmapError(f"--tile-size {self.tile_size}: use a multiple of 8, at least 64.")
+            raise LsmapError(f"--tile-size {self.tile_size}: use a multiple of 8, at least 64")
         if self.stride is not None and not 0 < self.stride <= self.tile_size:
-            raise LsmapError(f"--stride {self.stride}: use 1 to the tile size ({self.tile_size}).")
+            raise LsmapError(f"--stride {self.stride}: use 1 to the tile size ({self.tile_size})")
         if self.negatives is not None and not 0 <= self.negatives < math.inf:
-            raise LsmapError(f"--negatives {self.negatives}: use 0 or more, or 'all'.")
+            raise LsmapError(f"--negatives {self.negatives}: use 0 or more, or 'all'")
         if self.gsd is not None and not 0 < self.gsd < math.inf:
-            raise LsmapError(f"--gsd {self.gsd}: use a pixel size in metres above 0.")
+            raise LsmapError(f"--gsd {self.gsd}: use a pixel size in metres above 0")
         if self.bands is not None and min(self.bands, default=0) < 1:
-            raise LsmapError("--bands: band numbers start at 1, e.g. --bands 1,2,3.")
+            raise LsmapError("--bands: band numbers start at 1, e.g. --bands 1,2,3")
         if self.seed < 0:
-            raise LsmapError(f"--seed {self.seed}: use a whole number from 0.")
+            raise LsmapError(f"--seed {self.seed}: use a whole number from 0")
         if self.workers is not None and self.workers < 1:
-            raise LsmapError(f"--workers {self.workers}: use 1 or more.")
+            raise LsmapError(f"--workers {self.workers}: use 1 or more")
         self._refuse_foreign_options()
 
     def _refuse_foreign_options(self) -> None:
@@ -84,4 +84,4 @@ class PrepareConfig:
         for option, given in (polygons_only if self.pairs else folders_only).items():
             if given:
                 other = "SCENE... LABELS" if self.pairs else "--pairs"
-                raise LsmapError(f"{option} goes with {other} only.")
+                raise LsmapError(f"{option} goes with {other} only")

@@ -72,7 +72,7 @@ def find_pairs(images: Path, masks: Path, missing_background: bool) -> list[Pair
     """
     image_of, mask_of = _stems(images), _stems(masks)
     if images.resolve() == masks.resolve():
-        raise LsmapError(f"{images}: images and masks must lie in two folders.")
+        raise LsmapError(f"{images}: images and masks must lie in two folders")
     if not set(image_of) & set(mask_of):
         image_of, mask_of = _bare(image_of, images), _bare(mask_of, masks)
     lacking = sorted(stem for stem in image_of if stem not in mask_of)
@@ -80,7 +80,7 @@ def find_pairs(images: Path, masks: Path, missing_background: bool) -> list[Pair
         raise LsmapError(
             f"{images} and {masks}: no image has a mask of the same name "
             f"(first image: {next(iter(image_of.values())).name}, "
-            f"first mask: {next(iter(mask_of.values())).name})."
+            f"first mask: {next(iter(mask_of.values())).name})"
         )
     if lacking and not missing_background:
         shown = ", ".join(image_of[stem].name for stem in lacking[:3])
@@ -91,16 +91,16 @@ def find_pairs(images: Path, masks: Path, missing_background: bool) -> list[Pair
         )
     unused = len(set(mask_of) - set(image_of))
     if unused:
-        note(f"{masks}: {unused} mask(s) have no image and are left out.")
+        note(f"{masks}: {unused} mask(s) have no image and are left out")
     return [Pair(path, mask_of.get(stem)) for stem, path in image_of.items()]
 
 
 def _stems(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise LsmapError(f"{folder}: there is no such folder (--pairs takes IMAGES and MASKS).")
+        raise LsmapError(f"{folder}: there is no such folder (--pairs takes IMAGES and MASKS)")
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:
-        raise LsmapError(f"{folder}: there are no images in it ({', '.join(sorted(SUFFIXES))}).")
+        raise LsmapError(f"{folder}: there are no images in it ({', '.join(sorted(SUFFIXES))})")
     return _unique(((f.stem.casefold(), f) for f in files), folder)
 
 
@@ -114,7 +114,7 @@ def _unique(items: Iterator[tuple[str, Path]], folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for stem, file in items:
         if stem in found:
-            raise LsmapError(f"{folder}: {found[stem].name} and {file.name} have the same name.")
+            raise LsmapError(f"{folder}: {found[stem].name} and {file.name} have the same name")
         found[stem] = file
     return found
 
@@ -148,7 +148,7 @@ def _read_hdf5(path: Path) -> np.ndarray:
         with rasterio.open(inside[0]) as raster:
             array = raster.read()
     except RasterioError as error:
-        raise LsmapError(f"{path}: GDAL cannot read this as HDF5 ({error}).") from error
+        raise LsmapError(f"{path}: GDAL cannot read this as HDF5 ({error})") from error
     # Bands are the short axis: (rows, columns, bands) reads as "rows" bands of columns × bands.
     if array.shape[0] > 1 and array.shape[2] < min(array.shape[:2]):
         array = array.transpose(2, 0, 1)
@@ -174,14 +174,14 @@ def _read_mask(pair: Pair, scene: Scene) -> Mask:
             _check_place(raster, pair, scene)
             return _mask_of(raster)
     except RasterioError as error:
-        raise LsmapError(f"{pair.mask}: GDAL cannot read this mask ({error}).") from error
+        raise LsmapError(f"{pair.mask}: GDAL cannot read this mask ({error})") from error
 
 
 def _check_place(mask: rasterio.DatasetReader, pair: Pair, scene: Scene) -> None:
     if mask.shape != (scene.height, scene.width):
         raise LsmapError(
             f"{pair.mask}: the mask has {mask.width}×{mask.height} pixels and its image "
-            f"{pair.image.name} has {scene.width}×{scene.height}."
+            f"{pair.image.name} has {scene.width}×{scene.height}"
         )
     if is_plain(mask.transform) or is_plain(scene.transform):
         return  # a picture: it lies where the other one does
@@ -190,7 +190,7 @@ def _check_place(mask: rasterio.DatasetReader, pair: Pair, scene: Scene) -> None
     if apart > MISPLACED:
         raise LsmapError(
             f"{pair.mask}: the mask lies {apart:.3g} pixels off its image {pair.image.name}; lay "
-            "both on one grid first, with gdalwarp -te and -tr, and north up."
+            "both on one grid first, with gdalwarp -te and -tr, and north up"
         )
 
 
@@ -219,17 +219,17 @@ def mask_rule(scans: Sequence[Scan]) -> MaskRule:
     """
     masks = [s.pair.mask for s in scans if s.pair.mask is not None]
     if any(mask.suffix.lower() in LOSSY for mask in masks):
-        note(f"{masks[0].parent}: JPEG masks, values from 128 up are taken as landslide.")
+        note(f"{masks[0].parent}: JPEG masks, values from 128 up are taken as landslide")
         return MaskRule(128, ignore_255=False)
     values = {int(v) for v in np.flatnonzero(np.sum([s.histogram for s in scans], axis=0))}
     if values - {0} == {IGNORE}:
-        note(f"{masks[0].parent}: the masks hold 0 and 255, and 255 is taken as landslide.")
+        note(f"{masks[0].parent}: the masks hold 0 and 255, and 255 is taken as landslide")
     if values - {0} == {LANDSLIDE, IGNORE}:
-        note(f"{masks[0].parent}: the masks hold 0, 1 and 255, and 255 is taken as 'ignore'.")
+        note(f"{masks[0].parent}: the masks hold 0, 1 and 255, and 255 is taken as 'ignore'")
         return MaskRule(1, ignore_255=True)
     if len(values - {0}) > 1:
         some = ", ".join(str(v) for v in sorted(values)[:6])
-        note(f"{masks[0].parent}: the masks hold {some}, ...; all but 0 are taken as landslide.")
+        note(f"{masks[0].parent}: the masks hold {some}, ...; all but 0 are taken as landslide")
     return MaskRule(1, ignore_255=False)
 
 

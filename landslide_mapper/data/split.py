@@ -30,7 +30,7 @@ _ALIASES = {
 
 
 @dataclass(frozen=True)
-class Block:
+class SplitBlock:
     """A piece of one source's territory, in pixels; rows [top, bottom), columns [left, right)."""
 
     source: int
@@ -40,10 +40,10 @@ class Block:
     right: int
 
 
-def blocks_of(source: int, height: int, width: int, side: int) -> list[Block]:
+def blocks_of(source: int, height: int, width: int, side: int) -> list[SplitBlock]:
     """Cut a source into squares of `side` pixels, smaller ones at the bottom and right."""
     return [
-        Block(source, top, min(top + side, height), left, min(left + side, width))
+        SplitBlock(source, top, min(top + side, height), left, min(left + side, width))
         for top in range(0, height, side)
         for left in range(0, width, side)
     ]
@@ -112,11 +112,11 @@ def read_split_file(path: Path, names: Sequence[str]) -> list[str]:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LsmapError(f"{path}: the split file cannot be read ({error}).") from error
+        raise LsmapError(f"{path}: the split file cannot be read ({error})") from error
     if not rows or "split" not in rows[0]:
         raise LsmapError(
             f"{path}: a split file needs a header line, the scene or image name in the first "
-            "column, and a column 'split'."
+            "column, and a column 'split'"
         )
     first = next(iter(rows[0]))
     known: dict[str, str] = {}
@@ -124,14 +124,14 @@ def read_split_file(path: Path, names: Sequence[str]) -> list[str]:
         value = (row["split"] or "").strip().lower()
         value = _ALIASES.get(value, value)
         if value not in SPLITS:
-            raise LsmapError(f"{path}, line {number}: split {value!r} is none of train, val, test.")
+            raise LsmapError(f"{path}, line {number}: split {value!r} is none of train, val, test")
         stem = source_key(row[first] or "")
         if known.setdefault(stem, value) != value:
-            raise LsmapError(f"{path}, line {number}: {row[first]!r} is in two splits.")
+            raise LsmapError(f"{path}, line {number}: {row[first]!r} is in two splits")
     missing = [name for name in names if source_key(name) not in known]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise LsmapError(f"{path}: {len(missing)} scene(s) or image(s) not listed: {shown}.")
+        raise LsmapError(f"{path}: {len(missing)} scene(s) or image(s) not listed: {shown}")
     return [known[source_key(name)] for name in names]
 
 

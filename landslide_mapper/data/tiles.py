@@ -17,7 +17,7 @@ import pyproj
 import rasterio
 import shapely
 
-from landslide_mapper.data.split import SPLITS, Block
+from landslide_mapper.data.split import SPLITS, SplitBlock
 from landslide_mapper.geo import style
 from landslide_mapper.geo.labels import (
     burn,
@@ -119,7 +119,7 @@ class Territory:
     owner: np.ndarray
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], splits: Sequence[str], side: int) -> Territory:
+    def of(cls, blocks: Sequence[SplitBlock], splits: Sequence[str], side: int) -> Territory:
         """From the blocks of one source and their splits."""
         shape = (max(b.top for b in blocks) // side + 1, max(b.left for b in blocks) // side + 1)
         owner = np.zeros(shape, dtype=np.int8)

@@ -125,13 +125,13 @@ def read_labels(
                 f"{path}: there is no layer {layer!r}; it has {', '.join(_layers(vector))}"
             ) from error
         if where is None:
-            raise LsmapError(f"{path}: the layer cannot be read ({one_line(error)}).") from error
+            raise LsmapError(f"{path}: the layer cannot be read ({one_line(error)})") from error
         names = ", ".join(pyogrio.read_info(vector, layer=layer)["fields"]) or "none"
         raise LsmapError(
-            f"{path}: the condition {where!r} was refused; the layer's fields are: {names}."
+            f"{path}: the condition {where!r} was refused; the layer's fields are: {names}"
         ) from error
     if wkb is None:
-        raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry.")
+        raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry")
     polygons, keep, counts = _clean(wkb)
     known = _layer_crs(path, meta["crs"], crs, options)
     return Labels(path, layer, known, polygons, counts, np.asarray(fids)[keep], options)
@@ -145,9 +145,9 @@ def open_vector(path: str) -> str | bytes:
     """
     local = remote.is_local(path)
     if local and not Path(path).exists():
-        raise LsmapError(f"{path}: there is no such file.")
+        raise LsmapError(f"{path}: there is no such file")
     if local and "!" in path:
-        raise LsmapError(f"{path}: GDAL has another use for '!' in a path; rename it.")
+        raise LsmapError(f"{path}: GDAL has another use for '!' in a path; rename it")
     if not local or Path(path).suffix.lower() not in PARQUET:
         return path
     copy = BytesIO()
@@ -167,7 +167,7 @@ def open_vector(path: str) -> str | bytes:
             f"{path}: GeoParquet needs pyarrow; install it with: pip install 'lsmap[parquet]'"
         ) from error
     except (ValueError, OSError, NotImplementedError, DataLayerError, DataSourceError) as error:
-        raise LsmapError(f"{path}: cannot be read as GeoParquet ({one_line(error)}).") from error
+        raise LsmapError(f"{path}: cannot be read as GeoParquet ({one_line(error)})") from error
     return copy.getvalue()
 
 
@@ -218,7 +218,7 @@ def _only_layer(path: str, vector: str | bytes, options: Options) -> str:
     except (DataSourceError, DataLayerError) as error:
         raise LsmapError(
             f"{path}: GDAL cannot read this as a vector layer ({one_line(error)}); this must be "
-            "polygons (shp, gpkg, geojson, fgb, ...)."
+            "polygons (shp, gpkg, geojson, fgb, ...)"
         ) from error
     spatial = [str(name) for name, kind in layers if kind is not None]
     polygonal = [
@@ -228,7 +228,7 @@ def _only_layer(path: str, vector: str | bytes, options: Options) -> str:
         if len(found) == 1:
             return found[0]
     if not spatial:
-        raise LsmapError(f"{path}: there is no layer with geometry in it.")
+        raise LsmapError(f"{path}: there is no layer with geometry in it")
     raise LsmapError(
         f"{path}: there are several layers ({', '.join(spatial)}); {options.choose_layer()}"
     )
@@ -242,10 +242,10 @@ def _layer_crs(
             crs = pyproj.CRS.from_user_input(given)
         except CRSError as error:
             raise LsmapError(
-                f"--labels-crs: {given!r} is not a coordinate reference system; try EPSG:32643."
+                f"--labels-crs: {given!r} is not a coordinate reference system; try EPSG:32643"
             ) from error
         if own and pyproj.CRS.from_user_input(own) != crs:
-            note(f"{path}: --labels-crs replaces the layer's own CRS.")
+            note(f"{path}: --labels-crs replaces the layer's own CRS")
         return crs
     try:
         return pyproj.CRS.from_user_input(own) if own else None

@@ -57,19 +57,19 @@ def fit(scene: Scene, rule: str) -> Radiometry:
     pixels that are not uint8.
     """
     if rule not in RULES:
-        raise LsmapError(f"There is no stretch {rule!r}; choose one of: {', '.join(RULES)}.")
+        raise LsmapError(f"There is no stretch {rule!r}; choose one of: {', '.join(RULES)}")
     if rule == "none":
         if scene.dtype != "uint8":
             raise LsmapError(
                 f"{scene.path}: the stretch 'none' needs uint8 pixels and these are {scene.dtype}; "
-                "use 'equalize' or 'percentile'."
+                "use 'equalize' or 'percentile'"
             )
         # The curve starts at 1: a valid black pixel must not turn into nodata.
         return Radiometry(rule, (((1.0, 255.0), (1.0, 255.0)),) * len(scene.bands))
     data, valid = _sample(scene)
     if not valid.any():
         raise NothingSeenError(
-            f"{scene.path}: no valid pixel was found; everything is nodata, transparent or NaN."
+            f"{scene.path}: no valid pixel was found; everything is nodata, transparent or NaN"
         )
     make = _equalize if rule == "equalize" else _percentile
     return Radiometry(rule, tuple(make(band[valid]) for band in data))

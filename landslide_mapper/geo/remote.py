@@ -101,14 +101,14 @@ def open_error(path: str, error: Exception) -> str:
     said = one_line(error)
     low = said.lower()
     if any(sign in low for sign in ("code: 404", "does not exist", "no such key")):
-        return f"{path}: there is no such file on the server ({said}); check the address."
+        return f"{path}: there is no such file on the server ({said}); check the address"
     if any(sign in low for sign in ("resolve host", "connect to", "timed out", "timeout")):
-        return f"{path}: the server cannot be reached ({said}); check the address and the network."
+        return f"{path}: the server cannot be reached ({said}); check the address and the network"
     if any(sign in low for sign in ("code: 401", "code: 403", "denied", "aws_", "signature")):
-        return f"{path}: the server wants to know who asks ({said}); {_credentials(path)}."
+        return f"{path}: the server wants to know who asks ({said}); {_credentials(path)}"
     if "response code" in low:
-        return f"{path}: the server refused ({said}); try again later."
-    return f"{path}: GDAL cannot read this as a raster ({said})."
+        return f"{path}: the server refused ({said}); try again later"
+    return f"{path}: GDAL cannot read this as a raster ({said})"
 
 
 def _credentials(path: str) -> str:

@@ -114,10 +114,10 @@ def _open_error(path: str, name: str, error: Exception) -> str:
         return remote.open_error(path, error)
     local = remote.is_local(path)
     if local and not Path(path).exists():
-        return f"{path}: there is no such file."
+        return f"{path}: there is no such file"
     if local and Path(path).is_dir():
-        return f"{path}: this is a folder; give the raster files in it (e.g. {path}/*.tif)."
-    return f"{path}: GDAL cannot read this as a raster ({' '.join(str(error).split())})."
+        return f"{path}: this is a folder; give the raster files in it (e.g. {path}/*.tif)"
+    return f"{path}: GDAL cannot read this as a raster ({one_line(error)})"
 
 
 def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[int] | None) -> Scene:
@@ -132,10 +132,10 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
     if missing:
         raise LsmapError(
             f"{path}: there is no band {missing[0]}; the raster has bands 1 to {raster.count} "
-            "(see --bands)."
+            "(see --bands)"
         )
     if not chosen:
-        raise LsmapError(f"{path}: the only band is an alpha band; there is no image to read.")
+        raise LsmapError(f"{path}: the only band is an alpha band; there is no image to read")
     if interp[chosen[0] - 1] == ColorInterp.palette:
         raise LsmapError(
             f"{path}: band {chosen[0]} holds palette numbers, not colours; "
@@ -143,9 +143,7 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
         )
     dtype = np.result_type(*(raster.dtypes[b - 1] for b in chosen))
     if dtype.kind not in "uif":
-        raise LsmapError(
-            f"{path}: pixels of type {dtype} cannot be used (integer or float needed)."
-        )
+        raise LsmapError(f"{path}: pixels of type {dtype} cannot be used (integer or float needed)")
     crs = _crs(path, raster)
     centre = (raster.height / 2, raster.width / 2)
     return Scene(
@@ -170,7 +168,7 @@ def _crs(path: str, raster: rasterio.DatasetReader) -> pyproj.CRS | None:
     try:
         return pyproj.CRS.from_user_input(raster.crs)
     except pyproj.exceptions.CRSError as error:
-        raise LsmapError(f"{path}: its coordinate reference system cannot be used.") from error
+        raise LsmapError(f"{path}: its coordinate reference system cannot be used") from error
 
 
 class SceneReader:
@@ -408,4 +406,4 @@ def _read_error(scene: Scene, row: int, col: int, error: Exception) -> str:
         hint = "the server or the network may be gone; run the same command again later"
     else:
         hint = "the file may be cut short or damaged, or its disk may be gone"
-    return f"{scene.path}: pixels at row {row}, column {col} cannot be read ({cause}); {hint}."
+    return f"{scene.path}: pixels at row {row}, column {col} cannot be read ({cause}); {hint}"

@@ -184,7 +184,7 @@ def _read_text(name: str) -> str:
     if not name.startswith(("http://", "https://")) and "://" in name:
         raise LsmapError(f"{name}: STAC items are read from files and http; download it first")
     if "://" not in name and not Path(name).is_file():
-        raise LsmapError(f"{name}: there is no such file.")
+        raise LsmapError(f"{name}: there is no such file")
     try:
         return pystac.StacIO.default().read_text(name)
     except ValueError:  # not text

@@ -22,7 +22,7 @@ from landslide_mapper.checkpoint import bundled_model, load_model
 from landslide_mapper.export import ExportConfig, export
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import SceneReader, open_scene
-from landslide_mapper.predictors import limit_threads, load_predictor
+from landslide_mapper.predictors import load_predictor
 
 ROUNDS = 10
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -69,7 +69,7 @@ def run() -> None:
     tile = load_model(bundled_model())[1].tile_size
     windows = scene_windows(tile)
     for threads in (1, 2):
-        limit_threads(threads)
+        torch.set_num_threads(threads)
         with tempfile.TemporaryDirectory() as name:
             compare(windows, Path(name) / "model.onnx", threads)
 
