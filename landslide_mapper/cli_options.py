@@ -20,14 +20,14 @@ from landslide_mapper.config import (
 )
 
 
-def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
-    """Band numbers out of text such as 4,3,2."""
+def _whole(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    """Whole numbers out of text such as 4,3,2."""
     if value is None:
         return None
     try:
         return tuple(int(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter("give band numbers with commas between, e.g. 1,2,3") from None
+        raise click.BadParameter("give whole numbers with commas between, e.g. 1,2,3") from None
 
 
 def _negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
@@ -94,7 +94,7 @@ prepare_settings = _together(
     click.option(
         "--labels-crs", help="CRS of LABELS when the file does not know it, e.g. EPSG:4326."
     ),
-    click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: first three]"),
+    click.option("--bands", callback=_whole, help="Bands to use, from 1.  [default: first three]"),
     click.option("--tile-size", type=int, default=512, show_default=True, help="Pixels a side."),
     click.option("--stride", type=int, help="Pixels from window to window.  [default: tile size]"),
     click.option(
@@ -227,7 +227,7 @@ detect_area = _together(
         "else model]",
     ),
     asset_option,
-    click.option("--bands", callback=_bands, help="Bands to use, from 1.  [default: the model's]"),
+    click.option("--bands", callback=_whole, help="Bands to use, from 1.  [default: the model's]"),
 )
 
 detect_machine = _together(
@@ -294,7 +294,7 @@ explain_outputs = _together(
 _DEFAULTS = vars(ModelConfig()) | vars(TrainConfig())
 
 
-def _setting(*names: str, kind: Any, text: str) -> Any:
+def _setting(*names: str, kind: Any, text: str, **more: Any) -> Any:
     """An option of `train` that stays unset unless given, so that it can override ``--config``.
 
     The help has the default of the configuration.
@@ -302,9 +302,12 @@ def _setting(*names: str, kind: Any, text: str) -> Any:
     default = _DEFAULTS[names[-1].lstrip("-").replace("-", "_")]
     if isinstance(default, bool):  # named by the first or second of --this/--that
         shown = names[0].split("/")[0 if default else 1].lstrip("-")
+    elif isinstance(default, tuple):
+        shown = ",".join(map(str, default))
     else:
         shown = f"{default:g}" if isinstance(default, float) else str(default)
-    return click.option(*names, type=kind, default=None, help=f"{text}  [default: {shown}]")
+    help_text = f"{text}  [default: {shown}]"
+    return click.option(*names, type=kind, default=None, help=help_text, **more)
 
 
 train_settings = _together(
@@ -335,6 +338,13 @@ train_settings = _together(
     _setting("--backbone", kind=click.Choice(BACKBONES), text="ResNet of the encoders."),
     _setting("--last-layer", kind=int, text="Stage the backbone ends with, 3 or 4."),
     _setting("--aspp-channels", kind=int, text="Width of the features."),
+    _setting(
+        "--aspp-rates",
+        kind=str,
+        text="Dilations in the ASPP, in cells of 8 pixels; smaller for tiles below 512.",
+        callback=_whole,
+        metavar="N,N,...",
+    ),
     _setting("--mfm/--no-mfm", "mfm", kind=bool, text="Reconstruct masked features."),
     _setting("--sfce/--no-sfce", "sfce", kind=bool, text="Contrast masked features."),
     _setting(

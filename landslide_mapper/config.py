@@ -58,7 +58,8 @@ class ModelConfig:
         last_layer: residual stage at which the backbone ends, 3 or 4 (4 is the paper's).
         band_count: bands of the input image.
         aspp_channels: width of the features, C in the paper.
-        aspp_rates: dilations of the 3×3 convolutions in ASPP.
+        aspp_rates: dilations of the 3×3 convolutions in ASPP, in cells of the features (8 pixels).
+            The paper's reach over tiles of 512 pixels; in smaller ones the outer taps see padding.
         fusion: ``add`` (the paper's) or ``concat`` followed by a 1×1 convolution.
         fused_view: what the student sees when its features are fused in training: the ``whole``
             image, or the ``masked`` one as the paper has it, which gives the labels away (see
@@ -113,6 +114,8 @@ class ModelConfig:
         _one_of("block_size", self.block_size, BLOCK_SIZES)
         _between("band_count", self.band_count, 1, 1024)
         _between("aspp_channels", self.aspp_channels, 16, 4096)
+        for rate in self.aspp_rates or (0,):
+            _between("aspp_rates", rate, 1, 1024)
         _between("dropout", self.dropout, 0.0, 0.95)
         _between("mask_ratio", self.mask_ratio, 0.0, 1.0)
         _between("ema", self.ema, 0.0, 1.0)

@@ -156,6 +156,10 @@ def test_the_bundled_model_can_be_gone_on_with() -> None:
     _, config = plan_run(None, None, None, False, (), {"weights": "bundled"})
     info = read_info(bundled_model())
     assert config == TrainConfig(weights="bundled", model=info.model)
+    nearer = {"weights": "bundled", "aspp_rates": (6, 12, 18)}  # the same weights fit
+    _, changed = plan_run(None, None, None, False, (), nearer)
+    assert changed.model == dataclasses.replace(info.model, aspp_rates=(6, 12, 18))
+    assert "all weights from" in start_network(build(changed.model), "bundled")
     assert "all weights from" in start_network(build(config.model), "bundled")
 
 

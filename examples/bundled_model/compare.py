@@ -1,6 +1,6 @@
 """Pixel metrics of mapped polygons against reference polygons, on the grid of the scenes.
 
-    python examples/compare.py SLIDES LABELS SCENE...
+    python examples/bundled_model/compare.py SLIDES LABELS SCENE...
 
 Both layers are reprojected to each scene and rasterised by pixel centres; only valid pixels of
 the scenes count. Prints precision, recall, F1 and landslide IoU per scene and over all of them.
