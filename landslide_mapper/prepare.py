@@ -38,7 +38,7 @@ from landslide_mapper.data.tiles import (
     worker_count,
 )
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.geo.labels import crs_name
+from landslide_mapper.geo.crs import crs_name
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 

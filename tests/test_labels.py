@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from test_scene import ramp, write
 
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
     Options,
     _clean,
     burn,
-    crs_name,
     in_scene_crs,
     is_vector,
     near_scene,

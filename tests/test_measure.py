@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from rasterio.features import shapes
 from shapely.geometry import shape
 
+from landslide_mapper.geo.crs import wgs84_transformer
 from landslide_mapper.geo.measure import (
     Measurer,
     inner_points,
     reproject,
     to_map,
-    wgs84_transformer,
 )
 
 MARS = (

@@ -348,7 +348,7 @@ def test_labels_that_do_not_fit_their_crs_are_explained(
         (["a.tif", "b.shp", "--seed", "-1"], "whole number from 0"),
         (["a.tif", "b.shp", "--workers", "-1"], "1 or more"),
         (["a.tif", "b.shp", "--negatives", "some"], "'all'"),
-        (["a.tif", "b.shp", "--bands", "r,g"], "band numbers"),
+        (["a.tif", "b.shp", "--bands", "r,g"], "whole numbers"),
         (["a.tif", "b.shp", "--bands", "0"], "start at 1"),
         (["a.tif", "b.shp", "--gsd", "1"], "--pairs only"),
         (["--pairs", "x", "y", "--aoi", "z"], "LABELS only"),

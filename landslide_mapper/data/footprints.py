@@ -12,7 +12,10 @@ from pyproj.exceptions import ProjError
 from landslide_mapper.data.split import SplitBlock, conflicts
 from landslide_mapper.data.tiles import Plan, SceneSource, Source
 from landslide_mapper.errors import note
-from landslide_mapper.geo.labels import same_crs
+from landslide_mapper.geo.crs import (
+    WGS84,
+    same_crs,
+)
 
 
 def settle(plans: list[Plan], sources: Sequence[Source]) -> tuple[list[Plan], int]:
@@ -73,13 +76,12 @@ def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None,
         return distinct[0], True
     if None in distinct:
         return None, False
-    world = pyproj.CRS.from_epsg(4326)
     try:
         for crs in distinct:
-            pyproj.Transformer.from_crs(crs, world, always_xy=True)
+            pyproj.Transformer.from_crs(crs, WGS84, always_xy=True)
     except ProjError:
         return None, False
-    return world, True
+    return WGS84, True
 
 
 def footprints(

@@ -27,10 +27,10 @@ from landslide_mapper.data.tiles import Plan, PolygonLayer, Run, SceneSource, So
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import span
+from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.labels import (
     Labels,
     Options,
-    crs_name,
     ground_near,
     in_scene_crs,
     near_scene,

@@ -7,7 +7,6 @@ on the ellipsoid of the reference: true to area everywhere, whatever the layers'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,20 @@ from pyproj.exceptions import ProjError
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
+from landslide_mapper.geo.crs import (
+    Move,
+    crs_name,
+    degrees_per_unit,
+    moved,
+    same_crs,
+    unit_metres,
+)
 from landslide_mapper.geo.labels import (
     Labels,
     Options,
-    crs_name,
     read_aoi,
     read_labels,
-    same_crs,
 )
-from landslide_mapper.geo.measure import degrees_per_unit, unit_metres
 from landslide_mapper.geo.runs import merge, roots
 from landslide_mapper.metrics import ratio
 
@@ -37,8 +41,6 @@ EDGE_METRES = (
 )
 
 MATCH, PARTIAL, MISSED, FALSE_ALARM = "match", "partial", "missed", "false alarm"
-
-Move = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -257,15 +259,12 @@ def _flatten(labels: Labels, move: Move | None) -> tuple[Labels, np.ndarray]:
     metres = unit_metres(labels.crs)
     assert metres is not None  # or there would be no way
     polygons = shapely.segmentize(labels.polygons, EDGE_METRES / metres)
-    moved = np.asarray(shapely.transform(polygons, move))
-    whole = np.asarray(np.isfinite(shapely.bounds(moved)).all(axis=1))
-    if not whole.all():
-        lost = np.count_nonzero(~whole)
+    flat, reached = moved(polygons, move)
+    if not reached.all():
+        lost = np.count_nonzero(~reached)
         note(f"{labels.path}: {lost} polygons lie where its CRS does not reach; left out")
-        labels, moved = labels.only(whole), moved[whole]
-    broken = ~shapely.is_valid(moved)
-    moved[broken] = shapely.make_valid(moved[broken], method="structure", keep_collapsed=False)
-    return labels, moved
+        labels = labels.only(reached)
+    return labels, flat
 
 
 def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[Labels, np.ndarray]:

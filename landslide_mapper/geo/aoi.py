@@ -15,15 +15,18 @@ from pyproj.exceptions import CRSError
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.crs import (
+    crs_name,
+    repaired,
+    same_crs,
+)
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
     areas,
-    crs_name,
     ground_near,
     read_aoi,
-    same_crs,
 )
 from landslide_mapper.geo.measure import to_pixels
 from landslide_mapper.geo.scene import Scene
@@ -202,7 +205,7 @@ def _on_grid(polygons: np.ndarray) -> np.ndarray:
     moved = np.asarray(
         shapely.transform(areas(polygons), lambda p: np.rint(p * VERTEX_STEPS) / VERTEX_STEPS)
     )
-    return areas(shapely.make_valid(moved, method="structure", keep_collapsed=False))
+    return areas(repaired(moved))
 
 
 def _frame(polygons: np.ndarray, scene: Scene) -> Frame | None:

@@ -10,12 +10,12 @@ import pyproj
 import shapely
 from affine import Affine
 
+from landslide_mapper.geo.crs import wgs84_transformer
 from landslide_mapper.geo.measure import (
     Measurer,
     inner_points,
     reproject,
     to_map,
-    wgs84_transformer,
 )
 from landslide_mapper.geo.rasters import UNSEEN
 from landslide_mapper.geo.scene import Scene

@@ -20,6 +20,13 @@ from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
+from landslide_mapper.geo.crs import (
+    crs_name,
+    moved,
+    mover,
+    repaired,
+    same_crs,
+)
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
@@ -263,15 +270,15 @@ def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
     # 3 polygon, 6 multipolygon, 7 collection (whose polygons count)
     areal = np.isin(shapely.get_type_id(shapes), (3, 6, 7))
     broken = areal & ~empty & ~shapely.is_valid(shapes)
-    repaired = shapes.copy()
-    repaired[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
+    valid = shapes.copy()
+    valid[broken] = repaired(shapes[broken])
     rows = np.flatnonzero(areal & ~empty)
-    for row in rows[shapely.get_type_id(repaired[rows]) == 7]:
-        parts = np.array([repaired[row]])
+    for row in rows[shapely.get_type_id(valid[rows]) == 7]:
+        parts = np.array([valid[row]])
         while (shapely.get_type_id(parts) == 7).any():
             parts = shapely.get_parts(parts)
-        repaired[row] = shapely.union_all(parts[np.isin(shapely.get_type_id(parts), (3, 6))])
-    has_area = shapely.area(repaired[rows]) > 0
+        valid[row] = shapely.union_all(parts[np.isin(shapely.get_type_id(parts), (3, 6))])
+    has_area = shapely.area(valid[rows]) > 0
     collections = shapely.get_type_id(shapes[rows]) == 7
     pointlike = ~has_area & collections & ~broken[rows]
     counts = LabelCounts(
@@ -281,7 +288,7 @@ def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
         repaired=int(broken[rows[has_area]].sum()),
         degenerate=int((~has_area & ~pointlike).sum()),
     )
-    return repaired[rows[has_area]], rows[has_area], counts
+    return valid[rows[has_area]], rows[has_area], counts
 
 
 def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
@@ -292,17 +299,8 @@ def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     """
     if same_map(labels, scene):
         return labels.polygons, 0
-    transformer = _transformer(labels, scene)
-
-    def move(points: np.ndarray) -> np.ndarray:
-        return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
-
-    moved = np.asarray(shapely.transform(labels.polygons, move))
-    whole = np.isfinite(shapely.bounds(moved)).all(axis=1)
-    moved = moved[whole]
-    broken = ~shapely.is_valid(moved)
-    moved[broken] = shapely.make_valid(moved[broken], method="structure", keep_collapsed=False)
-    return moved, int((~whole).sum())
+    polygons, reached = moved(labels.polygons, mover(_transformer(labels, scene)))
+    return polygons, int((~reached).sum())
 
 
 def ground_near(labels: Labels, scene: Scene) -> np.ndarray:
@@ -416,21 +414,6 @@ def _transformer(labels: Labels, scene: Scene) -> pyproj.Transformer:
             f"{labels.path}: there is no way from its CRS ({crs_name(labels.crs)}) to that of "
             f"{scene.name} ({crs_name(scene.crs)}); are they on the same planet?"
         ) from error
-
-
-def same_crs(one: pyproj.CRS | None, other: pyproj.CRS | None) -> bool:
-    """Whether two CRS mean the same map, whatever the axis order says."""
-    if one is None or other is None:
-        return one is other
-    return one == other or one.equals(other, ignore_axis_order=True)
-
-
-def crs_name(crs: pyproj.CRS | None) -> str:
-    """Authority and code such as EPSG:32648, else the CRS's own name."""
-    if crs is None:
-        return "no CRS"
-    code = crs.to_authority()
-    return ":".join(code) if code else crs.name
 
 
 def burn(

@@ -11,7 +11,6 @@ of chords through the planet, shorter than their geodesics by L²/24R² of thems
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +18,15 @@ import pyproj
 import shapely
 from affine import Affine
 
+from landslide_mapper.geo.crs import (
+    degrees_per_unit,
+    mover,
+)
+
 MAX_EDGE_METRES = 1000.0  # of a chord: an edge that is straight in the CRS may be curved
 
 SMALL = 4e-4  # of the semi-major axis: 2.5 km on Earth
 SCALE_STEP_METRES = 50.0  # to both sides, for the scale at a point
-
-WGS84 = pyproj.CRS("EPSG:4326")
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,7 @@ def to_pixels(polygons: np.ndarray, transform: Affine) -> np.ndarray:
 
 def reproject(polygons: np.ndarray, transformer: pyproj.Transformer) -> np.ndarray:
     """Polygons through `transformer` (with ``always_xy``); exterior rings counter-clockwise."""
-
-    def move(points: np.ndarray) -> np.ndarray:
-        return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
-
-    return shapely.orient_polygons(shapely.transform(polygons, move))
-
-
-def wgs84_transformer(crs: pyproj.CRS | None) -> pyproj.Transformer | None:
-    """From `crs` to longitude and latitude in WGS 84; None when there is no way (no CRS, Mars)."""
-    if crs is None:
-        return None
-    try:
-        return pyproj.Transformer.from_crs(crs, WGS84, always_xy=True)
-    except pyproj.exceptions.ProjError:
-        return None
+    return shapely.orient_polygons(shapely.transform(polygons, mover(transformer)))
 
 
 def inner_points(
@@ -79,21 +67,6 @@ def inner_points(
     lon, lat = transformer.transform(placed[:, 0], placed[:, 1])
     lost = ~(np.isfinite(lon) & np.isfinite(lat))
     return np.where(lost, np.nan, lon), np.where(lost, np.nan, lat)
-
-
-def unit_metres(crs: pyproj.CRS | None) -> float | None:
-    """About how many metres the unit of a CRS is, on the ground; None where nobody knows."""
-    if crs is None or not crs.axis_info:
-        return None
-    factor, geod = crs.axis_info[0].unit_conversion_factor, crs.get_geod()
-    if not crs.is_geographic:
-        return factor
-    return factor * geod.a if geod is not None else None  # radians times the radius
-
-
-def degrees_per_unit(geodetic: pyproj.CRS) -> float:
-    """Of longitude and latitude: a geographic CRS may count in grads."""
-    return math.degrees(geodetic.axis_info[0].unit_conversion_factor)
 
 
 class Measurer:

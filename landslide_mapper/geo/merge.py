@@ -14,8 +14,11 @@ import pyproj
 import shapely
 from affine import Affine
 
+from landslide_mapper.geo.crs import unit_metres, wgs84_transformer
 from landslide_mapper.geo.features import outline_columns
-from landslide_mapper.geo.measure import Measurer, unit_metres, wgs84_transformer
+from landslide_mapper.geo.measure import (
+    Measurer,
+)
 from landslide_mapper.geo.runs import merge
 
 # Of a pixel: so much may be between two polygons that share an edge, because scenes in different

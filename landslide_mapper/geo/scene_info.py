@@ -13,7 +13,7 @@ import pyproj
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import remote
-from landslide_mapper.geo.measure import degrees_per_unit, unit_metres
+from landslide_mapper.geo.crs import degrees_per_unit, unit_metres
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyproj
 
-from landslide_mapper.geo.labels import crs_name
+from landslide_mapper.geo.crs import crs_name
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ import pyogrio
 import shapely
 from affine import Affine
 
+from landslide_mapper.geo.crs import unit_metres
 from landslide_mapper.geo.labels import Labels, open_vector, read_labels
-from landslide_mapper.geo.measure import Measurer, unit_metres
+from landslide_mapper.geo.measure import (
+    Measurer,
+)
 from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
 
 

@@ -16,10 +16,12 @@ from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import vectors
 from landslide_mapper.geo.aoi import Aoi, Area, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
+from landslide_mapper.geo.crs import WGS84, crs_name, wgs84_transformer
 from landslide_mapper.geo.features import Shaping
 from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.labels import crs_name
-from landslide_mapper.geo.measure import WGS84, to_map, wgs84_transformer
+from landslide_mapper.geo.measure import (
+    to_map,
+)
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mapping.outputs import check_outputs, extra_outputs

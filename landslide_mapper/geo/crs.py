@@ -1,0 +1,78 @@
+"""Coordinate reference systems: names, units, and the ways of polygons from one to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pyproj
+import shapely
+
+WGS84 = pyproj.CRS("EPSG:4326")
+
+Move = Callable[[np.ndarray], np.ndarray]  # points (n, 2) to points (n, 2)
+
+
+def crs_name(crs: pyproj.CRS | None) -> str:
+    """Authority and code such as EPSG:32648, else the CRS's own name."""
+    if crs is None:
+        return "no CRS"
+    code = crs.to_authority()
+    return ":".join(code) if code else crs.name
+
+
+def same_crs(one: pyproj.CRS | None, other: pyproj.CRS | None) -> bool:
+    """Whether two CRS mean the same map, whatever the axis order says."""
+    if one is None or other is None:
+        return one is other
+    return one == other or one.equals(other, ignore_axis_order=True)
+
+
+def unit_metres(crs: pyproj.CRS | None) -> float | None:
+    """About how many metres the unit of a CRS is, on the ground; None where nobody knows."""
+    if crs is None or not crs.axis_info:
+        return None
+    factor, geod = crs.axis_info[0].unit_conversion_factor, crs.get_geod()
+    if not crs.is_geographic:
+        return factor
+    return factor * geod.a if geod is not None else None  # radians times the radius
+
+
+def degrees_per_unit(geodetic: pyproj.CRS) -> float:
+    """Of longitude and latitude: a geographic CRS may count in grads."""
+    return math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+
+
+def wgs84_transformer(crs: pyproj.CRS | None) -> pyproj.Transformer | None:
+    """From `crs` to longitude and latitude in WGS 84; None when there is no way (no CRS, Mars)."""
+    if crs is None:
+        return None
+    try:
+        return pyproj.Transformer.from_crs(crs, WGS84, always_xy=True)
+    except pyproj.exceptions.ProjError:
+        return None
+
+
+def mover(transformer: pyproj.Transformer) -> Move:
+    """A transformer (with ``always_xy``) as a function of points."""
+
+    def move(points: np.ndarray) -> np.ndarray:
+        return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+    return move
+
+
+def moved(polygons: np.ndarray, move: Move) -> tuple[np.ndarray, np.ndarray]:
+    """Polygons on another map, valid there, and which of the given ones it reaches, bool (n,)."""
+    shapes = np.asarray(shapely.transform(polygons, move))
+    reached = np.asarray(np.isfinite(shapely.bounds(shapes)).all(axis=1))
+    return repaired(shapes[reached]), reached
+
+
+def repaired(polygons: np.ndarray) -> np.ndarray:
+    """The same polygons, valid; what collapses is left out of them."""
+    broken = ~shapely.is_valid(polygons)
+    valid = polygons.copy()
+    valid[broken] = shapely.make_valid(polygons[broken], method="structure", keep_collapsed=False)
+    return valid
