@@ -25,7 +25,7 @@ from landslide_mapper.cli_options import (
     train_settings,
 )
 from landslide_mapper.config import RECIPES
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, one_line
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -52,7 +52,7 @@ class LsmapCommand(click.Command):
 
 
 class LsmapGroup(click.Group):
-    """Turns `LsmapError` into one line and an exit code; ``-v`` shows the traceback as well."""
+    """Turns errors into one line and an exit code; ``-v`` shows the traceback as well."""
 
     command_class = LsmapCommand
 
@@ -65,6 +65,17 @@ class LsmapGroup(click.Group):
                 traceback.print_exc()
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.meta.get("verbose"):
+                raise
+            click.echo(
+                f"Error: lsmap did not expect this ({type(error).__name__}: {one_line(error)}); "
+                "run it again with -v and report what it shows",
+                err=True,
+            )
+            sys.exit(1)
 
 
 @click.group(cls=LsmapGroup, context_settings=CONTEXT)
@@ -138,7 +149,7 @@ def prepare(
 @click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
-    help="Defaults: the paper's, or those that were best on validation.  [default: paper]",
+    help="Defaults: the paper's, or those that did best in a few short runs.  [default: paper]",
 )
 @click.option(
     "--resume",
@@ -165,7 +176,8 @@ def train_command(
 ) -> None:
     """Train a network on the tiles of DATASET (default: ./dataset).
 
-    The defaults are MRIFE with the paper's settings. Several datasets are trained on together.
+    The defaults are MRIFE with the paper's settings but for --fused-view, and guesses where it
+    gives none (α, β, γ, τ). Several datasets are trained on together.
     With few labels, or without a GPU, go on from a trained model: --weights bundled.
 
     Once the settings are chosen, --final RUN repeats RUN on training and validation tiles together,
@@ -313,6 +325,8 @@ def info(path: str, asset: tuple[str, ...], as_json: bool) -> None:
 
     report = describe(path, asset)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    if not as_json and (command := report.next_command()):
+        click.echo(f"Next: {command}")
 
 
 @main.command("export")

@@ -1,5 +1,7 @@
 """Frozen configuration of the network and of training, with the paper's settings as defaults.
 
+But for `ModelConfig.fused_view`; and α, β, γ and τ, to which the paper gives no value, are guesses.
+
 A configuration is written to and read from JSON; an unknown key or a value of the wrong kind
 is an error, because a misspelt setting that is silently ignored spoils an experiment.
 """
@@ -49,7 +51,7 @@ UNUSED: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network; every field that the paper gives has the paper's value.
+    """The network; a field that the paper gives has the paper's value, but for `fused_view`.
 
     Attributes:
         arch: ``mrife``, ``deeplabv3plus`` (the paper's baseline) or ``icssn`` (its ref. 40). The

@@ -151,7 +151,7 @@ def _seen(
         NothingSeenError: no scene has any.
     """
     seen, works = list[ScenePlan](), list[SceneWork]()
-    for plan in plans:
+    for plan in tqdm(plans, "looking at scenes", disable=None, leave=False):
         try:
             works.append(_work(config, info, len(works), plan))
         except NothingSeenError as error:

@@ -60,6 +60,11 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         return [done[i] for i in range(len(items))]
 
     layout = (pair_layout if config.pairs else scene_layout)(config, run)
+    if config.pairs and config.stretch != "none" and len(layout.sources) > 1:
+        note(
+            f"--stretch {config.stretch} is fitted on each image by itself; where the images are "
+            "parts of one scene, a scene that is mapped later is stretched as a whole"
+        )
     try:
         with _whole_or_not_at_all(config.output) as folder:
             records, dropped = _write_tiles(config, layout, folder, run)

@@ -87,6 +87,28 @@ def test_help_takes_less_than_half_a_second_of_cpu() -> None:
     assert min(seconds() for _ in range(5)) < 0.5
 
 
+def test_what_nobody_expected_is_one_line_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("of all\nthings")
+
+    monkeypatch.setattr("landslide_mapper.info.describe", broken)
+    result = CliRunner().invoke(main, ["info", "bundled"])
+    assert result.exit_code == 1
+    assert "ZeroDivisionError: of all things" in result.output
+    assert "-v" in result.output
+    assert result.output.count("\n") == 1
+    result = CliRunner().invoke(main, ["info", "bundled", "-v"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_info_says_what_may_come_next(bundled_scene: Path, bundled_labels: Path) -> None:
+    for path, command in (
+        (bundled_scene, f"Next: lsmap detect {bundled_scene} -o slides.gpkg"),
+        (bundled_labels, f"Next: lsmap prepare SCENE... {bundled_labels}"),
+    ):
+        assert CliRunner().invoke(main, ["info", str(path)]).output.splitlines()[-1] == command
+
+
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = lsmap("info", "nowhere.tif", cwd=tmp_path)
     assert result.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import geopandas
@@ -57,7 +58,15 @@ def test_polygons_and_mask_say_the_same_after_sieve_and_fill(tmp_path: Path) -> 
     raster, output = tmp_path / "mask.tif", tmp_path / "slides.gpkg"
     run(scene, output, mask=raster, min_area=20, fill_holes=15, simplify=0)
     with rasterio.open(raster) as written:
-        values = written.read(1)
+        values, tags = written.read(1), written.tags()
+    # What was asked for is in the files.
+    assert (tags["LSMAP_MIN_AREA"], tags["LSMAP_FILL_HOLES"]) == ("20 m²", "15 m²")
+    assert (tags["LSMAP_MODEL"], tags["LSMAP_THRESHOLD"]) == ("fake", "0.5")
+    with sqlite3.connect(output) as database:
+        query = "SELECT description FROM gpkg_contents WHERE table_name = 'landslides'"
+        ((description,),) = database.execute(query)
+    for words in ("model fake", "threshold 0.5", "min-area 20 m²", "simplify 0 m"):
+        assert words in description
     layer = read(output)
     np.testing.assert_array_equal(burnt(layer, raster), values == 1)
     assert set(np.unique(values)) == {0, 1}

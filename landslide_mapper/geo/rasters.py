@@ -6,7 +6,7 @@ Mask: 0 background, 1 landslide, 255 not seen. Probability: whole percent, 255 n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -165,18 +165,27 @@ def leftovers(path: Path) -> list[Path]:
     return [path.with_name(path.name + part) for part in (".aux.xml", ".ovr", ".msk")]
 
 
-def finish_mask(strips: Path, target: Path) -> None:
-    """Make a COG with overviews and a colour table from the closed strip raster `strips`."""
+def finish_mask(strips: Path, target: Path, tags: Mapping[str, str] | None = None) -> None:
+    """Make a COG with overviews and a colour table from the closed strip raster `strips`.
+
+    `tags` become metadata of the file.
+    """
     with as_os_error():
         with rasterio.open(strips, "r+") as raster:
             raster.write_colormap(1, MASK_COLOURS)
+            raster.update_tags(**(tags or {}))
         # Of what every GIS reads, the quickest that is also the smallest for masks.
         _to_cog(strips, target, RESAMPLING="MODE", COMPRESS="LZW")
 
 
-def finish_probability(strips: Path, target: Path) -> None:
-    """Make a COG with averaged overviews from the closed strip raster `strips`."""
+def finish_probability(strips: Path, target: Path, tags: Mapping[str, str] | None = None) -> None:
+    """Make a COG with averaged overviews from the closed strip raster `strips`.
+
+    `tags` become metadata of the file.
+    """
     with as_os_error():
+        with rasterio.open(strips, "r+") as raster:
+            raster.update_tags(**(tags or {}))
         packing = {"COMPRESS": "DEFLATE", "LEVEL": "1", "PREDICTOR": "YES"}
         _to_cog(strips, target, RESAMPLING="AVERAGE", **packing)
 

@@ -67,10 +67,14 @@ COPIED_AT_ONCE = 4096  # polygons
 
 @dataclass(frozen=True)
 class VectorTarget:
-    """Where polygons go, and in which CRS. None as CRS: there is none."""
+    """Where polygons go, in which CRS (None: there is none), and one line that describes them.
+
+    A shapefile has no place for the description.
+    """
 
     path: Path
     crs: pyproj.CRS | None
+    description: str = ""
 
     @property
     def suffix(self) -> str:
@@ -106,7 +110,7 @@ def outputs(path: Path) -> list[Path]:
     suffix = path.suffix.lower()
     if suffix == ".shp":
         return [path.with_suffix(part) for part in (".qml", *SHAPEFILE_PARTS)]
-    return [path] if suffix in (".gpkg", ".parquet") else [path.with_suffix(".qml"), path]
+    return [path] if suffix == ".gpkg" else [path.with_suffix(".qml"), path]
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -184,7 +188,7 @@ class PolygonWriter:
         if self._target.suffix == ".gpkg":
             with _gdal():
                 add_default_style(self._final, LAYER, GEOMETRY_COLUMN, qml, "confidence")
-        elif self._target.suffix != ".parquet":
+        else:
             self._final.with_suffix(".qml").write_text(qml, "utf-8")
 
 
@@ -255,10 +259,15 @@ class _Stage:
     def _layer_options(self) -> dict[str, str]:
         crs = self._target.crs
         if self._target.suffix == ".gpkg":
-            return {"GEOMETRY_NAME": GEOMETRY_COLUMN}
+            return {"GEOMETRY_NAME": GEOMETRY_COLUMN, "DESCRIPTION": self._target.description}
         if self._target.suffix == ".geojson":
             degrees = crs is not None and crs.to_epsg() == 4326
-            return {"COORDINATE_PRECISION": "8" if degrees else "4"}
+            return {
+                "COORDINATE_PRECISION": "8" if degrees else "4",
+                "DESCRIPTION": self._target.description,
+            }
+        if self._target.suffix == ".fgb":
+            return {"DESCRIPTION": self._target.description}
         return {"DBF_DATE_LAST_UPDATE": TIMESTAMP[:10]} if self._target.suffix == ".shp" else {}
 
     def copy_to_parquet(self, path: Path) -> None:
@@ -269,7 +278,8 @@ class _Stage:
         with _gdal(), self._read(use_pyarrow=True) as (meta, rows):
             fields = [rows.schema.field(name) for name in self._names]
             fields.append(pyarrow.field("geometry", pyarrow.binary()))
-            schema = pyarrow.schema(fields, metadata={"geo": json.dumps(self._geo())})
+            said = {"geo": json.dumps(self._geo()), "description": self._target.description}
+            schema = pyarrow.schema(fields, metadata=said)
             with parquet.ParquetWriter(path, schema, compression="snappy") as writer:
                 for batch in rows:
                     columns = [batch.column(name) for name in self._names]

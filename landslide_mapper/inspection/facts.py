@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,19 @@ class Report:
         """Plain JSON values."""
         return {"kind": self.kind, "path": self.path, **{f.key: f.value for f in self.facts}}
 
+    def next_command(self) -> str | None:
+        """What may be done with it, None where there is nothing."""
+        path = shlex.quote(self.path)
+        refused = any(fact.key == "bundled_model" and fact.value is False for fact in self.facts)
+        return {
+            "scene": None if refused else f"lsmap detect {path} -o slides.gpkg",
+            "scenes": f"lsmap detect {path} -o slides.gpkg",
+            "labels": f"lsmap prepare SCENE... {path}",
+            "dataset": f"lsmap train {path}",
+            "run": f"lsmap evaluate {path} DATASET",
+            "model": f"lsmap detect REGION.tif -o slides.gpkg --model {path}",
+        }[self.kind]
+
     def to_text(self) -> str:
         """A heading and one aligned row per fact; further lines of a text are indented."""
         width = max(len(fact.label) for fact in self.facts)
@@ -50,11 +63,6 @@ def plain(key: str, label: str, value: Any, unit: str = "") -> Fact:
         return Fact(key, label, None, "unknown")
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
     return Fact(key, label, value, shown + unit)
-
-
-def band_list(bands: Sequence[int]) -> str:
-    """Band numbers as `--bands` takes them."""
-    return ",".join(str(b) for b in bands)
 
 
 def crs_code(crs: pyproj.CRS | None) -> str | None:

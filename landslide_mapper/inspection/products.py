@@ -10,9 +10,10 @@ from landslide_mapper.checkpoint import BEST, ModelInfo
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import best_row, measured, read_log
-from landslide_mapper.inspection.facts import Fact, band_list, plain
+from landslide_mapper.inspection.facts import Fact, plain
 from landslide_mapper.predictors import read_info, scene_inside
 from landslide_mapper.runs import CONFIG, LOG
+from landslide_mapper.serving import band_list
 
 
 def dataset_facts(folder: Path) -> tuple[Fact, ...]:

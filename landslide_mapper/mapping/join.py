@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
+from tqdm import tqdm
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapFailure
@@ -19,7 +21,7 @@ from landslide_mapper.geo.merge import Merger
 from landslide_mapper.geo.overlay import Overlay
 from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
 from landslide_mapper.mapping import parts
-from landslide_mapper.mapping.plan import DetectConfig, ScenePlan, outline
+from landslide_mapper.mapping.plan import DetectConfig, ScenePlan, outline, provenance
 from landslide_mapper.mapping.store import Store
 from landslide_mapper.mapping.work import SceneWork
 from landslide_mapper.staging import Staging
@@ -40,7 +42,10 @@ def join_all(
 
     Landslides that several scenes show where they overlap are put together.
     """
-    target = vectors.VectorTarget(config.output, plans[0].layer_crs)
+    said = provenance(config, info)
+    description = "lsmap: " + ", ".join(f"{name} {value}" for name, value in said.items())
+    target = vectors.VectorTarget(config.output, plans[0].layer_crs, description)
+    tags = {f"LSMAP_{name.upper().replace('-', '_')}": value for name, value in said.items()}
     hidden = staging.folder(config.output)
     areas: list[float] = []
     shapers = [Landslides(plan.scene, config.shaping, plan.to_layer) for plan in plans]
@@ -52,18 +57,13 @@ def join_all(
                 areas.append(float(columns["area_m2"].sum()))
                 writer.write(polygons, columns)
 
+        def emit(number: int, outlines: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+            named: dict[str, Any] = {"scene": plans[number].scene.name, "model": info.name}
+            write(*merger.add(number, shapers[number].on_map(outlines), columns | named))
+
         for number, (work, plan) in enumerate(zip(works, plans, strict=True)):
-
-            def emit(
-                outlines: np.ndarray,
-                columns: dict[str, np.ndarray],
-                number: int = number,
-                said: dict[str, Any] = {"scene": plan.scene.name, "model": info.name},  # noqa: B006
-            ) -> None:
-                placed = shapers[number].on_map(outlines)
-                write(*merger.add(number, placed, columns | said))
-
-            join_scene(work, plan, shapers[number], store, staging, hidden, config.overwrite, emit)
+            overlay = join_scene(work, plan, shapers[number], store, hidden, partial(emit, number))
+            _finish(plan, staging, hidden, overlay, config.overwrite, tags)
         write(*merger.finish())
     for path in (*vectors.leftovers(config.output), *vectors.outputs(config.output)):
         if path.suffix == ".qml":
@@ -94,15 +94,14 @@ def join_scene(
     plan: ScenePlan,
     landslides: Landslides,
     store: Store,
-    staging: Staging,
     hidden: Path,
-    replace: bool,
     emit: Emit,
-) -> None:
-    """Hand every landslide of a scene to `emit` and stage the scene's rasters and picture.
+) -> Overlay | None:
+    """Hand every landslide of a scene to `emit`; returns the picture with their outlines.
 
     Landslides that reach over blocks are put together, shaped and measured here. Memory holds
-    one part and the components that are not yet complete.
+    one part and the components that are not yet complete. The scene's rasters are left in the
+    folder `hidden`, row by row.
 
     Raises:
         LsmapFailure: a part is damaged. OSError: something cannot be written.
@@ -139,9 +138,8 @@ def join_scene(
                 f"{store.url}: {len(wanted - names)} finished parts of {plan.scene.name} have been "
                 "removed by somebody else; run the same command again to make them anew"
             )
-        for block in work.layout:
-            if work.part_name(block) not in wanted:
-                continue
+        blocks = [block for block in work.layout if work.part_name(block) in wanted]
+        for block in tqdm(blocks, f"joining {plan.scene.name}", disable=None, leave=False):
             part = _read(store, work.part_name(block))
             for target, values in ((mask, part.mask), (percent, part.percent)):
                 if target and values is not None:
@@ -150,7 +148,7 @@ def join_scene(
             border = BlockComponents(Components.empty(), part.open, part.sides)
             join(joiner.add(block.band, block.column, border))
         join(joiner.finish())
-    _finish(plan, staging, hidden, overlay, replace)
+    return overlay
 
 
 def _read(store: Store, name: str) -> parts.Part:
@@ -166,15 +164,20 @@ def _read(store: Store, name: str) -> parts.Part:
 
 
 def _finish(
-    plan: ScenePlan, staging: Staging, hidden: Path, overlay: Overlay | None, replace: bool
+    plan: ScenePlan,
+    staging: Staging,
+    hidden: Path,
+    overlay: Overlay | None,
+    replace: bool,
+    tags: dict[str, str],
 ) -> None:
     """Turn the strips of this scene into its outputs."""
     if plan.mask:
-        rasters.finish_mask(hidden / "strips-mask.tif", _stage(staging, plan.mask))
+        rasters.finish_mask(hidden / "strips-mask.tif", _stage(staging, plan.mask), tags)
         _style(staging, plan.mask, style.mask_qml(), replace)
     if plan.probability:
         strips = hidden / "strips-probability.tif"
-        rasters.finish_probability(strips, _stage(staging, plan.probability))
+        rasters.finish_probability(strips, _stage(staging, plan.probability), tags)
         _style(staging, plan.probability, style.probability_qml(), replace)
     if plan.overlay and overlay:
         overlay.save(_stage(staging, plan.overlay))

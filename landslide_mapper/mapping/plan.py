@@ -11,6 +11,7 @@ import numpy as np
 import pyproj
 import shapely
 
+from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import vectors
@@ -93,6 +94,22 @@ class DetectConfig:
     def threshold_of(self, info: ModelInfo) -> float:
         """The threshold in use with this model."""
         return info.threshold if self.threshold is None else self.threshold
+
+
+def provenance(config: DetectConfig, info: ModelInfo) -> dict[str, str]:
+    """What was asked for and changes the result, by name and in words, for the outputs."""
+    said = {
+        "version": __version__,
+        "model": info.name,
+        "threshold": f"{config.threshold_of(info):.6g}",
+        "overlap": "" if config.overlap is None else f"{config.overlap} pixels",
+        "gsd": "" if config.gsd is None else str(config.gsd),
+        "tta": "8 flips and turns" if config.tta else "",
+        "min-area": f"{config.min_area:g} m²" if config.min_area else "",
+        "fill-holes": f"{config.fill_holes:g} m²" if config.fill_holes else "",
+        "simplify": "half a pixel" if config.simplify is None else f"{config.simplify:g} m",
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 @dataclass(frozen=True)
