@@ -101,9 +101,9 @@ def prepare(
 ) -> None:
     """Cut scenes and label polygons into tiles for training.
 
-    SCENE is anything GDAL opens (GeoTIFF, COG, VRT, URL); several may be given. LABELS, the last
-    argument, is any vector format in any CRS. Train, validation and test (6:2:2) never share
-    ground.
+    SCENE is anything GDAL opens (GeoTIFF, COG, VRT, URL), a folder or a quoted pattern; several may
+    be given. LABELS, the last argument, is any vector format in any CRS. Train, validation and test
+    (6:2:2) never share ground.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,6 +266,19 @@ def test_rotated_float_scene_with_nan(tmp_path: Path) -> None:
     assert sum(t.valid_px for t in dataset.tiles) == 400 * 400 - 100 * 100
     # Web Mercator: the polygons' own area is the one on the ground.
     assert dataset.info["landslide_area"]["polygons"] < 0.7 * frame.union_all().area
+
+
+def test_a_folder_and_a_pattern_stand_for_scenes(tmp_path: Path, scene: str, slides: str) -> None:
+    folder = tmp_path / "sheets"
+    folder.mkdir()
+    copy = shutil.copy(scene, folder / "sheet.tif")
+    tiles = [
+        {tile.tile_id: tile.split for tile in make(tmp_path, [given], slides, name=name).tiles}
+        for given, name in ((copy, "one"), (str(folder), "two"), (f"{folder}/s*.tif", "three"))
+    ]
+    assert tiles[0] == tiles[1] == tiles[2]
+    with pytest.raises(LsmapError, match="no file matches"):
+        make(tmp_path, [f"{folder}/x*.tif"], slides, name="four")
 
 
 def test_same_seed_same_tiles(tmp_path: Path, scene: str, slides: str) -> None:

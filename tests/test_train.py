@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from click.testing import CliRunner
 from learning import learn_by_heart
+from torch import nn
 
 from landslide_mapper.checkpoint import read_info
 from landslide_mapper.cli import main
@@ -277,6 +279,30 @@ def test_every_architecture_trains_resumes_and_detects(
     assert info.arch == arch
     run("detect", train_scenes[0], "-o", tmp_path / "s.gpkg", "--model", parts, "--device", "cpu")
     assert (tmp_path / "s.gpkg").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_compiled_network_learns_the_same(
+    arch: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through dynamo, but with its plain backend: building kernels is torch's matter, and slow."""
+    compiled: list[nn.Module] = []
+
+    def compile_plainly(part: nn.Module) -> None:
+        compiled.append(part)
+        part._compiled_call_impl = torch.compile(part._call_impl, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_plainly)
+    options = [dataset, *QUICK, "--arch", arch, "--dropout", 0, "--epochs", 2, "--lr", 1e-3]
+    # Else torch gives a part up with a warning, and it runs as if it were not compiled.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        run("train", *options, "-o", tmp_path / "compiled", "--compile")
+    assert len(compiled) > 2
+    run("train", *options, "-o", tmp_path / "plain")
+    logs = [read_log(tmp_path / name / "log.csv") for name in ("compiled", "plain")]
+    for one, two in zip(*logs, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
 
 
 def test_all_architectures_see_the_same_batches(dataset: Path) -> None:

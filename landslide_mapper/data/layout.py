@@ -39,6 +39,7 @@ from landslide_mapper.geo.labels import (
 )
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mask_values import LANDSLIDE
 
 FILL = 0.8  # a centred crop shows at least a fifth of surroundings
@@ -60,7 +61,7 @@ class TileLayout:
 def scene_layout(config: PrepareConfig, run: Run) -> TileLayout:
     """The layout for scenes with label polygons."""
     assert config.labels is not None
-    scenes = [open_scene(path, config.bands) for path in config.scenes]
+    scenes = [open_scene(source, config.bands) for source in expand_sources(config.scenes)]
     _same_bands(scenes)
     labels, ignored, aoi = _read_all(config)
     facts: dict[str, Any] = {"labels": _label_facts(labels, ignored, aoi)}
