@@ -35,6 +35,7 @@ from landslide_mapper.config import (
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.history import best_row, read_log, write_log
+from landslide_mapper.loaders import common_gsd, load_datasets, make_loaders
 from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.mrife import MRIFE
@@ -42,7 +43,6 @@ from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.runs import plan_run
-from landslide_mapper.train import common_gsd, load_datasets, make_loaders
 
 LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
 QUICK = [*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu", "--batch-size", "8"]
