@@ -27,11 +27,13 @@ from landslide_mapper.geo.labels import (
     Labels,
     Options,
     _clean,
+    is_vector,
+    read_labels,
+)
+from landslide_mapper.geo.placing import (
     burn,
     in_scene_crs,
-    is_vector,
     near_scene,
-    read_labels,
 )
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.info import describe

@@ -12,9 +12,11 @@ import click
 import numpy as np
 
 from landslide_mapper.geo.labels import (
+    read_labels,
+)
+from landslide_mapper.geo.placing import (
     burn,
     in_scene_crs,
-    read_labels,
 )
 from landslide_mapper.geo.scene import SceneReader, open_scene
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE

@@ -31,11 +31,13 @@ from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.labels import (
     Labels,
     Options,
+    read_aoi,
+    read_labels,
+)
+from landslide_mapper.geo.placing import (
     ground_near,
     in_scene_crs,
     near_scene,
-    read_aoi,
-    read_labels,
 )
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene

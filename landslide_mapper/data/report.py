@@ -14,9 +14,11 @@ from affine import Affine
 from landslide_mapper.data.split import SPLITS
 from landslide_mapper.data.tiles import SceneSource, TileRecord
 from landslide_mapper.geo.crs import unit_metres
-from landslide_mapper.geo.labels import areas
 from landslide_mapper.geo.measure import (
     Measurer,
+)
+from landslide_mapper.geo.placing import (
+    areas,
 )
 
 

@@ -19,7 +19,7 @@ import shapely
 
 from landslide_mapper.data.split import SPLITS, SplitBlock
 from landslide_mapper.geo import style
-from landslide_mapper.geo.labels import (
+from landslide_mapper.geo.placing import (
     burn,
 )
 from landslide_mapper.geo.radiometry import Radiometry

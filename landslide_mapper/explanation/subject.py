@@ -17,10 +17,12 @@ from landslide_mapper.geo.aoi import Aoi, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.labels import (
-    in_scene_crs,
     read_labels,
 )
 from landslide_mapper.geo.measure import to_pixels
+from landslide_mapper.geo.placing import (
+    in_scene_crs,
+)
 from landslide_mapper.geo.radiometry import Radiometry, fit
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources

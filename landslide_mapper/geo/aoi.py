@@ -24,11 +24,13 @@ from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
-    areas,
-    ground_near,
     read_aoi,
 )
 from landslide_mapper.geo.measure import to_pixels
+from landslide_mapper.geo.placing import (
+    areas,
+    ground_near,
+)
 from landslide_mapper.geo.scene import Scene
 
 # Vertices lie on this part of a pixel, so that shifting them to a window loses nothing and a

@@ -1,0 +1,173 @@
+"""Label polygons on a scene: near it, in its CRS, as pixels of a mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import affine
+import numpy as np
+import pyproj
+import shapely
+from pyproj.exceptions import ProjError
+from rasterio.features import rasterize
+
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.crs import crs_name, moved, mover, same_crs
+from landslide_mapper.geo.labels import Labels
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
+
+EDGE_PIECES = 64  # an edge that is straight in one CRS is bent in another: pieces per extent
+NEAR = 0.1  # of a scene's extent: bounds that were brought into another CRS may be this far out
+
+
+def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
+    """The polygons in the scene's CRS, and how many could not be brought there.
+
+    Polygons whose CRS is the scene's are passed through as they are. Raises `LsmapError` when
+    one of the two CRS is unknown or there is no way from one to the other.
+    """
+    if same_map(labels, scene):
+        return labels.polygons, 0
+    polygons, reached = moved(labels.polygons, mover(_transformer(labels, scene)))
+    return polygons, int((~reached).sum())
+
+
+def ground_near(labels: Labels, scene: Scene) -> np.ndarray:
+    """What a layer covers near the scene, in the scene's CRS; its polygons may come in parts.
+
+    Raises:
+        LsmapError: see `in_scene_crs`.
+    """
+    if same_map(labels, scene):
+        return labels.polygons[near_scene(labels, shapely.bounds(labels.polygons), scene)]
+    return in_scene_crs(replace(labels, polygons=_pieces_near(labels, scene)), scene)[0]
+
+
+def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
+    """The polygons near the scene, still in their own CRS, with edges in short pieces.
+
+    Far from the scene its CRS may be undefined, so what is there must not be taken along.
+    """
+    ring = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+    ring = shapely.segmentize(ring, ring.length / 4 / EDGE_PIECES)
+    try:
+        way = pyproj.Transformer.from_crs(scene.crs, labels.crs, always_xy=True)
+        points = shapely.get_coordinates(ring)
+        x, y = way.transform(points[:, 0], points[:, 1])
+    except ProjError:
+        return labels.polygons  # `in_scene_crs` says what is wrong
+    west, south, east, north = min(x), min(y), max(x), max(y)
+    if not np.isfinite([west, south, east, north]).all():
+        return labels.polygons
+    margin = (east - west + north - south) / EDGE_PIECES
+    box = shapely.box(west - margin, south - margin, east + margin, north + margin)
+    touching = shapely.intersects(shapely.box(*shapely.bounds(labels.polygons).T), box)
+    near = areas(shapely.intersection(labels.polygons[touching], box))
+    return np.asarray(shapely.segmentize(near, margin))
+
+
+def areas(shapes: np.ndarray) -> np.ndarray:
+    """The polygons in `shapes`, one by one."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)]
+
+
+def same_map(labels: Labels, scene: Scene) -> bool:
+    """Whether labels and scene have the same CRS, or both have none.
+
+    Raises:
+        LsmapError: one of them has none.
+    """
+    if labels.crs is None and scene.crs is not None:
+        raise LsmapError(
+            f"{labels.path}: the layer has no CRS (the scene {scene.name} is in "
+            f"{crs_name(scene.crs)}); {labels.options.say_crs()}"
+        )
+    if scene.crs is None and labels.crs is not None:
+        raise LsmapError(
+            f"{scene.path}: the scene has no CRS but the labels have ({crs_name(labels.crs)}); "
+            "set it with: gdal_edit.py -a_srs EPSG:... SCENE"
+        )
+    return same_crs(labels.crs, scene.crs)
+
+
+def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
+    """Which polygons may touch the scene, by their bounds: bool (n,), all where that is not known.
+
+    A country's polygons need not be brought into the CRS of each scene, only those near it.
+
+    Args:
+        labels: the polygons.
+        bounds: of the polygons, (n, 4), as shapely gives them.
+        scene: where they are to lie.
+
+    Raises:
+        LsmapError: see `in_scene_crs`.
+    """
+    corners = np.array(scene.corners(0, 0, scene.height, scene.width))
+    (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
+    if not same_map(labels, scene):
+        transformer = _transformer(labels, scene)
+        try:
+            west, south, east, north = transformer.transform_bounds(
+                west, south, east, north, direction="INVERSE"
+            )
+        except ProjError:
+            west = np.nan
+    longest = np.abs(bounds[:, ::2]).max(initial=0)
+    turned = labels.crs is not None and labels.crs.is_geographic and longest > 180
+    known = np.isfinite([west, south, east, north]).all()
+    if turned or not known or west > east:  # the antimeridian, a pole
+        return np.ones(len(bounds), dtype=bool)
+    margin = NEAR * max(east - west, north - south)
+    return (
+        (bounds[:, 0] <= east + margin)
+        & (bounds[:, 2] >= west - margin)
+        & (bounds[:, 1] <= north + margin)
+        & (bounds[:, 3] >= south - margin)
+    )
+
+
+def _transformer(labels: Labels, scene: Scene) -> pyproj.Transformer:
+    assert labels.crs is not None
+    if labels.crs.is_geocentric:
+        raise LsmapError(
+            f"{labels.path}: its CRS {crs_name(labels.crs)} is geocentric (metres from the earth's "
+            "centre), which is not a map; reproject it first: "
+            "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
+        )
+    try:
+        return pyproj.Transformer.from_crs(labels.crs, scene.crs, always_xy=True)
+    except ProjError as error:
+        raise LsmapError(
+            f"{labels.path}: there is no way from its CRS ({crs_name(labels.crs)}) to that of "
+            f"{scene.name} ({crs_name(scene.crs)}); are they on the same planet?"
+        ) from error
+
+
+def burn(
+    shape: tuple[int, int],
+    transform: affine.Affine,
+    landslides: np.ndarray,
+    ignored: np.ndarray,
+    aoi: np.ndarray | None,
+) -> np.ndarray:
+    """Mask uint8 of `shape`: 1 where a pixel's centre lies in a landslide, 0 elsewhere.
+
+    255 where it lies in an ignored polygon or outside `aoi` (None: everywhere is inside).
+    """
+    mask = _inside(shape, transform, landslides)
+    if len(ignored):
+        mask[_inside(shape, transform, ignored) > 0] = IGNORE
+    if aoi is not None:
+        mask[_inside(shape, transform, aoi) == 0] = IGNORE
+    return mask
+
+
+def _inside(shape: tuple[int, int], transform: affine.Affine, polygons: np.ndarray) -> np.ndarray:
+    if not len(polygons):
+        return np.zeros(shape, dtype=np.uint8)
+    pairs: list[tuple[Any, int]] = [(polygon, LANDSLIDE) for polygon in polygons]
+    return rasterize(pairs, out_shape=shape, transform=transform, fill=0, dtype="uint8")
