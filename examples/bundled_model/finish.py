@@ -11,22 +11,30 @@ the test splits, beside those of the best single brightness threshold tuned on t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
+import torch
+from safetensors.torch import load_file
 
-from landslide_mapper.checkpoint import BEST, load_model, read_info, save_model
+from landslide_mapper.checkpoint import BEST, ModelInfo, load_model, read_info, save_model
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
 from landslide_mapper.history import read_log
+from landslide_mapper.loaders import make_loaders
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
+from landslide_mapper.nn.build import build
+from landslide_mapper.nn.calibration import Calibration
+from landslide_mapper.nn.network import Network
+from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.runs import CONFIG, LOG
+from landslide_mapper.train import describe, validate, validation_figures
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CARD = Path(__file__).with_name("card.md")
@@ -83,6 +91,35 @@ def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> s
     return "\n".join(lines)
 
 
+def mean_of(runs: Sequence[Path], datasets: Sequence[Dataset]) -> tuple[Network, ModelInfo]:
+    """The network whose weights are the mean of those of runs that went on one from another.
+
+    Such a mean lies further inside the region of good weights than the ends of the runs (Izmailov
+    et al. 2018, Averaging weights leads to wider optima and better generalization). Threshold and
+    calibration are found anew on the validation tiles.
+    """
+    infos = [read_info(run / BEST) for run in runs]
+    states = []
+    for run, info in zip(runs, infos, strict=True):
+        model = build(info.model)
+        model.load_prediction_state(load_file(run / BEST), Calibration(*info.calibration))
+        states.append({name: value.double() for name, value in model.state_dict().items()})
+    own = model.state_dict()
+    mean = {
+        name: torch.stack([state[name] for state in states]).mean(0).to(value.dtype)
+        for name, value in own.items()
+    }
+    model.load_state_dict(mean)
+    config = dataclasses.replace(read_train_config(runs[-1] / CONFIG), workers=0)
+    process = Process(0, 1, torch.device("cpu"))
+    _, _, validation = make_loaders(config, list(datasets), process)
+    figures = validation_figures(validate(model, validation, process)) | {"epoch": infos[-1].epoch}
+    info = describe(config, list(datasets), runs[-1], figures, "")
+    # As in a file: the calibration is in the weights.
+    model.load_prediction_state(model.prediction_state(Calibration(*info.calibration)))
+    return model, info
+
+
 def in_words(run: Path) -> str:
     """How long and how fast a run learnt."""
     config = read_train_config(run / CONFIG)
@@ -90,10 +127,23 @@ def in_words(run: Path) -> str:
     return f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule})"
 
 
+def kept_in_words(parts: Sequence[Path]) -> str:
+    """Which weights the model has."""
+    if len(parts) == 1:
+        epoch = read_info(parts[0] / BEST).epoch
+        return f"epoch {epoch} of the last round is the best by validation landslide IoU"
+    epochs = " and ".join(str(read_info(part / BEST).epoch) for part in parts)
+    return (
+        f"the weights are the mean of those of the last {len(parts)} rounds' best epochs by\n"
+        f"validation landslide IoU ({epochs})"
+    )
+
+
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("bijie", type=click.Path(path_type=Path))
 @click.argument("sichuan", type=click.Path(path_type=Path))
+@click.option("--mean", is_flag=True, help="Take the mean of RUN's weights and the run's before.")
 @click.option("--trained-on", default="one processor", help="Words for the card.")
 @click.option(
     "--after",
@@ -101,10 +151,14 @@ def in_words(run: Path) -> str:
     multiple=True,
     help="Run that RUN went on from, the first one first; more than once.",
 )
-def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Path, ...]) -> None:
+def main(
+    run: Path, bijie: Path, sichuan: Path, mean: bool, trained_on: str, after: tuple[Path, ...]
+) -> None:
     """Write models/<run's name>.safetensors and its card, and print the test figures."""
     datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
-    model, info = load_model(run / BEST)
+    runs = [*after, run]
+    parts = runs[-2:] if mean else [run]
+    model, info = mean_of(parts, list(datasets.values())) if mean else load_model(run / BEST)
     weights = MODELS / f"{run.name}.safetensors"
     info = dataclasses.replace(
         info, data="Bijie (Ji et al. 2020), Sichuan (Zeng et al. 2021, CC BY 4.0); see the card"
@@ -115,7 +169,6 @@ def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Pa
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
     figures = table(datasets, found)
     config = read_train_config(run / CONFIG)
-    runs = [*after, run]
     chosen = read_info(Path(config.final) / BEST) if config.final else info
     logs = [read_log(one / LOG) for one in runs]
     card = CARD.read_text(encoding="utf-8").format(
@@ -125,7 +178,7 @@ def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Pa
         megabytes=weights.stat().st_size / 1e6,
         tile_size=info.tile_size,
         rounds=", from there\n".join(map(in_words, runs)),
-        best=info.epoch,
+        kept=kept_in_words(parts),
         passes=info.epoch + sum(map(len, logs[:-1])),
         batch_size=config.batch_size,
         optimizer={"sgd": "SGD", "adamw": "AdamW"}[config.optimizer],
