@@ -209,7 +209,9 @@ def test_detect_refuses_a_model_with_a_scene_s_stretch(tmp_path: Path, small: Pa
     path = export(ExportConfig(tmp_path / "baked.onnx", str(small), scene=scene)).output
     assert read_info(path) == read_info(small)
     assert properties(path)["lsmap_scene"] == "scene.tif"
-    assert "that of scene.tif is inside" in describe(str(path)).to_text()
+    report = describe(str(path))
+    assert "that of scene.tif is inside" in report.to_text()
+    assert report.next_command() is None  # detect refuses it
     with pytest.raises(LsmapError, match=r"stretch of scene\.tif.*without --scene"):
         load_predictor(path)
 

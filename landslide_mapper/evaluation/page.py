@@ -74,7 +74,7 @@ def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: byt
 
 def _caveat(evaluation: Evaluation) -> str:
     """What stands in brackets, and how far it is to be trusted."""
-    if evaluation.intervals(evaluation.at[0]) is None:
+    if not evaluation.drawable:
         return "There is one tile only, and nothing to draw bootstrap intervals from."
     if evaluation.unit == "source":
         return f"In brackets: 95 % bootstrap interval, {DRAWS} draws of scenes or images."

@@ -75,6 +75,11 @@ class Evaluation:
         """What the bootstrap draws: "source" (scenes, images), or "tile" with few of those."""
         return "source" if len(self.sources) >= FEWEST_SOURCES else "tile"
 
+    @property
+    def drawable(self) -> bool:
+        """Whether there are units to draw from: more than one."""
+        return len(self.sources if self.unit == "source" else self.tiles) > 1
+
     def units(self, at: AtThreshold) -> tuple[tuple[str, ...], np.ndarray]:
         """Names of the bootstrap's units and their counts (units, 4) of tp, fp, fn, tn."""
         if self.unit == "tile":
@@ -83,8 +88,7 @@ class Evaluation:
 
     def intervals(self, at: AtThreshold) -> Intervals | None:
         """95 % bootstrap intervals of the pixel metrics; None where there is but one unit."""
-        counts = self.units(at)[1]
-        return intervals(counts) if len(counts) > 1 else None
+        return intervals(self.units(at)[1]) if self.drawable else None
 
     def object_intervals(self, at: AtThreshold) -> Intervals | None:
         """The same of the object metrics; None where objects may reach over several units."""

@@ -36,9 +36,14 @@ class Report:
     def next_command(self) -> str | None:
         """What may be done with it, None where there is nothing."""
         path = shlex.quote(self.path)
-        refused = any(fact.key == "bundled_model" and fact.value is False for fact in self.facts)
+        known = {fact.key: fact.value for fact in self.facts}
+        # A model with the stretch of one scene inside is for other tools, a run may have none yet,
+        # and a scene may be one that nothing can be found in.
+        inside = isinstance(known.get("radiometry"), dict)
+        if inside or known.get("model", path) is None or known.get("bundled_model") is False:
+            return None
         return {
-            "scene": None if refused else f"lsmap detect {path} -o slides.gpkg",
+            "scene": f"lsmap detect {path} -o slides.gpkg",
             "scenes": f"lsmap detect {path} -o slides.gpkg",
             "labels": f"lsmap prepare SCENE... {path}",
             "dataset": f"lsmap train {path}",
