@@ -320,6 +320,11 @@ train_settings = _together(
     _setting("--schedule", kind=click.Choice(SCHEDULES), text="Learning rate over the run."),
     _setting("--warmup", kind=float, text="Epochs until the full learning rate."),
     _setting("--zoom", kind=float, text="Tiles are zoomed by up to this factor."),
+    _setting(
+        "--jitter",
+        kind=float,
+        text="Bands are darkened or brightened by exponents of up to this; 1.5 is much.",
+    ),
     _setting("--workers", kind=int, text="Processes that read tiles."),
     _setting("--device", kind=str, text="auto, cpu, cuda or cuda:N."),
     _setting("--seed", kind=int, text="Seed of all random numbers."),

@@ -149,6 +149,8 @@ class TrainConfig:
         schedule: ``constant`` (the paper's) or ``poly``, lr·(1 − step/steps)^0.9.
         warmup: epochs in which the learning rate rises from 0.
         zoom: tiles are zoomed by a random factor between 1 / zoom and zoom; 1 leaves them alone.
+        jitter: tiles are darkened or brightened by random exponents between 1 / jitter and jitter,
+            every band by another; 1 leaves them alone.
         workers: processes that read tiles.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compile: compile the network with torch.compile.
@@ -168,6 +170,7 @@ class TrainConfig:
     schedule: str = "constant"
     warmup: float = 0.0
     zoom: float = 1.0
+    jitter: float = 1.0
     workers: int = 4
     seed: int = 0
     device: str = "auto"
@@ -190,6 +193,7 @@ class TrainConfig:
         _between("weight_decay", self.weight_decay, 0.0, 10.0)
         _between("warmup", self.warmup, 0.0, float(self.epochs))
         _between("zoom", self.zoom, 1.0, 2.0)
+        _between("jitter", self.jitter, 1.0, 4.0)
         _between("workers", self.workers, 0, 1024)
         _between("seed", self.seed, 0, 2**63 - 1)
         if self.batch_size % 2:

@@ -104,7 +104,7 @@ def make_loaders(
         [(0, position) for position in mine[start : start + config.batch_size]]
         for start in range(0, len(mine), config.batch_size)
     ]
-    augmented = TileDataset(training, Augmentation(config.seed, config.zoom))
+    augmented = TileDataset(training, Augmentation(config.seed, config.zoom, config.jitter))
     return (
         batches,
         DataLoader(augmented, batch_sampler=batches, **options),

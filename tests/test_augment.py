@@ -1,4 +1,4 @@
-"""Turned, flipped and zoomed tiles: labels stay on their pixels, and the seed decides."""
+"""Turned, zoomed and recoloured tiles: labels stay on their pixels, and the seed decides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landslide_mapper.data.augment import Augmentation, apply_symmetry, zoom
+from landslide_mapper.data.augment import Augmentation, apply_symmetry, recolour, zoom
 
 SIDE = 48
 places = st.tuples(st.floats(0, 1), st.floats(0, 1))
@@ -93,3 +93,36 @@ def test_seed_epoch_and_tile_decide_and_zoom_is_off_unless_asked_for() -> None:
         turned, labels = Augmentation(0).apply(image, mask, epoch, 2)
         assert sorted(turned.ravel()) == sorted(image.ravel())
         assert sorted(labels.ravel()) == sorted(mask.ravel())
+
+
+@given(
+    seed=st.integers(0, 99),
+    exponents=st.lists(st.floats(0.25, 4), min_size=3, max_size=3),
+)
+def test_recolouring_keeps_order_extremes_and_the_unseen(seed: int, exponents: list[float]) -> None:
+    image = np.random.default_rng(seed).integers(1, 256, (3, SIDE, SIDE)).astype(np.uint8)
+    image[:, :4] = 0
+    image[:, 4], image[:, 5] = 1, 255
+    recoloured = recolour(image, np.array(exponents))
+    assert np.array_equal(recoloured == 0, image == 0)
+    assert (recoloured[:, 5] == 255).all()
+    for before, after, exponent in zip(image, recoloured, exponents, strict=True):
+        ranked = after.ravel()[np.argsort(before, axis=None)].astype(int)
+        assert (np.diff(ranked) >= 0).all()
+        expected = 255 * (before / 255) ** exponent
+        assert np.abs(after - np.where(before > 0, np.maximum(expected, 1), 0)).max() <= 0.5
+
+
+def test_jitter_moves_colours_by_no_more_than_it_says_and_leaves_labels() -> None:
+    image, mask = tile(3)
+    darkest, brightest = (recolour(image, np.full(3, power)) for power in (1.5, 1 / 1.5))
+    turned = {apply_symmetry(mask, symmetry).tobytes() for symmetry in range(8)}
+    tints = set()
+    for epoch in range(8):
+        recoloured, labels = Augmentation(0, jitter=1.5).apply(image, mask, epoch, 2)
+        assert labels.tobytes() in turned
+        for band in range(3):
+            assert darkest.max() <= recoloured[band].max() <= brightest.max()
+        tints.add(tuple(recoloured.max(axis=(1, 2))))
+    assert len(tints) == 8
+    assert any(len(set(tint)) > 1 for tint in tints)

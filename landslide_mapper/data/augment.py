@@ -1,4 +1,4 @@
-"""Tiles turned, flipped and zoomed at random, by rules that depend on nothing but the seed."""
+"""Tiles turned, zoomed and recoloured at random, by rules that depend on nothing but the seed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ class Augmentation:
     Attributes:
         seed: of the run.
         zoom: largest factor by which tiles are enlarged or made smaller; 1 for none.
+        jitter: largest exponent that darkens or brightens tiles; 1 for none.
     """
 
     seed: int
     zoom: float = 1.0
+    jitter: float = 1.0
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray, epoch: int, position: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One of the 8 symmetries of the square and a zoom, all equally likely.
+        """One of the 8 symmetries of the square, a zoom and other colours, all equally likely.
 
         Args:
             image: uint8 (B, H, W), 0 in every band where nothing was seen.
@@ -42,6 +44,10 @@ class Augmentation:
         if self.zoom > 1:
             factor = self.zoom ** rng.uniform(-1, 1)
             image, mask = zoom(image, mask, factor, tuple(rng.uniform(0, 1, 2)))
+        if self.jitter > 1:
+            light = rng.uniform(-1, 1)
+            tint = rng.uniform(-1, 1, len(image))
+            image = recolour(image, self.jitter ** ((light + tint) / 2))
         return image, mask
 
 
@@ -82,6 +88,23 @@ def zoom(
     blended, whole = _bilinear(image, rows, cols)
     colours = np.where(whole, blended, image[:, row[:, None], col])
     return np.where(seen, colours, 0).astype(np.uint8), labels
+
+
+def recolour(image: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Raise every band to a power of its own: darker above 1, brighter below, black and white stay.
+
+    Light, haze and season change so from scene to scene, also after the stretch.
+
+    Args:
+        image: uint8 (B, H, W), 0 in every band where nothing was seen.
+        exponents: (B,).
+    """
+    levels = np.arange(256) / 255
+    curves = np.rint(255 * levels ** np.asarray(exponents)[:, None])
+    curves[:, 1:] = np.maximum(curves[:, 1:], 1)  # what was seen stays apart from what was not
+    return np.stack(
+        [curve[band] for curve, band in zip(curves.astype(np.uint8), image, strict=True)]
+    )
 
 
 def _within(centres: np.ndarray, side: int) -> np.ndarray:
