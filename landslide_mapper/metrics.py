@@ -82,17 +82,6 @@ class Curve:
         best = np.flatnonzero(iou == iou.max())
         return float(self.thresholds[best[np.abs(self.thresholds[best] - 0.5).argmin()]])
 
-    def average_precision(self) -> float:
-        """Area under the precision-recall curve, Σ (R_k − R_k+1) · P_k over the thresholds.
-
-        Threshold 0 is one of them here: what is found nowhere else is found there.
-        """
-        tp, fp, fn, tn = self.counts[0]
-        everything = np.array([[tp + fn, fp + tn, 0, 0]])
-        found = rates(np.concatenate([everything, self.counts]))
-        steps = -np.diff(found["recall"], append=0.0)
-        return float((steps * found["precision"]).sum())
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, rounded to six digits."""
         found = rates(self.counts)
@@ -100,58 +89,54 @@ class Curve:
         return {name: np.round(values, 6).tolist() for name, values in columns.items()}
 
 
-@dataclass(frozen=True)
-class Reliability:
+def average_precision(counted: np.ndarray) -> np.ndarray:
+    """Area under the precision-recall curve, Σ (R_k − R_k+1) · P_k, for histograms (..., 2, BINS).
+
+    Threshold 0 is one of them here: what is found nowhere else is found there.
+    """
+    above = np.asarray(counted)[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    background, landslide = above[..., 0, :], above[..., 1, :]
+    recall = ratio(landslide, landslide[..., :1])
+    steps = recall - np.concatenate([recall[..., 1:], np.zeros_like(recall[..., :1])], axis=-1)
+    area: np.ndarray = (steps * ratio(landslide, landslide + background)).sum(axis=-1)
+    return area
+
+
+def reliability(
+    probability: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
+) -> np.ndarray:
     """Whether a pixel with landslide probability p is a landslide in p of the cases.
 
-    One entry per bin of equal width in p, 0..1; `+` accumulates.
+    Returns:
+        (3, bins) float64, by bins of equal width in p: valid pixels, those that are labelled
+        landslide, and the sum of the pixels' probabilities.
     """
+    seen = labels != IGNORE
+    p = probability[seen].astype(np.float64)
+    index = (p * bins).astype(np.int64).clip(0, bins - 1)
+    weights = (None, (labels[seen] == LANDSLIDE).astype(np.float64), p)
+    return np.stack([np.bincount(index, weight, minlength=bins) for weight in weights])
 
-    pixels: np.ndarray  # int64
-    landslides: np.ndarray  # int64, pixels that are labelled landslide
-    total: np.ndarray  # float64, sum of probabilities
 
-    @classmethod
-    def of(
-        cls, probability: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
-    ) -> Reliability:
-        """Count the valid pixels of one array."""
-        seen = labels != IGNORE
-        p = probability[seen].astype(np.float64)
-        index = (p * bins).astype(np.int64).clip(0, bins - 1)
-        landslide = labels[seen] == LANDSLIDE
-        return cls(
-            np.bincount(index, minlength=bins),
-            np.bincount(index[landslide], minlength=bins),
-            np.bincount(index, weights=p, minlength=bins),
+def calibration_error(counted: np.ndarray) -> np.ndarray:
+    """ECE for `reliability` counts (..., 3, bins).
+
+    The mean over pixels of |share of landslides − mean probability| of their bin: Guo et al. 2017,
+    eq. 3, on the probability of the class landslide.
+    """
+    pixels, landslides, total = np.moveaxis(np.asarray(counted), -2, 0)
+    return ratio(np.abs(landslides - total).sum(axis=-1), pixels.sum(axis=-1))
+
+
+def calibration_dict(counted: np.ndarray) -> dict[str, Any]:
+    """`reliability` counts (3, bins) as plain JSON values; in empty bins mean and share are None."""
+    pixels, landslides, total = counted
+    shown = {
+        name: [None if none else float(v) for v, none in zip(values, pixels == 0, strict=True)]
+        for name, values in (
+            ("mean_probability", ratio(total, pixels)),
+            ("landslide_share", ratio(landslides, pixels)),
         )
-
-    def __add__(self, other: Reliability) -> Reliability:
-        """Counts of both."""
-        return Reliability(
-            self.pixels + other.pixels,
-            self.landslides + other.landslides,
-            self.total + other.total,
-        )
-
-    @property
-    def error(self) -> float:
-        """ECE: mean over pixels of |share of landslides − mean probability| of their bin.
-
-        Guo et al. 2017, eq. 3, on the probability of the class landslide.
-        """
-        apart = np.abs(self.landslides - self.total).sum()
-        return float(ratio(apart, self.pixels.sum()))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; mean and share are None in empty bins."""
-        empty = self.pixels == 0
-        columns = {
-            "mean_probability": ratio(self.total, self.pixels),
-            "landslide_share": ratio(self.landslides, self.pixels),
-        }
-        shown = {
-            name: [None if none else float(v) for v, none in zip(values, empty, strict=True)]
-            for name, values in columns.items()
-        }
-        return {"ece": self.error, "bins": len(self.pixels), "pixels": self.pixels.tolist()} | shown
+    }
+    head = {"ece": float(calibration_error(counted)), "bins": len(pixels)}
+    return head | {"pixels": pixels.astype(int).tolist()} | shown

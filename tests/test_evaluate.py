@@ -147,6 +147,15 @@ def test_units_give_the_whole(dataset: Path) -> None:
     assert sum(shown["at"][0]["tiles"]["fn"]) == shown["at"][0]["confusion"]["fn"]
     low, high = found.intervals(at)["landslide_iou"]
     assert low < at.metrics["landslide_iou"] < high
+    ends = shown["at"][0]["boundary"]["5px"]["intervals"]
+    for name in ("precision", "recall", "f1"):
+        assert ends[name][0] < shown["at"][0]["boundary"]["5px"][name] < ends[name][1]
+    for name, value in (
+        ("average_precision", shown["average_precision"]),
+        ("ece", shown["calibration"]["ece"]),
+    ):
+        low, high = shown["intervals"][name]
+        assert low < value < high
     worst = choose_tiles(found, at).worst
     wrong = at.counts[:, 1] + at.counts[:, 2]
     assert wrong[worst[0]] == wrong.max()
@@ -269,6 +278,8 @@ def test_one_tile_has_no_interval(dataset: Path, bundled_model: Path, tmp_path: 
     assert "[" not in output
     found = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     assert found["at"][0]["intervals"] is None
+    assert found["at"][0]["boundary"]["2px"]["intervals"] is None
+    assert found["intervals"] is None
     assert "There is one tile only" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 

@@ -12,10 +12,13 @@ from landslide_mapper.metrics import (
     BINS,
     METRICS,
     Curve,
-    Reliability,
+    average_precision,
+    calibration_dict,
+    calibration_error,
     confusion,
     histogram,
     rates,
+    reliability,
 )
 
 
@@ -90,13 +93,23 @@ def test_average_precision_is_that_of_scikit_learn() -> None:
     stepped = (np.floor(probability * BINS) / BINS).astype(np.float32).clip(1 / BINS)
     seen = labels != 255
     wanted = sk.average_precision_score(labels[seen] == 1, stepped[seen])
-    found = Curve.of(histogram(stepped, labels)).average_precision()
+    found = float(average_precision(histogram(stepped, labels)))
     assert found == pytest.approx(wanted, abs=1e-9)
     low = np.where(labels == 1, stepped * (stepped > 0.5), stepped).astype(np.float32)  # missed
     wanted = sk.average_precision_score(labels[seen] == 1, low[seen])
-    assert Curve.of(histogram(low, labels)).average_precision() == pytest.approx(wanted, abs=1e-9)
-    nothing = Curve.of(histogram(np.zeros_like(stepped), labels))
-    assert nothing.average_precision() == pytest.approx((labels[seen] == 1).mean(), abs=1e-9)
+    assert float(average_precision(histogram(low, labels))) == pytest.approx(wanted, abs=1e-9)
+    nothing = histogram(np.zeros_like(stepped), labels)
+    assert float(average_precision(nothing)) == pytest.approx((labels[seen] == 1).mean(), abs=1e-9)
+
+
+def test_histograms_of_many_draws_have_the_figures_of_each() -> None:
+    draws = [histogram(*random_pixels(seed)) for seed in range(3)]
+    found = average_precision(np.stack(draws))
+    assert found.tolist() == [float(average_precision(one)) for one in draws]
+    counted = [reliability(*random_pixels(seed)) for seed in range(3)]
+    errors = calibration_error(np.stack(counted))
+    assert errors.tolist() == [float(calibration_error(one)) for one in counted]
+    assert len({*found.tolist(), *errors.tolist()}) == 6
 
 
 def test_a_probability_of_one_is_in_the_last_bin() -> None:
@@ -108,10 +121,10 @@ def test_a_probability_of_one_is_in_the_last_bin() -> None:
 def test_calibration_by_hand() -> None:
     probability = np.array([0.05, 0.05, 0.05, 0.05, 0.9, 0.9, 0.9], np.float32)
     labels = np.array([0, 0, 0, 1, 1, 1, 255], np.uint8)
-    found = Reliability.of(probability, labels, bins=10)
+    found = reliability(probability, labels, bins=10)
     # A quarter instead of 0.05 on four pixels, all instead of 0.9 on two.
-    assert found.error == pytest.approx((4 * 0.2 + 2 * 0.1) / 6, abs=1e-7)
-    shown = found.to_dict()
+    assert float(calibration_error(found)) == pytest.approx((4 * 0.2 + 2 * 0.1) / 6, abs=1e-7)
+    shown = calibration_dict(found)
     assert sum(shown["pixels"]) == 6
     assert shown["pixels"][0] == 4
     assert shown["mean_probability"][3] is None
@@ -122,15 +135,15 @@ def test_a_calibrated_forecast_has_almost_no_error() -> None:
     rng = np.random.default_rng(0)
     probability = rng.random((700, 700)).astype(np.float32)
     labels = (rng.random((700, 700)) < probability).astype(np.uint8)
-    assert Reliability.of(probability, labels).error < 0.005
-    assert Reliability.of(probability**3, labels).error > 0.1
+    assert calibration_error(reliability(probability, labels)) < 0.005
+    assert calibration_error(reliability(probability**3, labels)) > 0.1
 
 
 def test_calibration_adds_up() -> None:
     probability, labels = random_pixels(4)
-    halves = [Reliability.of(probability[s], labels[s]) for s in (slice(40), slice(40, None))]
-    whole = Reliability.of(probability, labels)
-    assert (halves[0] + halves[1]).error == pytest.approx(whole.error, abs=1e-12)
+    halves = [reliability(probability[s], labels[s]) for s in (slice(40), slice(40, None))]
+    whole = reliability(probability, labels)
+    assert halves[0] + halves[1] == pytest.approx(whole, abs=1e-9)
 
 
 def test_what_is_near_is_a_disc() -> None:

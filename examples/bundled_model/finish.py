@@ -193,9 +193,7 @@ def main(
         share=sum(tile.landslide_px for tile in seen) / sum(tile.valid_px for tile in seen),
         scale=info.calibration[0],
         shift=info.calibration[1],
-        errors=" and ".join(
-            f"{evaluation.calibration.error:.3f} ({name})" for name, evaluation in found.items()
-        ),
+        errors=" and ".join(f"{evaluation.ece:.3f} ({name})" for name, evaluation in found.items()),
         val_iou=chosen.metrics["landslide_iou"],
         val_best=chosen.metrics["landslide_iou_at_threshold"],
     )

@@ -12,11 +12,18 @@ from landslide_mapper.data.manifest import Dataset, Tile, load_dataset
 from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
-from landslide_mapper.evaluation.result import AtThreshold, Evaluation
+from landslide_mapper.evaluation.result import AtThreshold, Evaluation, bootstrap_units
 from landslide_mapper.evaluation.tiles import Answer, Ground, answers, survey
 from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
-from landslide_mapper.metrics import BINS, Curve, Reliability, confusion, histogram
+from landslide_mapper.metrics import (
+    BINS,
+    CALIBRATION_BINS,
+    Curve,
+    confusion,
+    histogram,
+    reliability,
+)
 from landslide_mapper.nn.encoder import STRIDE
 
 SPLITS = ("train", "val", "test")
@@ -66,10 +73,12 @@ def evaluate_dataset(
     tiles = dataset.split(split)
     ground = survey(dataset, tiles)
     scorers = [_Scorer(value, origin) for value, origin in chosen]
-    counted, calibration = np.zeros((2, BINS), np.int64), Reliability.of(np.empty(0), np.empty(0))
+    unit = bootstrap_units(len(ground.sources), ground.source)
+    counted = np.zeros((unit.max() + 1, 2, BINS), np.int64)
+    calibration = np.zeros((unit.max() + 1, 3, CALIBRATION_BINS))
     for answer in answers(predict, tiles, split):
-        counted += histogram(answer.probability, answer.labels)
-        calibration += Reliability.of(answer.probability, answer.labels)
+        counted[unit[answer.number]] += histogram(answer.probability, answer.labels)
+        calibration[unit[answer.number]] += reliability(answer.probability, answer.labels)
         for scorer in scorers:
             scorer.add(answer, ground)
     return Evaluation(
@@ -80,8 +89,8 @@ def evaluate_dataset(
         sources=ground.sources,
         source=ground.source,
         at=tuple(scorer.finish(ground) for scorer in scorers),
-        curve=Curve.of(counted),
-        calibration=calibration,
+        unit_counted=counted,
+        unit_calibration=calibration,
     )
 
 

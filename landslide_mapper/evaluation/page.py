@@ -12,7 +12,7 @@ from landslide_mapper import __version__
 from landslide_mapper.evaluation.bootstrap import DRAWS
 from landslide_mapper.evaluation.boundary import boundary_rates
 from landslide_mapper.evaluation.pictures import MAPPED, REFERENCE
-from landslide_mapper.evaluation.result import AtThreshold, Evaluation, object_cells
+from landslide_mapper.evaluation.result import AtThreshold, Evaluation, in_brackets, object_cells
 from landslide_mapper.metrics import METRICS
 
 STYLE = """
@@ -55,9 +55,9 @@ def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: byt
         "least 0.5. Found: at least 20 % of it is mapped. Reference objects are sorted by their "
         "own size, mapped ones by theirs.</p>",
         "<h2>Boundaries and calibration</h2>",
-        _boundary_table(first),
-        f'<p class="note">Boundary pixels within so many pixels of the other boundary. Expected '
-        f"calibration error of the landslide probability: {evaluation.calibration.error:.4f}.</p>",
+        _boundary_table(evaluation, first),
+        '<p class="note">Boundary pixels within so many pixels of the other boundary. '
+        f"{_probabilities(evaluation)}</p>",
         _image(curves, "curves"),
     ]
     for heading, picture in (("Tiles that cost most", worst), ("Best tiles", best)):
@@ -102,7 +102,7 @@ def _pixel_table(evaluation: Evaluation) -> str:
     rows = [
         [NAMES[name]]
         + [
-            f"{at.metrics[name]:.4f}" + (" [{:.4f}, {:.4f}]".format(*found[name]) if found else "")
+            f"{at.metrics[name]:.4f}" + in_brackets(found[name] if found else None)
             for at, found in zip(evaluation.at, ends, strict=True)
         ]
         for name in METRICS
@@ -120,12 +120,27 @@ def _object_table(at: AtThreshold) -> str:
     return _table(head, rows)
 
 
-def _boundary_table(at: AtThreshold) -> str:
+def _boundary_table(evaluation: Evaluation, at: AtThreshold) -> str:
+    ends = evaluation.boundary_intervals(at)
     rows = [
-        [radius.replace("px", " pixels"), *(f"{float(found[name]):.4f}" for name in found)]
+        [radius.replace("px", " pixels")]
+        + [
+            f"{float(value):.4f}" + in_brackets(ends[radius][name] if ends else None)
+            for name, value in found.items()
+        ]
         for radius, found in boundary_rates(at.boundary.sum(axis=0)).items()
     ]
     return _table(["within", "precision", "recall", "boundary F1"], rows)
+
+
+def _probabilities(evaluation: Evaluation) -> str:
+    """Expected calibration error and average precision in words."""
+    ends = evaluation.probability_intervals() or {}
+    return (
+        "Expected calibration error of the landslide probability: "
+        f"{evaluation.ece:.4f}{in_brackets(ends.get('ece'))}. Average precision: "
+        f"{evaluation.average_precision:.4f}{in_brackets(ends.get('average_precision'))}."
+    )
 
 
 def _tile_table(evaluation: Evaluation, at: AtThreshold) -> str:

@@ -81,8 +81,7 @@ def _precision_recall(axes: Axes, evaluation: Evaluation) -> None:
         axes.plot(metrics["recall"], metrics["precision"], marker, label=label)
     share = evaluation.curve.counts[0, [0, 2]].sum() / evaluation.curve.counts[0].sum()
     axes.axhline(share, color="grey", linestyle=":", label=f"landslide share {share:.3f}")
-    area = evaluation.curve.average_precision()
-    title = f"precision and recall, average precision {area:.3f}"
+    title = f"precision and recall, average precision {evaluation.average_precision:.3f}"
     axes.set(xlabel="recall", ylabel="precision", title=title, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -102,21 +101,21 @@ def _over_threshold(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def _reliability(axes: Axes, evaluation: Evaluation) -> None:
-    calibration = evaluation.calibration
-    used = calibration.pixels > 0
-    mean = ratio(calibration.total, calibration.pixels)[used]
-    share = ratio(calibration.landslides, calibration.pixels)[used]
+    pixels, landslides, total = evaluation.calibration
+    used = pixels > 0
+    mean = ratio(total, pixels)[used]
+    share = ratio(landslides, pixels)[used]
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
     axes.plot(mean, share, marker="o", color="C0", label="model")
-    title = f"reliability, ECE {calibration.error:.4f}"
+    title = f"reliability, ECE {evaluation.ece:.4f}"
     axes.set(xlabel="probability of landslide (bin's mean)", ylabel="share that is landslide")
     axes.set(title=title, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     counts = axes.twinx()
-    bins = len(calibration.pixels)
+    bins = len(pixels)
     centres = (np.arange(bins) + 0.5) / bins
-    counts.bar(centres, calibration.pixels, width=0.9 / bins, color="C0", alpha=0.15)
+    counts.bar(centres, pixels, width=0.9 / bins, color="C0", alpha=0.15)
     counts.set(yscale="log", ylabel="pixels (bars)")
 
 

@@ -10,12 +10,32 @@ import numpy as np
 from landslide_mapper.evaluation.bootstrap import DRAWS, LEVEL, SEED, group_sums, intervals
 from landslide_mapper.evaluation.boundary import boundary_rates
 from landslide_mapper.evaluation.objects import ObjectCounts, ObjectScores, object_rates
-from landslide_mapper.metrics import METRICS, Curve, Reliability, rates
+from landslide_mapper.metrics import (
+    BINS,
+    CALIBRATION_BINS,
+    METRICS,
+    Curve,
+    average_precision,
+    calibration_dict,
+    calibration_error,
+    rates,
+)
 
 # With fewer scenes than this, drawing them again says little: tiles are drawn instead.
 FEWEST_SOURCES = 8
 
-Intervals = dict[str, tuple[float, float]]
+Interval = tuple[float, float]
+Intervals = dict[str, Interval]
+
+
+def bootstrap_units(sources: int, source: np.ndarray) -> np.ndarray:
+    """Number of the unit that the bootstrap draws each tile with, (tiles,).
+
+    Args:
+        sources: how many scenes or images there are.
+        source: (tiles,) number of each tile's.
+    """
+    return source if sources >= FEWEST_SOURCES else np.arange(len(source))
 
 
 @dataclass(frozen=True)
@@ -56,8 +76,8 @@ class Evaluation:
         sources: names of the scenes or images.
         source: (tiles,) number of each tile's source.
         at: metrics at the threshold in use, then, if validation has tiles, at that one's best.
-        curve: for all thresholds.
-        calibration: of the probabilities.
+        unit_counted: (units, 2, BINS) int64, `histogram` of the bootstrap's units.
+        unit_calibration: (units, 3, CALIBRATION_BINS) float64, their `reliability`.
     """
 
     model: str
@@ -67,8 +87,29 @@ class Evaluation:
     sources: tuple[str, ...]
     source: np.ndarray
     at: tuple[AtThreshold, ...]
-    curve: Curve
-    calibration: Reliability
+    unit_counted: np.ndarray
+    unit_calibration: np.ndarray
+
+    @property
+    def curve(self) -> Curve:
+        """Counts at all thresholds."""
+        return Curve.of(self.unit_counted.sum(axis=0))
+
+    @property
+    def calibration(self) -> np.ndarray:
+        """`reliability` counts (3, CALIBRATION_BINS) of the split."""
+        found: np.ndarray = self.unit_calibration.sum(axis=0)
+        return found
+
+    @property
+    def average_precision(self) -> float:
+        """Area under the precision-recall curve."""
+        return float(average_precision(self.unit_counted.sum(axis=0)))
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error."""
+        return float(calibration_error(self.calibration))
 
     @property
     def unit(self) -> str:
@@ -82,13 +123,44 @@ class Evaluation:
 
     def units(self, at: AtThreshold) -> tuple[tuple[str, ...], np.ndarray]:
         """Names of the bootstrap's units and their counts (units, 4) of tp, fp, fn, tn."""
-        if self.unit == "tile":
-            return self.tiles, at.counts
-        return self.sources, group_sums(at.counts, self.source)
+        names = self.tiles if self.unit == "tile" else self.sources
+        return names, self._by_unit(at.counts)
+
+    def _by_unit(self, counts: np.ndarray) -> np.ndarray:
+        """Sum counts (tiles, ...) over the bootstrap's units."""
+        return group_sums(counts, bootstrap_units(len(self.sources), self.source))
 
     def intervals(self, at: AtThreshold) -> Intervals | None:
         """95 % bootstrap intervals of the pixel metrics; None where there is but one unit."""
         return intervals(self.units(at)[1]) if self.drawable else None
+
+    def boundary_intervals(self, at: AtThreshold) -> dict[str, Intervals] | None:
+        """The same of the boundary metrics, by radius."""
+        if not self.drawable:
+            return None
+        counts = self._by_unit(at.boundary)
+        shape = counts.shape[1:]
+
+        def of(radius: str) -> Intervals:
+            return intervals(
+                counts.reshape(len(counts), -1),
+                lambda sums: boundary_rates(sums.reshape(*sums.shape[:-1], *shape))[radius],
+            )
+
+        return {radius: of(radius) for radius in boundary_rates(counts[0])}
+
+    def probability_intervals(self) -> Intervals | None:
+        """The same of the average precision and the expected calibration error."""
+        if not self.drawable:
+            return None
+        units = len(self.unit_counted)
+        return intervals(
+            self.unit_counted.reshape(units, -1),
+            lambda sums: {"average_precision": average_precision(sums.reshape(-1, 2, BINS))},
+        ) | intervals(
+            self.unit_calibration.reshape(units, -1),
+            lambda sums: {"ece": calibration_error(sums.reshape(-1, 3, CALIBRATION_BINS))},
+        )
 
     def object_intervals(self, at: AtThreshold) -> Intervals | None:
         """The same of the object metrics; None where objects may reach over several units."""
@@ -108,8 +180,9 @@ class Evaluation:
             "split": self.split,
             "bootstrap": {"unit": self.unit, "draws": DRAWS, "seed": SEED, "level": LEVEL},
             "at": [self._threshold_dict(at) for at in self.at],
-            "average_precision": self.curve.average_precision(),
-            "calibration": self.calibration.to_dict(),
+            "average_precision": self.average_precision,
+            "calibration": calibration_dict(self.calibration),
+            "intervals": _lists(self.probability_intervals()),
             "curve": self.curve.to_dict(),
             "sources": list(self.sources),
             "tiles": {
@@ -120,6 +193,7 @@ class Evaluation:
 
     def _threshold_dict(self, at: AtThreshold) -> dict[str, Any]:
         edges = boundary_rates(at.boundary.sum(axis=0))
+        ends = self.boundary_intervals(at)
         objects = at.objects.to_dict()
         return {
             "threshold": at.threshold,
@@ -129,6 +203,7 @@ class Evaluation:
             "objects": objects | {"intervals": _lists(self.object_intervals(at))},
             "boundary": {
                 radius: {name: float(value) for name, value in found.items()}
+                | {"intervals": _lists(ends[radius] if ends else None)}
                 for radius, found in edges.items()
             },
             "confusion": dict(zip(("tp", "fp", "fn", "tn"), _total(at), strict=True)),
@@ -151,13 +226,11 @@ class Evaluation:
         ]
         for name in METRICS:
             cells = [f"{at.metrics[name]:.4f}" for at in self.at]
-            cells[0] += "  [{:.4f}, {:.4f}]".format(*ends[name]) if ends else ""
+            cells[0] += in_brackets(ends[name] if ends else None)
             label = "  " + name.replace("_", " ").replace("iou", "IoU")
             out.append(f"{label:<18}" + "".join(f"{cell:<36}" for cell in cells).rstrip())
         out += object_lines(first.objects)
-        edges = boundary_rates(first.boundary.sum(axis=0))
-        said = ", ".join(f"{found['f1']:.4f} at {radius}" for radius, found in edges.items())
-        out.append(f"boundary F1 {said}; ECE {self.calibration.error:.4f}")
+        out += self._further_lines()
         if ends is None:
             out.append("no intervals: there is one tile only, and nothing to draw from")
         elif self.unit == "tile":
@@ -166,6 +239,27 @@ class Evaluation:
                 "scene are alike, so they are too narrow"
             )
         return out
+
+    def _further_lines(self) -> list[str]:
+        """Boundaries and probabilities."""
+        first = self.at[0]
+        rows = {"average precision": self.average_precision, "ECE": self.ece}
+        drawn = self.probability_intervals() or {}
+        ends = dict(zip(rows, drawn.values(), strict=False))
+        edges = self.boundary_intervals(first) or {}
+        for radius, found in boundary_rates(first.boundary.sum(axis=0)).items():
+            label = f"boundary F1, {radius}"
+            rows[label] = float(found["f1"])
+            if radius in edges:
+                ends[label] = edges[radius]["f1"]
+        return [
+            f"{label:<18}{value:.4f}{in_brackets(ends.get(label))}" for label, value in rows.items()
+        ]
+
+
+def in_brackets(ends: Interval | None) -> str:
+    """An interval as text that follows a number; nothing for None."""
+    return "" if ends is None else f"  [{ends[0]:.4f}, {ends[1]:.4f}]"
 
 
 def _total(at: AtThreshold) -> list[int]:

@@ -17,9 +17,7 @@ from pyproj.exceptions import CRSError
 
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
-from landslide_mapper.geo.crs import (
-    repaired,
-)
+from landslide_mapper.geo.crs import repaired
 
 PARQUET = (".parquet", ".geoparquet")
 
