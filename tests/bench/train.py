@@ -5,51 +5,68 @@ optimiser, teacher. The peak is measured here, as the fastest large matrix produ
 CUDA, float32 on the CPU. The work of a step is what torch counts of its convolutions and matrix
 products, each multiplication and addition. Tiles are random; so is the network.
 
+Beside it stands how many tiles per second the reading processes of ``lsmap train`` deliver,
+augmented, from a data set on disk. Where that is less than the steps take, the device waits.
+
 ``LSMAP_BENCH_TRAIN`` chooses other sizes than the default ones, with commas between:
-``arch:backbone:batch:window``, e.g. ``mrife:resnet101:4:512,deeplabv3plus:resnet101:4:512``.
+``arch:backbone:batch:window``, e.g. ``mrife:resnet101:4:512,deeplabv3plus:resnet101:best:512``.
+``best`` is the batch with most samples per second, of 4, 8, 16, ... as far as memory goes.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from common import print_table
+from common import mosaic, print_table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from landslide_mapper.config import ModelConfig, TrainConfig
+from landslide_mapper.loaders import load_datasets, make_loaders
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.optimiser import make_optimizer
+from landslide_mapper.parallel import Process
+from landslide_mapper.prepare import PrepareConfig, prepare
 from landslide_mapper.train import autocast
 
 ON_CUDA = (
-    "mrife:resnet101:4:512,mrife:resnet101:16:512,mrife:resnet18:4:512,mrife:resnet18:64:512,"
+    "mrife:resnet101:4:512,mrife:resnet101:best:512,mrife:resnet18:4:512,mrife:resnet18:best:512,"
     "deeplabv3plus:resnet101:4:512,icssn:resnet101:4:512"
 )
 ON_CPU = "mrife:resnet18:2:128,deeplabv3plus:resnet18:2:128,icssn:resnet18:2:128"
 TOP = 12  # operators in the profile
 WARM_UPS = 3  # libraries choose their kernels
+SMALLEST_BATCH = 4  # where the search for the best begins; the paper's
+GAIN = 1.02  # samples per second that twice the batch has to bring, for the search to go on
+REPEATS = 6  # of the bundled scene along each side, in the data set that is read
 
 
 class Case(NamedTuple):
-    """What is measured."""
+    """What is measured; batch 0 stands for the best."""
 
     arch: str
     backbone: str
     batch: int
     window: int
 
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """From ``arch:backbone:batch:window``."""
+        arch, backbone, batch, window = text.split(":")
+        return cls(arch, backbone, 0 if batch == "best" else int(batch), int(window))
+
 
 def cases(device: torch.device) -> list[Case]:
     """The sizes asked for, else those that suit the device."""
     text = os.environ.get("LSMAP_BENCH_TRAIN") or (ON_CUDA if device.type == "cuda" else ON_CPU)
-    parts = (case.split(":") for case in text.split(","))
-    return [Case(arch, backbone, int(size), int(window)) for arch, backbone, size, window in parts]
+    return [Case.parse(case) for case in text.split(",")]
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
@@ -140,39 +157,86 @@ def hot_spots(step: Callable[[], None], device: torch.device) -> list[tuple[str,
     ]
 
 
+def seconds_per_step(case: Case, device: torch.device) -> float:
+    """Seconds of a training step."""
+    return seconds_of(steps(case, device), device, 20 if device.type == "cuda" else 2)
+
+
+def with_best_batch(case: Case, device: torch.device) -> Case:
+    """The same case with the batch that gives most samples per second."""
+    case, fastest = case._replace(batch=SMALLEST_BATCH), 0.0
+    while True:
+        try:
+            speed = case.batch / seconds_per_step(case, device)
+        except torch.OutOfMemoryError:
+            speed = 0.0
+        if speed < GAIN * fastest or not speed:
+            return case._replace(batch=case.batch // 2) if fastest else case
+        case, fastest = case._replace(batch=2 * case.batch), speed
+
+
+def tiles_read_per_second(window: int) -> tuple[float, int]:
+    """Augmented tiles that the reading processes deliver in a second; and how many they are."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scene, labels = mosaic(folder, REPEATS)
+        prepare(
+            PrepareConfig(
+                output=folder / "tiles", scenes=(str(scene),), labels=str(labels), tile_size=window
+            )
+        )
+        config = TrainConfig(datasets=(str(folder / "tiles"),), jitter=1.4)
+        batches, training, _ = make_loaders(
+            config, load_datasets(config), Process(0, 1, torch.device("cpu"))
+        )
+        batches.epoch = 0
+        for _ in training:  # the processes start
+            pass
+        batches.epoch = 1
+        began = time.perf_counter()
+        read = sum(len(images) for images, _ in training)
+        return read / (time.perf_counter() - began), training.num_workers
+
+
+def row(case: Case, device: torch.device, peak: float, read: float) -> tuple[str, ...]:
+    """A line of the table; `read` is in tiles per second."""
+    seconds = seconds_per_step(case, device)
+    work = operations(steps(case, device))
+    return (
+        f"{1000 * seconds:.0f}",
+        f"{case.batch / seconds:.2f}",
+        f"{work / case.batch / 1e9:.0f}",
+        f"{work / seconds / peak:.1%}",
+        f"{read * seconds / case.batch:.1f}",
+    )
+
+
 def run() -> None:
     """Print the table, and a profile of each case."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peak = matrix_peak(device)
+    chosen = [case if case.batch else with_best_batch(case, device) for case in cases(device)]
+    read = {case.window: tiles_read_per_second(case.window) for case in chosen}
     rows, profiles = [], []
-    for case in cases(device):
+    for case in chosen:
         named = (f"{case.arch} {case.backbone}", str(case.batch), str(case.window))
         try:
-            step = steps(case, device)
-            seconds = seconds_of(step, device, 20 if device.type == "cuda" else 2)
-            work = operations(step)
-            profiles.append((case, hot_spots(step, device)))
+            rows.append((*named, *row(case, device, peak, read[case.window][0])))
+            profiles.append((case, hot_spots(steps(case, device), device)))
         except torch.OutOfMemoryError:
-            rows.append((*named, "out of memory", "", "", ""))
-            continue
-        finally:
-            step = None
-        rows.append(
-            (
-                *named,
-                f"{1000 * seconds:.0f}",
-                f"{case.batch / seconds:.2f}",
-                f"{work / case.batch / 1e9:.0f}",
-                f"{work / seconds / peak:.1%}",
-            )
-        )
+            rows.append((*named, "out of memory", *[""] * 4))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} thread(s)"
     print_table(
         f"Training on {name}{threads}; measured matrix peak {peak / 1e12:.3g} TFLOP/s",
-        ("network", "batch", "window", "ms/step", "samples/s", "GFLOP/sample", "of the peak"),
+        (
+            "network", "batch", "window", "ms/step", "samples/s", "GFLOP/sample", "of the peak",
+            "read ÷ trained",
+        ),
         rows,
-    )
+    )  # fmt: skip
+    for window, (speed, processes) in read.items():
+        print(f"Tiles of {window} pixels: {speed:.0f}/s read by {processes} processes.")
     for case, spots in profiles:
         title = f"{case.arch} {case.backbone}, batch {case.batch}, window {case.window}"
         print_table(title, ("operator", "share", "calls/step"), spots)
