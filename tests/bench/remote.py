@@ -12,8 +12,11 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import geopandas
 import rasterio
+import shapely
 from common import SCENE, pixel_model, print_table
 from memory import repeat
 from rasterio.shutil import copy as gdal_copy
@@ -33,9 +36,13 @@ def run(side: int = SIDE) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cog = _cog(folder, side)
-        rows = [_measure(folder, cog, window) for window in (256, 512)]
-    head = ["window", "sent kB", "requests", "file kB", "share of the file"]
-    print_table(f"remote: {ASKED}² of {side}² pixels, --bbox", head, rows)
+        rows = [
+            _measure(folder, cog, option, window)
+            for option in ("bbox", "aoi")
+            for window in (256, 512)
+        ]
+    head = ["option", "window", "sent kB", "requests", "file kB", "share of the file"]
+    print_table(f"remote: {ASKED}² of {side}² pixels", head, rows)
 
 
 def _cog(folder: Path, side: int) -> Path:
@@ -48,27 +55,42 @@ def _cog(folder: Path, side: int) -> Path:
     return cog
 
 
-def _measure(folder: Path, cog: Path, window: int) -> list[str]:
+def _measure(folder: Path, cog: Path, option: str, window: int) -> list[str]:
     with rasterio.open(cog) as raster:
         col, row = 0.6 * (raster.width - ASKED), 0.3 * (raster.height - ASKED)
         west, north = raster.transform * (col, row)
         east, south = raster.transform * (col + ASKED, row + ASKED)
+        crs = raster.crs
+    if option == "aoi":  # the circle in that square
+        circle = shapely.box(west, south, east, north).centroid.buffer((east - west) / 2)
+        aoi = folder / "aoi.gpkg"
+        geopandas.GeoDataFrame(geometry=[circle], crs=crs).to_file(aoi)
+        where: dict[str, Any] = {"aoi": str(aoi)}
+    else:
+        where = {"bbox": (west, south, east, north)}
     predict, info = pixel_model()
     info = replace(info, tile_size=window, radiometry="equalize")
     with serve(folder) as traffic:
         config = DetectConfig(
             scenes=(f"{traffic.url}/{cog.name}",),
-            output=folder / f"slides_{window}.gpkg",
-            mask=folder / f"mask_{window}.tif",
-            bbox=(west, south, east, north),
+            output=folder / f"slides_{option}_{window}.gpkg",
+            mask=folder / f"mask_{option}_{window}.tif",
+            **where,
         )
         detect_with(config, predict, info)
         sent, requests = traffic.sent, len(traffic.requests)
-    with rasterio.open(folder / f"mask_{window}.tif") as raster:
+    with rasterio.open(folder / f"mask_{option}_{window}.tif") as raster:
         assert raster.shape == (ASKED, ASKED)
     size = cog.stat().st_size
     share = f"{sent / size:.2%}"
-    return [str(window), f"{sent / 1e3:.0f}", str(requests), f"{size / 1e3:.0f}", share]
+    return [
+        f"--{option}",
+        str(window),
+        f"{sent / 1e3:.0f}",
+        str(requests),
+        f"{size / 1e3:.0f}",
+        share,
+    ]
 
 
 if __name__ == "__main__":
