@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 METADATA_KEY = "lsmap"
 SUFFIX = ".safetensors"
-BEST = "best.safetensors"  # the model of a run, in its folder
+RUNS = Path("runs")  # where runs are looked for
+BEST, CONFIG, LOG = "best.safetensors", "config.json", "log.csv"  # in the folder of a run
 BUNDLED = "bundled"  # in the place of a file: the model that comes with lsmap
 
 
@@ -117,6 +118,17 @@ class ModelInfo:
         except (KeyError, TypeError, AttributeError) as error:
             raise LsmapError(f"{damaged} ({error})") from error
 
+    def threshold_or(self, given: float | None) -> float:
+        """The threshold that was asked for, else the model's.
+
+        Raises:
+            LsmapError: it is no probability above 0.
+        """
+        threshold = self.threshold if given is None else given
+        if not 0 < threshold <= 1:
+            raise LsmapError(f"--threshold {threshold:g}: give a probability above 0, at most 1")
+        return threshold
+
 
 def read_info(path: Path | str) -> ModelInfo:
     """Read what a model file says about itself, without its weights.
@@ -195,7 +207,7 @@ def load_model(path: Path | str, device: str | torch.device = "cpu") -> tuple[Ne
     return model.to(device).eval(), info
 
 
-def find_model(explicit: str | None, runs: Path = Path("runs")) -> tuple[Path, str]:
+def find_model(explicit: str | None, runs: Path = RUNS) -> tuple[Path, str]:
     """Find the model: the given one, else the newest run's best, else the bundled one.
 
     Args:

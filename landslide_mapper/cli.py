@@ -116,14 +116,12 @@ def prepare(
     from landslide_mapper.prepare import PrepareConfig
     from landslide_mapper.prepare import prepare as run_prepare
 
-    if negatives is None:
-        negatives = "all" if pairs else 0.33
     report = run_prepare(
         PrepareConfig(
             scenes=paths[:-1],
             labels=paths[-1] if paths else None,
             pairs=pairs,
-            negatives=None if negatives == "all" else float(negatives),
+            negatives=negatives,
             command=shlex.join(["lsmap", *sys.argv[1:]]),
             **options,
         )
@@ -195,8 +193,8 @@ def train_command(
       lsmap train --final runs/mrife-resnet18-1
       torchrun --nproc-per-node=2 -m landslide_mapper train dataset
     """
-    from landslide_mapper.runs import plan_run
     from landslide_mapper.train import train
+    from landslide_mapper.training.runs import plan_run
 
     run, config = plan_run(run, config_file, recipe, resume, datasets, settings, final)
     report = train(config, run, resume, tensorboard)
@@ -233,7 +231,7 @@ def detect_command(**options: Any) -> None:
       lsmap detect drone.tif -o slides.gpkg --gsd 0.5 --workers 8
     """
     from landslide_mapper.detect import detect
-    from landslide_mapper.mapping.plan import DetectConfig
+    from landslide_mapper.mapping.config import DetectConfig
 
     report = detect(DetectConfig(**options))
     click.echo(report.summary())

@@ -18,9 +18,16 @@ from landslide_mapper.config import (
     ModelConfig,
     TrainConfig,
 )
+from landslide_mapper.data.config import (
+    MISSING_MASKS,
+    NEGATIVES,
+    PAIRS_FITS,
+    SAMPLINGS,
+    STRETCHES,
+)
 
 
-def _whole(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+def _integers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
     """Whole numbers out of text such as 4,3,2."""
     if value is None:
         return None
@@ -40,7 +47,7 @@ def _negatives(_ctx: click.Context, _param: click.Parameter, value: str | None) 
         raise click.BadParameter("give a number such as 0.33, or 'all'") from None
 
 
-def _numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+def _bbox(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
     """Four numbers out of text such as 1.5,2,3,4."""
     if value is None:
         return None
@@ -94,12 +101,14 @@ prepare_settings = _together(
     click.option(
         "--labels-crs", help="CRS of LABELS when the file does not know it, e.g. EPSG:4326."
     ),
-    click.option("--bands", callback=_whole, help="Bands to use, from 1.  [default: first three]"),
+    click.option(
+        "--bands", callback=_integers, help="Bands to use, from 1.  [default: first three]"
+    ),
     click.option("--tile-size", type=int, default=512, show_default=True, help="Pixels a side."),
     click.option("--stride", type=int, help="Pixels from window to window.  [default: tile size]"),
     click.option(
         "--sampling",
-        type=click.Choice(["grid", "centered"]),
+        type=click.Choice(SAMPLINGS),
         default="grid",
         show_default=True,
         help="Windows of a grid, or a crop around each landslide (large ones scaled to fit).",
@@ -107,11 +116,12 @@ prepare_settings = _together(
     click.option(
         "--negatives",
         callback=_negatives,
-        help="Tiles without landslide per tile with, or 'all'.  [default: 0.33; all with --pairs]",
+        help="Tiles without landslide per tile with, or 'all'.  "
+        f"[default: {NEGATIVES}; all with --pairs]",
     ),
     click.option(
         "--stretch",
-        type=click.Choice(["equalize", "percentile", "none"]),
+        type=click.Choice(STRETCHES),
         default="equalize",
         show_default=True,
         help="From pixel values to 1..255, one rule for a whole scene; detect does the same.",
@@ -126,14 +136,14 @@ prepare_settings = _together(
     ),
     click.option(
         "--pairs-fit",
-        type=click.Choice(["scale", "crop"]),
+        type=click.Choice(PAIRS_FITS),
         default="scale",
         show_default=True,
         help="Images larger than a tile are scaled down or cut up; smaller ones get a margin.",
     ),
     click.option(
         "--missing-mask",
-        type=click.Choice(["error", "background"]),
+        type=click.Choice(MISSING_MASKS),
         default="error",
         show_default=True,
         help="Images of --pairs without a mask: stop, or take them as free of landslides.",
@@ -213,7 +223,7 @@ asset_option = click.option(
 detect_area = _together(
     click.option(
         "--bbox",
-        callback=_numbers,
+        callback=_bbox,
         metavar="W,S,E,N",
         help="Only what lies in this rectangle, in the CRS of REGION or of --bbox-crs.",
     ),
@@ -227,12 +237,14 @@ detect_area = _together(
         "else model]",
     ),
     asset_option,
-    click.option("--bands", callback=_whole, help="Bands to use, from 1.  [default: the model's]"),
+    click.option(
+        "--bands", callback=_integers, help="Bands to use, from 1.  [default: the model's]"
+    ),
 )
 
 detect_machine = _together(
     click.option(
-        "--batch-size", type=int, help="Windows at once.  [default: as the device likes it]"
+        "--batch-size", type=int, help="Windows at once.  [default: chosen for the device]"
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option("--workers", type=int, help="Processes on this machine (Dask)."),
@@ -347,7 +359,7 @@ train_settings = _together(
         "--aspp-rates",
         kind=str,
         text="Dilations in the ASPP, in cells of 8 pixels; smaller for tiles below 512.",
-        callback=_whole,
+        callback=_integers,
         metavar="N,N,...",
     ),
     _setting("--mfm/--no-mfm", "mfm", kind=bool, text="Reconstruct masked features."),

@@ -1,6 +1,7 @@
 """Frozen configuration of the network and of training, with the paper's settings as defaults.
 
-But for `ModelConfig.fused_view`; and α, β, γ and τ, to which the paper gives no value, are guesses.
+Two things are not the paper's: `ModelConfig.fused_view` (see there), and α, β, γ and τ, to which
+it gives no value and which are guesses.
 
 A configuration is written to and read from JSON; an unknown key or a value of the wrong kind
 is an error, because a misspelt setting that is silently ignored spoils an experiment.
@@ -140,7 +141,7 @@ class TrainConfig:
 
     Attributes:
         datasets: dataset folders of ``lsmap prepare``; more than one is trained on together.
-        weights: start of the network, see `landslide_mapper.start.start_network`.
+        weights: start of the network, see `landslide_mapper.training.start.start_network`.
         batch_size: tiles per step and process; even, because landslides come in pairs.
         optimizer: ``sgd`` (the paper's) or ``adamw`` (Loshchilov and Hutter 2019).
         lr: learning rate at the first step, or after the warm-up.

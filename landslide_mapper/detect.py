@@ -24,15 +24,17 @@ from tqdm import tqdm
 
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
+from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapFailure, NothingSeenError, note, one_line
 from landslide_mapper.geo import blend
-from landslide_mapper.geo.blocks import Block, Layout, runs
+from landslide_mapper.geo.blocks import Block, Layout, stacks
 from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
-from landslide_mapper.mapping.plan import DetectConfig, ScenePlan, plan_detection
+from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 from landslide_mapper.mapping.work import Loader, SceneWork, identify
 from landslide_mapper.mapping.workspace import Workspace
-from landslide_mapper.predictors import load_predictor, read_info
+from landslide_mapper.predictors import info_of, load_predictor
 from landslide_mapper.staging import Staging
 
 FULL = 1_000_000  # bytes; with less than that left, a disk is full
@@ -75,7 +77,7 @@ def _area(area: float) -> str:
 def detect(config: DetectConfig) -> DetectReport:
     """Find the model, map the landslides of all scenes and write what `config` asks for.
 
-    An interrupted run of the same `config` is gone on with. With `workers` or `dask` the pixels
+    An interrupted run of the same `config` is resumed. With `workers` or `dask` the pixels
     are worked on elsewhere; the result is the same.
 
     Raises `LsmapError` for bad options, scenes that do not suit the model and outputs that
@@ -83,8 +85,8 @@ def detect(config: DetectConfig) -> DetectReport:
     are whole or not there; finished parts are kept for the next try.
     """
     path, why = find_model(config.model)
-    info = read_info(path)
-    note(f"model {info.name} ({why}: {path}), threshold {config.threshold_of(info):.3g}")
+    info = info_of(path)
+    note(f"model {info.name} ({why}: {path}), threshold {info.threshold_or(config.threshold):.3g}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return _run(config, _Model(info, digest, partial(_load, path, config.device), path))
 
@@ -121,10 +123,12 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
     with space:
         plans, works = _seen(config, model.info, plans)
         with _failures(config, space):
-            if not space.begin(_description(config, model, works)) and stopped:
+            description = _description(config, model, works)
+            works = [replace(work, run=space.identity(description)) for work in works]
+            if not space.begin(description) and stopped:
                 plan_detection(config, model.info)  # the outputs there are another run's
             _map(config, model, works, space)
-            with Staging(config.output.name) as staging:
+            with Staging(config.output) as staging:
                 count, area = join_all(config, model.info, works, plans, space.store, staging)
                 space.publishing()
                 staging.publish()
@@ -166,11 +170,11 @@ def _seen(
 def _work(config: DetectConfig, info: ModelInfo, number: int, plan: ScenePlan) -> SceneWork:
     return SceneWork(
         number=number,
-        scene=plan.scene,
+        scene=plan.scene.anywhere(),
         layout=Layout(plan.grid, plan.frame),
         aoi=plan.aoi,
         radiometry=fit(plan.scene, info.radiometry),
-        threshold=config.threshold_of(info),
+        threshold=info.threshold_or(config.threshold),
         shaping=config.shaping,
         mask=plan.mask is not None or config.fill_holes > 0,
         percent=plan.probability is not None,
@@ -222,13 +226,13 @@ def _loader(config: DetectConfig, load: Loader) -> Loader:
 def _map_here(
     predict: blend.Predictor, todo: Sequence[tuple[SceneWork, list[Block]]], space: Workspace
 ) -> None:
-    pieces = [(work.sized(predict), run) for work, blocks in todo for run in runs(blocks)]
-    windows = sum(work.windows(run) for work, run in pieces)
+    pieces = [(work.sized(predict), stack) for work, blocks in todo for stack in stacks(blocks)]
+    windows = sum(work.windows(stack) for work, stack in pieces)
     # None: a bar on terminals only.
     with tqdm(total=windows, unit=" windows", disable=None) as bar:
-        for work, run in pieces:
+        for work, stack in pieces:
             bar.set_description(work.scene.name)
-            work.map_run(run, predict, space.store, bar.update)
+            work.map_stack(stack, predict, space.store, bar.update)
 
 
 def _map_on_cluster(
@@ -249,11 +253,17 @@ def _map_on_cluster(
 @contextmanager
 def _failures(config: DetectConfig, space: Workspace) -> Iterator[None]:
     """What may happen on the way, as one line that says how to go on."""
+
+    def advice() -> str:
+        now = config.batch_size or "chosen by lsmap"
+        return f"give a smaller --batch-size ({now} now) or --device cpu{_kept(space)}"
+
     try:
-        yield
+        with enough_memory(advice):
+            yield
     except KeyboardInterrupt:
-        if space.parts():
-            note(f"stopped; the same command goes on{_kept(space)}")
+        if kept := _kept(space):
+            note(f"stopped; the same command goes on{kept}")
         raise
     except (RasterioError, OSError, sqlite3.Error) as error:
         # What GDAL says of a full disk is often what it failed to read back later on.
@@ -262,13 +272,6 @@ def _failures(config: DetectConfig, space: Workspace) -> Iterator[None]:
         raise LsmapFailure(
             f"{config.output}: the results could not be written ({reason}); make room or choose "
             f"another place and run the same command again{_kept(space)}"
-        ) from error
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
-        raise LsmapFailure(
-            "The device ran out of memory; give a smaller --batch-size "
-            f"({config.batch_size or 'chosen by lsmap'} now) or --device cpu{_kept(space)}"
         ) from error
 
 

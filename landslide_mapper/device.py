@@ -1,10 +1,12 @@
-"""Which device to compute on."""
+"""Which device to compute on, and what to say when its memory does not do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, LsmapFailure
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +34,17 @@ def choose_device(name: str) -> torch.device:
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise LsmapError(
-            f"device {name!r} does not exist: there are {torch.cuda.device_count()} GPUs"
+            f"device {name!r} does not exist: this machine has {torch.cuda.device_count()}"
         )
     return device
+
+
+@contextmanager
+def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Raise `LsmapFailure` with the advice when the device runs out of memory."""
+    try:
+        yield
+    except RuntimeError as error:  # CUDA's torch.OutOfMemoryError is one, the CPU has none
+        if not any(sign in str(error) for sign in ("out of memory", "allocate memory")):
+            raise
+        raise LsmapFailure(f"the device ran out of memory; {advice()}") from error

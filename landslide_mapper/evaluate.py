@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from landslide_mapper.checkpoint import BEST, BUNDLED, SUFFIX, ModelInfo, find_model
-from landslide_mapper.data.manifest import MANIFEST, load_dataset
+from landslide_mapper.checkpoint import BEST, BUNDLED, CONFIG, SUFFIX, ModelInfo, find_model
+from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.evaluation.inventories import Comparison, compare
 from landslide_mapper.evaluation.inventories import summary as compared
 from landslide_mapper.geo.labels import is_vector
-from landslide_mapper.geo.scene import check_no_input
-from landslide_mapper.predictors import ONNX_SUFFIX, load_predictor, read_info
-from landslide_mapper.runs import CONFIG
+from landslide_mapper.geo.sources import check_no_input
+from landslide_mapper.predictors import ONNX_SUFFIX, info_of, is_onnx, load_predictor
 from landslide_mapper.staging import Staging, check_folder
 
 if TYPE_CHECKING:
@@ -106,14 +105,14 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
     path, why = find_model(config.subject)
     split = config.split or "test"
     dataset = load_dataset(config.reference)
-    check(read_info(path), dataset, split, config.threshold)
+    check(info_of(path), dataset, split, config.threshold)
     predict, info = load_predictor(path, config.device)
     _check_tile_size(path, info, dataset.tile_size, config.reference)
     note(f"model {info.name} ({why}: {path})")
-    found = evaluate_dataset(predict, info, config.reference, split, config.threshold, config.tune)
-    with Staging(config.output.name) as staging:
+    found = evaluate_dataset(predict, info, dataset, split, config.threshold, config.tune)
+    with Staging(config.output) as staging:
         stage = _stager(config, staging)
-        _write_pictures(predict, found, config.reference, stage)
+        _write_pictures(predict, found, dataset, stage)
         stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
         staging.publish()
     return EvaluateReport(found, tuple(found.lines()), config.output / PAGE)
@@ -123,13 +122,13 @@ def _is_model(subject: str) -> bool:
     if subject == BUNDLED:
         return True
     path = Path(subject)
-    if path.suffix.lower() in (SUFFIX, ONNX_SUFFIX):
+    if path.suffix.lower() == SUFFIX or is_onnx(path):
         return True
     return any((path / name).is_file() for name in (CONFIG, BEST))
 
 
 def _check_tile_size(path: Path, info: ModelInfo, tile_size: int, dataset: str) -> None:
-    if path.suffix.lower() == ONNX_SUFFIX and info.tile_size != tile_size:
+    if is_onnx(path) and info.tile_size != tile_size:
         raise LsmapError(
             f"{path} takes windows of {info.tile_size} pixels only, {dataset} has tiles of "
             f"{tile_size}; evaluate the {SUFFIX} model that it was exported from"
@@ -137,14 +136,14 @@ def _check_tile_size(path: Path, info: ModelInfo, tile_size: int, dataset: str) 
 
 
 def _write_pictures(
-    predict: Predictor, found: Evaluation, folder: str, stage: Callable[[str], Path]
+    predict: Predictor, found: Evaluation, dataset: Dataset, stage: Callable[[str], Path]
 ) -> None:
     from landslide_mapper.evaluation.page import render
     from landslide_mapper.evaluation.pictures import choose_tiles, curves, gallery
 
     at = found.at[0]
-    tiles = load_dataset(folder).split(found.split)
-    chosen = choose_tiles(found, at)
+    tiles = dataset.split(found.split)
+    chosen = choose_tiles(at)
     drawn: dict[str, bytes | None] = {CURVES: curves(found), WORST_TILES: None, BEST_TILES: None}
     for name, numbers in ((WORST_TILES, chosen.worst), (BEST_TILES, chosen.best)):
         if numbers:
@@ -179,7 +178,7 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
     found = compare(
         config.subject, config.reference, config.aoi, config.layer, config.reference_layer
     )
-    with Staging(config.output.name) as staging:
+    with Staging(config.output) as staging:
         stage = _stager(config, staging)
         write_verdicts(stage(VERDICTS), found)
         stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
@@ -212,7 +211,7 @@ def _check_output(config: EvaluateConfig) -> None:
         return
     if not config.overwrite:
         raise LsmapError(
-            f"{folder}: is there already; choose another with -o, or replace it with --overwrite"
+            f"{folder}: exists already; choose another with -o, or replace it with --overwrite"
         )
     if not (folder / METRICS).is_file():
         raise LsmapError(f"{folder}: holds no evaluation, so --overwrite leaves it alone")
@@ -220,7 +219,7 @@ def _check_output(config: EvaluateConfig) -> None:
 
 def _stager(config: EvaluateConfig, staging: Staging) -> Callable[[str], Path]:
     """Where to make each result; those of an earlier evaluation that are not made anew go."""
-    made = {name: staging.stage(config.output.resolve() / name) for name in RESULTS}
+    made = {name: staging.stage(config.output.resolve() / name, optional=True) for name in RESULTS}
     return made.__getitem__
 
 

@@ -16,14 +16,17 @@ from landslide_mapper.checkpoint import (
     find_model,
     load_model,
 )
-from landslide_mapper.device import choose_device
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.device import choose_device, enough_memory
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
+from landslide_mapper.explanation.config import ExplainConfig
 from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
 from landslide_mapper.explanation.passes import draw
-from landslide_mapper.explanation.subject import ExplainConfig, Subject, find_subject
-from landslide_mapper.geo.scene import check_no_input
+from landslide_mapper.explanation.subject import Subject, find_subject
+from landslide_mapper.geo.remote import without_query
+from landslide_mapper.geo.sources import check_no_input
+from landslide_mapper.geo.style import probability_qml
 from landslide_mapper.nn.gradcam import GradCam, Target
-from landslide_mapper.predictors import ONNX_SUFFIX, default_batch
+from landslide_mapper.predictors import default_batch, is_onnx
 from landslide_mapper.staging import Staging, check_targets
 
 __all__ = ["ExplainConfig", "ExplainReport", "explain"]
@@ -84,7 +87,7 @@ def explain(config: ExplainConfig) -> ExplainReport:
             be finished. Files are all there or none is.
     """
     device = choose_device(config.device)
-    if config.model is not None and config.model.lower().endswith(ONNX_SUFFIX):
+    if config.model is not None and is_onnx(config.model):
         raise LsmapError(
             f"{config.model}: an ONNX model has no gradients; give the .safetensors model or the "
             "run that it was exported from"
@@ -93,15 +96,13 @@ def explain(config: ExplainConfig) -> ExplainReport:
     network, info = load_model(path, device)
     note(f"model {info.name} ({why}: {path})")
     points = network.explained()
-    threshold = info.threshold if config.threshold is None else config.threshold
-    if not 0 < threshold <= 1:
-        raise LsmapError(f"--threshold {threshold:g}: give a probability above 0, at most 1")
+    threshold = info.threshold_or(config.threshold)
     subject = find_subject(config, info)
     targets = _targets(config, subject, tuple(points))
     cam = GradCam(network, points, threshold)
     # Half as many windows as `detect` takes: these passes are in float32.
     batch = max(1, default_batch(device, info) // 2)
-    with _failures(config.output), Staging(f"{config.output.name}-{subject.scene.stem}") as staging:
+    with _failures(config.output), Staging(config.output / subject.scene.stem) as staging:
         made = {name: staging.stage(target) for name, target in targets.items()}
         folder = staging.folder(next(iter(targets.values())))
         store = draw(cam, subject, batch, folder)
@@ -128,7 +129,7 @@ def _figures(
 ) -> dict[str, Any]:
     return {
         "model": info.name,
-        "source": config.source,
+        "source": without_query(config.source),
         "labels": config.labels,
         "target": {
             "threshold": threshold,
@@ -154,7 +155,7 @@ def _write(
     titled = [("image" if outlines is None else "image and labels", image)]
     for index, name in enumerate(store.names):
         store.write_raster(index, subject.scene, folder / "strips.tif", made[f"{name}.tif"])
-        store.write_style(made[f"{name}.qml"])
+        made[f"{name}.qml"].write_text(probability_qml(), "utf-8")
         heated = image.heated(made[f"{name}.tif"])
         heated.save(made[f"{name}.png"])
         maximum = figures["layers"][name]["maximum_logit"]
@@ -167,15 +168,10 @@ def _write(
 def _failures(output: Path) -> Iterator[None]:
     """What may happen on the way, as one line that says how to go on."""
     try:
-        yield
+        with enough_memory(lambda: "give --device cpu or a smaller part with --bbox"):
+            yield
     except OSError as error:
         raise LsmapFailure(
-            f"{output}: the files could not be written ({' '.join(str(error).split())}); make "
+            f"{output}: the files could not be written ({one_line(error)}); make "
             "room or choose another place with -o"
-        ) from error
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
-        raise LsmapFailure(
-            "The device ran out of memory; give --device cpu or a smaller part with --bbox"
         ) from error

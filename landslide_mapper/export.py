@@ -24,7 +24,7 @@ from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_raster, open_scene
 from landslide_mapper.nn.network import Network
-from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY
+from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY, is_onnx
 from landslide_mapper.serving import COLOURS, band_list, odd_order, refusal
 from landslide_mapper.staging import Staging, check_targets
 
@@ -97,7 +97,7 @@ def export(config: ExportConfig) -> ExportReport:
     entries = metadata(info, scene)
     _say_what_to_feed(info, scene)
     try:
-        with Staging(config.output.name) as staging:
+        with Staging(config.output) as staging:
             made = staging.stage(config.output)
             _write(graph, info, config.opset, entries, made)
             difference = _compare(graph, info, made)
@@ -195,11 +195,11 @@ class PortableModel(nn.Module):
 
 
 def _check(config: ExportConfig) -> None:
-    if config.output.suffix.lower() != ONNX_SUFFIX:
+    if not is_onnx(config.output):
         raise LsmapError(f"{config.output}: give a name that ends with {ONNX_SUFFIX}")
     if not OPSETS[0] <= config.opset <= OPSETS[1]:
         raise LsmapError(f"--opset {config.opset}: give {OPSETS[0]} to {OPSETS[1]}")
-    if config.model is not None and config.model.lower().endswith(ONNX_SUFFIX):
+    if config.model is not None and is_onnx(config.model):
         raise LsmapError(f"{config.model} is ONNX already; give the .safetensors model or a run")
     check_targets([config.output], config.overwrite)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from landslide_mapper.checkpoint import BUNDLED, SUFFIX, bundled_model
+from landslide_mapper.checkpoint import BUNDLED, CONFIG, SUFFIX, bundled_model
 from landslide_mapper.data.manifest import MANIFEST
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import is_vector
@@ -16,8 +16,7 @@ from landslide_mapper.inspection.facts import Report
 from landslide_mapper.inspection.layers import label_facts
 from landslide_mapper.inspection.products import dataset_facts, model_facts, run_facts
 from landslide_mapper.inspection.scenes import collection_facts, scene_facts
-from landslide_mapper.predictors import ONNX_SUFFIX, read_info
-from landslide_mapper.runs import CONFIG
+from landslide_mapper.predictors import info_of, is_onnx
 
 
 def describe(path: str, assets: Sequence[str] = ()) -> Report:
@@ -40,8 +39,8 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
         return Report("dataset", path, dataset_facts(folder))
     if (folder / CONFIG).is_file():
         return Report("run", path, run_facts(folder))
-    if path.lower().endswith((SUFFIX, ONNX_SUFFIX)):
-        return Report("model", path, model_facts(read_info(path), folder))
+    if path.lower().endswith(SUFFIX) or is_onnx(path):
+        return Report("model", path, model_facts(info_of(path), folder))
     if assets or is_several(path) or is_stac_item(path):
         sources = expand_sources([path], assets)
         if len(sources) > 1:

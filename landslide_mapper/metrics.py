@@ -129,7 +129,7 @@ def calibration_error(counted: np.ndarray) -> np.ndarray:
 
 
 def calibration_dict(counted: np.ndarray) -> dict[str, Any]:
-    """`reliability` counts (3, bins) as plain JSON values; in empty bins mean and share are None."""
+    """`reliability` counts (3, bins) as JSON values; in empty bins mean and share are None."""
     pixels, landslides, total = counted
     shown = {
         name: [None if none else float(v) for v, none in zip(values, pixels == 0, strict=True)]

@@ -37,7 +37,7 @@ MAX_BATCH = 64  # more fills no card better, and answers come late
 BYTES_PER_PIXEL = 1024
 
 
-class Predictor(Protocol):
+class ModelPredictor(Protocol):
     """uint8 images (N, B, H, W) → landslide probability float32 (N, H, W).
 
     0 in every band is a pixel that was not seen. On CUDA there is a method `stream` as well: an
@@ -45,7 +45,7 @@ class Predictor(Protocol):
 
     Attributes:
         device: where it runs.
-        batch_size: windows that it likes to get at once.
+        batch_size: windows to give it at once.
     """
 
     device: torch.device
@@ -55,7 +55,7 @@ class Predictor(Protocol):
         """Predict one batch."""
 
 
-def load_predictor(path: Path | str, device: str = "auto") -> tuple[Predictor, ModelInfo]:
+def load_predictor(path: Path | str, device: str = "auto") -> tuple[ModelPredictor, ModelInfo]:
     """Load a model as a function from images to probabilities.
 
     Args:
@@ -65,13 +65,13 @@ def load_predictor(path: Path | str, device: str = "auto") -> tuple[Predictor, M
             the CPU in float32 with torch's number of threads. ONNX models run on the CPU.
 
     Raises:
-        LsmapError: see `read_info`, `landslide_mapper.checkpoint.load_model` and
+        LsmapError: see `info_of`, `landslide_mapper.checkpoint.load_model` and
             `landslide_mapper.device.choose_device`; an ONNX model for CUDA, or one that holds a
             scene's own stretch.
     """
     target = choose_device(device)
-    if _is_onnx(path):
-        return _load_onnx(Path(path), device), read_info(path)
+    if is_onnx(path):
+        return _load_onnx(Path(path), device), info_of(path)
     from landslide_mapper.nn.folding import fold
 
     model, info = checkpoint.load_model(path)
@@ -83,13 +83,13 @@ def load_predictor(path: Path | str, device: str = "auto") -> tuple[Predictor, M
     return CpuPredictor(network), info
 
 
-def read_info(path: Path | str) -> ModelInfo:
+def info_of(path: Path | str) -> ModelInfo:
     """Read what a model file, safetensors or ONNX, says about itself.
 
     Raises:
         LsmapError: missing, of neither kind, not a model of lsmap, or onnxruntime is missing.
     """
-    if not _is_onnx(path):
+    if not is_onnx(path):
         return checkpoint.read_info(path)
     return ModelInfo.from_metadata(onnx_metadata(_open_session(Path(path))), str(path))
 
@@ -98,9 +98,9 @@ def scene_inside(path: Path | str) -> str | None:
     """The scene whose stretch an ONNX model holds, None for none.
 
     Raises:
-        LsmapError: see `read_info`.
+        LsmapError: see `info_of`.
     """
-    return onnx_metadata(_open_session(Path(path))).get(SCENE_KEY) if _is_onnx(path) else None
+    return onnx_metadata(_open_session(Path(path))).get(SCENE_KEY) if is_onnx(path) else None
 
 
 def default_batch(device: torch.device, info: ModelInfo) -> int:
@@ -166,7 +166,8 @@ def onnx_metadata(session: InferenceSession) -> Mapping[str, str]:
     return session.get_modelmeta().custom_metadata_map
 
 
-def _is_onnx(path: Path | str) -> bool:
+def is_onnx(path: Path | str) -> bool:
+    """Whether the name is that of an ONNX file."""
     return Path(path).suffix.lower() == ONNX_SUFFIX
 
 

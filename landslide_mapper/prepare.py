@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shlex
 import shutil
 import statistics
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,15 +21,16 @@ import pyogrio
 from tqdm import tqdm
 
 from landslide_mapper import __version__
+from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import common_crs, footprints, has_place
-from landslide_mapper.data.layout import TileLayout, pair_layout, scene_layout
+from landslide_mapper.data.layout import TileLayout, scene_layout
 from landslide_mapper.data.manifest import MANIFEST, SCHEMA_VERSION, TILES
-from landslide_mapper.data.options import PrepareConfig
+from landslide_mapper.data.pair_layout import pair_layout
 from landslide_mapper.data.report import PrepareReport, landslide_area
 from landslide_mapper.data.split import SPLITS
 from landslide_mapper.data.tiles import (
+    ForEach,
     Plan,
-    Run,
     SceneSource,
     TileRecord,
     make_tile,
@@ -39,6 +39,8 @@ from landslide_mapper.data.tiles import (
 )
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.geo.crs import crs_name
+from landslide_mapper.geo.remote import without_query
+from landslide_mapper.staging import check_folder
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
@@ -54,12 +56,12 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     _check_target(config)
     workers = worker_count(config.workers)
 
-    def run(work: Callable[[A], B], items: Sequence[A], what: str) -> list[B]:
+    def for_each(work: Callable[[A], B], items: Sequence[A], what: str) -> list[B]:
         numbered = run_parallel(lambda pair: (pair[0], work(pair[1])), enumerate(items), workers)
-        done = dict(_progress(numbered, len(items), what))
+        done = dict(tqdm(numbered, what, len(items), disable=None, leave=False))
         return [done[i] for i in range(len(items))]
 
-    layout = (pair_layout if config.pairs else scene_layout)(config, run)
+    layout = (pair_layout if config.pairs else scene_layout)(config, for_each)
     if config.pairs and config.stretch != "none" and len(layout.sources) > 1:
         note(
             f"--stretch {config.stretch} is fitted on each image by itself; where the images are "
@@ -67,7 +69,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         )
     try:
         with _whole_or_not_at_all(config.output) as folder:
-            records, dropped = _write_tiles(config, layout, folder, run)
+            records, dropped = _write_tiles(config, layout, folder, for_each)
             written = [record for record in records if record.written]
             if not any(record.landslide_px for record in written):
                 raise LsmapError(
@@ -84,11 +86,13 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
 def _check_target(config: PrepareConfig) -> None:
     target = config.output
+    above = next(folder for folder in target.resolve().parents if folder.exists())
+    check_folder(above)
     if not target.exists():
         return
     if not config.overwrite:
         raise LsmapError(
-            f"{target}: is there already; choose another with -o, or replace it with --overwrite"
+            f"{target}: exists already; choose another with -o, or replace it with --overwrite"
         )
     if not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise LsmapError(f"{target}: is not a data set of lsmap, so --overwrite leaves it alone")
@@ -120,19 +124,15 @@ def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _progress(items: Iterator[A], total: int, what: str) -> Iterator[A]:
-    return iter(tqdm(items, total=total, desc=what, disable=not sys.stderr.isatty(), leave=False))
-
-
 def _write_tiles(
-    config: PrepareConfig, layout: TileLayout, folder: Path, run: Run
+    config: PrepareConfig, layout: TileLayout, folder: Path, for_each: ForEach
 ) -> tuple[list[TileRecord], dict[str, int]]:
     """Write every tile with landslide, then the negatives that are drawn, split by split."""
 
     def make(plan: Plan, wanted: Callable[[TileRecord], bool]) -> TileRecord:
         return make_tile(layout.sources[plan.source], plan, config.tile_size, folder, wanted)
 
-    records = run(partial(make, wanted=_positive), layout.positives, "tiles")
+    records = for_each(partial(make, wanted=_positive), layout.positives, "tiles")
     candidates = list(layout.negatives)
     if config.sampling == "grid":  # a window that only touches a polygon's edge is a negative
         candidates += [r.plan for r in records if not r.written and r.valid_px]
@@ -143,13 +143,12 @@ def _write_tiles(
         mine = sorted((p for p in candidates if p.split == split), key=lambda p: p.tile_id)
         mine = [mine[i] for i in rng.permutation(len(mine))]
         positives = sum(r.written and r.plan.split == split for r in records)
-        quota = len(mine)
-        if config.negatives is not None:
-            quota = min(quota, round(config.negatives * positives))
+        wanted = config.negatives_per_landslide * positives if positives else 0
+        quota = round(min(len(mine), wanted))
         while quota and mine:
             now, mine = mine[:quota], mine[quota:]
             now.sort(key=lambda p: p.tile_id)  # neighbours share blocks of the file
-            made = run(partial(make, wanted=_negative), now, f"negatives ({split})")
+            made = for_each(partial(make, wanted=_negative), now, f"negatives ({split})")
             records += made
             empty += sum(not r.valid_px for r in made)
             quota -= sum(r.written for r in made)
@@ -173,7 +172,7 @@ def _negative(record: TileRecord) -> bool:
 
 def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileRecord]) -> None:
     plans = [record.plan for record in records]
-    crs, together = common_crs([source.crs for source in layout.sources])
+    crs, together = common_crs([source.scene.crs for source in layout.sources])
     shapes: Any = [None] * len(plans)
     if not together:
         note(f"{path.name} has no outlines: the scenes have CRS with no way between them")
@@ -190,9 +189,7 @@ def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileReco
     }
     frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs)
     frame = frame.sort_values("tile_id", ignore_index=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="'crs' was not provided")
-        pyogrio.write_dataframe(frame, path, layer="tiles", driver="GPKG", geometry_type="Polygon")
+    pyogrio.write_dataframe(frame, path, layer="tiles", driver="GPKG", geometry_type="Polygon")
 
 
 def _info(
@@ -205,6 +202,9 @@ def _info(
     stride = config.stride or config.tile_size
     comparable = config.sampling == "grid" and stride == config.tile_size
     first = layout.sources[0]
+    negatives = config.negatives_per_landslide
+    options = {name: value for name, value in vars(config).items() if name != "command"}
+    area = landslide_area(layout.sources, records, config.tile_size)
     sizes = [
         pixel * r.plan.span / config.tile_size
         for r in written
@@ -214,7 +214,7 @@ def _info(
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "lsmap_version": __version__,
-        "command": config.command,
+        "command": shlex.join(map(without_query, shlex.split(config.command))),
         "tile_size": config.tile_size,
         "stride": stride,
         "sampling": config.sampling,
@@ -227,12 +227,12 @@ def _info(
         "gsd": statistics.median(sizes) if sizes else None,
         "seed": config.seed,
         "split": layout.facts["split"],
-        "negatives": "all" if config.negatives is None else config.negatives,
+        "negatives": "all" if math.isinf(negatives) else negatives,
         "labels": layout.facts["labels"],
-        "options": _plain(asdict(config)),
+        "options": {name: _plain(value) for name, value in options.items()},
         "counts": {split: _counts(split, written) for split in SPLITS},
         "dropped": dropped,
-        "landslide_area": landslide_area(layout.sources, records, config.tile_size, comparable),
+        "landslide_area": area and area | {"comparable": comparable},
         "sources": [_source_info(layout, i) for i in range(len(layout.sources))],
     }
 
@@ -252,12 +252,12 @@ def _source_info(layout: TileLayout, index: int) -> dict[str, Any]:
     source = layout.sources[index]
     info: dict[str, Any] = {
         "name": source.name,
-        "path": source.scene.path,
-        "crs": None if source.crs is None else crs_name(source.crs),
+        "path": without_query(source.scene.path),
+        "crs": None if source.scene.crs is None else crs_name(source.scene.crs),
         "gsd": layout.gsd[index],
     }
-    if source.crs is None:  # area of a pixel in the units of its transform, which are unknown
-        info["determinant"] = abs(source.transform.determinant)
+    if source.scene.crs is None:  # area of a pixel in the units of its transform, which are unknown
+        info["determinant"] = abs(source.scene.transform.determinant)
     if isinstance(source, SceneSource):
         # Images of a folder are fitted one by one; their curves would outweigh the manifest.
         info["radiometry"] = source.radiometry.to_dict()
@@ -266,8 +266,7 @@ def _source_info(layout: TileLayout, index: int) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    """A setting as JSON has it; addresses without what may be a signature."""
+    if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return without_query(str(value)) if isinstance(value, str | Path) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -116,8 +117,13 @@ def working_scene(scene: Scene, model: ModelInfo, gsd: str | float | None) -> Sc
             model's, else the model's.
 
     Raises:
-        LsmapError: a pixel size is asked for and the scene or the model does not know its own.
+        LsmapError: `gsd` is none of these; or a pixel size is asked for and the scene or the model
+            does not know its own.
     """
+    if isinstance(gsd, str) and gsd not in ("model", "native"):
+        raise LsmapError(f"--gsd {gsd}: give model, native, or metres such as 0.5")
+    if isinstance(gsd, float | int) and not (gsd > 0 and math.isfinite(gsd)):
+        raise LsmapError(f"--gsd {gsd:g}: give metres above 0")
     if gsd == "native":
         return scene
     if gsd is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from landslide_mapper.errors import LsmapError, note
 
@@ -16,24 +16,20 @@ class Staging:
     """A context in which outputs are made; `publish` moves them to their places.
 
     Whatever was not published is gone when the context ends, however it ends; what a killed
-    process left is gone with the next one of the same `name`. Each hidden folder lies on the
-    file system of its target, so that the move is one step.
+    process left is gone with the next one that makes the same `output`. Each hidden folder lies
+    on the file system of its target, so that the move is one step.
     """
 
-    def __init__(self, name: str) -> None:
-        self._hidden = f".lsmap-{name}"
+    def __init__(self, output: Path) -> None:
+        # Runs for other outputs of this name may put files into the same folders.
+        self._hidden = f".lsmap-{unique_name(output)}"
         self._folders: dict[Path, Path] = {}
-        self._moves: list[tuple[Path, Path]] = []
+        self._moves: list[tuple[Path, Path, bool]] = []
 
     def __enter__(self) -> Staging:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for folder in self._folders.values():
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # finished parts lie beside it
@@ -51,14 +47,14 @@ class Staging:
             self._folders[parent] = made
         return self._folders[parent]
 
-    def stage(self, target: Path) -> Path:
+    def stage(self, target: Path, optional: bool = False) -> Path:
         """Where to make the file that will become `target`.
 
-        A file that is never made there removes an older one in its place: it belonged to an
-        output that is replaced.
+        An `optional` file that is never made removes an older one in its place: that belonged to
+        an output that is replaced.
         """
         made = self.folder(target) / target.name
-        self._moves.append((made, target))
+        self._moves.append((made, target, optional))
         return made
 
     def stage_sidecar(self, target: Path, replace: bool) -> Path:
@@ -69,13 +65,26 @@ class Staging:
         return self.stage(target)
 
     def publish(self) -> None:
-        """Move everything to its place, in the order in which it was staged."""
-        for made, target in self._moves:
+        """Move everything to its place, in the order in which it was staged.
+
+        Raises:
+            OSError: a file that was made is gone, or cannot be moved.
+        """
+        for made, target, optional in self._moves:
+            if not optional and not made.exists():
+                raise FileNotFoundError(f"{target.name} was made and is gone, who removed {made}?")
+        for made, target, _ in self._moves:
             if made.exists():
                 target.parent.mkdir(exist_ok=True)
                 os.replace(made, target)
             else:
                 target.unlink(missing_ok=True)
+
+
+def unique_name(output: Path) -> str:
+    """A name for `output` in a place that it may share with others of the same name."""
+    digest = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()
+    return f"{output.name}-{digest[:12]}"
 
 
 @contextmanager

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +20,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import BEST, ModelInfo, read_info, save_model
+from landslide_mapper.checkpoint import BEST, LOG, ModelInfo, read_info, save_model
 from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.manifest import Dataset
+from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.history import best_row, measured, plot_curves, write_log
-from landslide_mapper.loaders import (
+from landslide_mapper.metrics import BINS, Curve, rates
+from landslide_mapper.nn.build import build
+from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
+from landslide_mapper.nn.network import Losses, Network
+from landslide_mapper.nn.optimiser import learning_rate, load_optimizer, make_optimizer
+from landslide_mapper.training.history import best_row, measured, plot_curves, write_log
+from landslide_mapper.training.loaders import (
     Batches,
     common_gsd,
     load_datasets,
@@ -35,15 +39,9 @@ from landslide_mapper.loaders import (
     progress,
     to_device,
 )
-from landslide_mapper.metrics import BINS, Curve, rates
-from landslide_mapper.nn.build import build
-from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
-from landslide_mapper.nn.network import Losses, Network
-from landslide_mapper.nn.optimiser import learning_rate, load_optimizer, make_optimizer
-from landslide_mapper.parallel import Process, join_processes
-from landslide_mapper.runs import (
+from landslide_mapper.training.parallel import Process, join_processes
+from landslide_mapper.training.runs import (
     CURVES,
-    LOG,
     STATE,
     check_run,
     load_state,
@@ -52,7 +50,7 @@ from landslide_mapper.runs import (
     start_run,
     writing,
 )
-from landslide_mapper.start import check_start, start_network
+from landslide_mapper.training.start import check_start, start_network
 
 Row = dict[str, float]
 
@@ -111,7 +109,7 @@ def train(
             memory is full.
     """
     check_run(run, resume)
-    with join_processes(config.device) as process, _out_of_memory(config, run):
+    with join_processes(config.device) as process, enough_memory(lambda: _smaller(config, run)):
         datasets = load_datasets(config)
         config = _with_band_count(config, datasets[0])
         if not resume:
@@ -277,7 +275,7 @@ def validate(model: Network, loader: Batches, process: Process) -> Tensor:
     """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes.
 
     Raises:
-        LsmapFailure: the network answers with what is no number.
+        LsmapFailure: the network returns NaN.
     """
     model.eval()
     odd = torch.zeros((), dtype=torch.int64, device=process.device)
@@ -289,7 +287,7 @@ def validate(model: Network, loader: Batches, process: Process) -> Tensor:
         odd += logits.isnan().sum()
         histogram += probability_histogram(torch.sigmoid(logits.float()), labels)
     if process.total(odd):
-        raise LsmapFailure(f"the network answers with what is no number: {DIVERGED}")
+        raise LsmapFailure(f"the network returns NaN: {DIVERGED}")
     return process.total(histogram)
 
 
@@ -361,16 +359,13 @@ def _epoch_line(row: Row, names: tuple[str, ...], improved: bool) -> str:
     return f"{said}, {row['seconds']:.0f} s"
 
 
-@contextmanager
-def _out_of_memory(config: TrainConfig, run: Path) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        go_on = f", or --resume -o {run} on a larger one" if (run / STATE).exists() else ""
-        raise LsmapFailure(
-            f"the device ran out of memory; give a smaller --batch-size ({config.batch_size} now), "
-            f"a smaller --backbone ({config.model.backbone} now) or --device cpu{go_on}"
-        ) from error
+def _smaller(config: TrainConfig, run: Path) -> str:
+    """What to do when the device's memory does not do."""
+    go_on = f", or --resume -o {run} on a larger one" if (run / STATE).exists() else ""
+    return (
+        f"give a smaller --batch-size ({config.batch_size} now), a smaller --backbone "
+        f"({config.model.backbone} now) or --device cpu{go_on}"
+    )
 
 
 def _tensorboard(run: Path) -> Any:

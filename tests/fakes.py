@@ -83,7 +83,7 @@ def detect_brightness(
 ) -> Any:
     """Run `detect` with the predictor `brightness`."""
     from landslide_mapper.detect import detect_with
-    from landslide_mapper.mapping.plan import DetectConfig
+    from landslide_mapper.mapping.config import DetectConfig
 
     scenes = (scene,) if isinstance(scene, str) else tuple(scene)
     config = DetectConfig(scenes, output, **options)

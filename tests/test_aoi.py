@@ -21,7 +21,8 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.aoi import Aoi, place, read_area
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene, open_scene
-from landslide_mapper.mapping.plan import DetectConfig, ScenePlan, plan_detection
+from landslide_mapper.mapping.config import DetectConfig
+from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 
 SHAPE = (90, 120)
 TO_LONLAT = pyproj.Transformer.from_crs("EPSG:32648", "EPSG:4326", always_xy=True)

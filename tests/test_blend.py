@@ -22,7 +22,7 @@ from landslide_mapper.geo.blend import (
     axis_weights,
     blend,
 )
-from landslide_mapper.geo.blocks import Layout, runs
+from landslide_mapper.geo.blocks import Layout, stacks
 from landslide_mapper.geo.grid import Frame, shifted_starts
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.reading import scene_rows, window_rows
@@ -240,7 +240,7 @@ def test_several_bands_can_be_shared_by_four(side: int) -> None:
 def test_runs_are_blocks_below_each_other() -> None:
     layout = Layout(WindowGrid(1000, 1000, 64, 0), Frame.whole(1000, 1000), 300, 90000)
     blocks = [block for block in layout if (block.band, block.column) != (2, 1)]
-    found = [[(block.column, block.band) for block in run] for run in runs(blocks)]
+    found = [[(block.column, block.band) for block in stack] for stack in stacks(blocks)]
     bands = list(range(layout.bands))
     assert found[0] == [(0, band) for band in bands]
     assert found[1:3] == [[(1, 0), (1, 1)], [(1, band) for band in bands[3:]]]
@@ -254,7 +254,7 @@ def test_an_answer_that_is_no_number_is_an_error() -> None:
 
     image = np.ones((40, 40), np.uint8)
     image[33, 2] = 7
-    with pytest.raises(LsmapFailure, match="no number"):
+    with pytest.raises(LsmapFailure, match="NaN"):
         run(image, image > 0, WindowGrid(40, 40, 16, 4), odd)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,13 +23,15 @@ from hypothesis import strategies as st
 
 from landslide_mapper import detect as detect_module
 from landslide_mapper.detect import detect, detect_with
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.blend import WindowGrid
-from landslide_mapper.geo.blocks import Layout, runs
+from landslide_mapper.geo.blocks import Layout, stacks
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.mapping.cluster import share_out
-from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.store import RemoteStore, open_store
+
+PATHS = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 distributed = pytest.importorskip("distributed")
 
@@ -75,6 +79,22 @@ class DiesOnce:
         return brightness(windows)
 
 
+class KillsAfter:
+    """`brightness`; after so many answers, of all processes, another process is killed."""
+
+    def __init__(self, victim: int, count: Path, calls: int) -> None:
+        self._victim, self._count, self._calls = victim, count, calls
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        with self._count.open("a") as file:
+            file.write("x")
+        if self._count.stat().st_size >= self._calls:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._victim, signal.SIGKILL)
+            time.sleep(5)
+        return brightness(windows)
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> str:
     return write_scene(tmp_path / "scene.tif", grey(blobs(4, (700, 900), 0.4, smooth=3)))
@@ -117,7 +137,7 @@ def test_tasks_are_all_blocks_in_nearly_equal_shares(
     # Each task has one run per column that it touches: nothing is predicted twice for no reason.
     for task in tasks:
         for _, part in task:
-            assert len(runs(part)) == len({block.column for block in part})
+            assert len(stacks(part)) == len({block.column for block in part})
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
@@ -193,6 +213,31 @@ def test_no_scheduler_is_one_line(
         detect_with(
             config(scene, tmp_path / "a", dask="tcp://127.0.0.1:9"), brightness, model_info()
         )
+
+
+def test_a_scheduler_that_dies_is_one_line(scene: str, tmp_path: Path) -> None:
+    """What its workers had finished is used by the run after."""
+    script = (
+        "import sys, time, distributed\n"
+        "if __name__ == '__main__':\n"
+        "    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1,\n"
+        "                                       dashboard_address=':0')\n"
+        "    print(cluster.scheduler_address, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=PATHS
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        lethal = KillsAfter(process.pid, tmp_path / "calls", 20)
+        try:
+            with pytest.raises(LsmapFailure, match="the Dask scheduler has gone"):
+                detect_with(config(scene, tmp_path / "two", dask=address), lethal, model_info())
+        finally:
+            process.kill()
+    detect_with(config(scene, tmp_path / "one"), brightness, model_info())
+    assert not (tmp_path / "two" / "slides.gpkg").exists()
 
 
 def test_parts_may_lie_on_object_storage(

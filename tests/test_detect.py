@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.vectors import DRIVERS, FIELDS
-from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.config import DetectConfig
 
 
 @pytest.mark.parametrize("suffix", list(DRIVERS))

@@ -21,9 +21,9 @@ from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.scene import Source, open_scene
 from landslide_mapper.geo.sources import stack
+from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
 from landslide_mapper.mapping.outputs import check_outputs
-from landslide_mapper.mapping.plan import DetectConfig
 from landslide_mapper.mapping.workspace import Workspace
 
 
@@ -129,7 +129,7 @@ def test_scenes_that_the_layers_crs_does_not_reach_are_refused(tmp_path: Path) -
     )
     pole = write_scene(tmp_path / "pole.tif", band, "EPSG:3031", Affine(0.5, 0, -20, 0, -0.5, 20))
     for scene in (fiji, pole):
-        with pytest.raises(LsmapError, match="where longitude jumps"):
+        with pytest.raises(LsmapError, match="where coordinates jump"):
             run(scene, tmp_path / "slides.geojson")
         assert run(scene, tmp_path / "slides.gpkg", overwrite=True).landslides > 0
 
@@ -220,7 +220,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fakes import brightness, model_info
 from landslide_mapper.detect import detect_with
-from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.errors import LsmapFailure
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder, limit = Path(sys.argv[2]), int(sys.argv[3])
@@ -260,7 +260,7 @@ sys.path.insert(0, sys.argv[1])
 from fakes import brightness, model_info
 from landslide_mapper import detect
 from landslide_mapper.detect import detect_with
-from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.config import DetectConfig
 folder = Path(sys.argv[2])
 # Blocks as small as the shorter scene: memory goes with the block, whatever it is.
 detect.Layout = partial(detect.Layout, max_pixels=500 * 1000)

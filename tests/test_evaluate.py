@@ -70,7 +70,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_equals_scikit_learn_on_the_same_pixels(dataset: Path) -> None:
-    found = evaluate_dataset(brightness, model_info(), dataset, "test")
+    found = evaluate_dataset(brightness, model_info(), load_dataset(dataset), "test")
     tiles = load_dataset(dataset).split("test")
     data = TileDataset(tiles)
     pixels = [data[0, number] for number in range(len(tiles))]
@@ -93,21 +93,26 @@ def test_equals_scikit_learn_on_the_same_pixels(dataset: Path) -> None:
 
 
 def test_the_validation_threshold_is_the_best_one_there(dataset: Path) -> None:
-    found = evaluate_dataset(brightness, model_info(threshold=0.9), dataset, "test")
+    found = evaluate_dataset(brightness, model_info(threshold=0.9), load_dataset(dataset), "test")
     own, tuned = found.at
     assert own.threshold == 0.9
-    on_val = evaluate_dataset(brightness, model_info(), dataset, "val")
+    on_val = evaluate_dataset(brightness, model_info(), load_dataset(dataset), "val")
     assert len(on_val.at) == 1
     assert tuned.threshold == on_val.curve.best_threshold()
     assert tuned.metrics["landslide_iou"] > own.metrics["landslide_iou"]
-    assert len(evaluate_dataset(brightness, model_info(), dataset, "test", tune=False).at) == 1
+    assert (
+        len(
+            evaluate_dataset(brightness, model_info(), load_dataset(dataset), "test", tune=False).at
+        )
+        == 1
+    )
 
 
 def test_landslides_that_tiles_cut_are_whole_objects(dataset: Path) -> None:
     def oracle(images: np.ndarray) -> np.ndarray:
         return (images[:, 0] >= 101).astype(np.float32)
 
-    found = evaluate_dataset(oracle, model_info(), dataset, "test", tune=False)
+    found = evaluate_dataset(oracle, model_info(), load_dataset(dataset), "test", tune=False)
     objects = found.at[0].objects
     assert objects.unit == "m²"
     assert objects.all.reference == 2
@@ -131,12 +136,15 @@ def test_batches_and_streams_change_nothing(dataset: Path) -> None:
                 yield brightness(waiting.pop(0))
             yield brightness(waiting.pop())
 
-    plain = evaluate_dataset(brightness, model_info(), dataset)
-    assert evaluate_dataset(Streaming(), model_info(), dataset).to_dict() == plain.to_dict()
+    plain = evaluate_dataset(brightness, model_info(), load_dataset(dataset))
+    assert (
+        evaluate_dataset(Streaming(), model_info(), load_dataset(dataset)).to_dict()
+        == plain.to_dict()
+    )
 
 
 def test_units_give_the_whole(dataset: Path) -> None:
-    found = evaluate_dataset(brightness, model_info(), dataset, threshold=0.3)
+    found = evaluate_dataset(brightness, model_info(), load_dataset(dataset), threshold=0.3)
     at = found.at[0]
     assert at.origin == "given"
     names, counts = found.units(at)
@@ -156,7 +164,7 @@ def test_units_give_the_whole(dataset: Path) -> None:
     ):
         low, high = shown["intervals"][name]
         assert low < value < high
-    worst = choose_tiles(found, at).worst
+    worst = choose_tiles(at).worst
     wrong = at.counts[:, 1] + at.counts[:, 2]
     assert wrong[worst[0]] == wrong.max()
 
@@ -173,11 +181,13 @@ def test_what_does_not_fit_is_refused(
     dataset: Path, changes: dict[str, int], options: dict[str, object], said: str
 ) -> None:
     with pytest.raises(LsmapError, match=said):
-        evaluate_dataset(brightness, model_info(**changes), dataset, **options)  # type: ignore[arg-type]
+        evaluate_dataset(brightness, model_info(**changes), load_dataset(dataset), **options)  # type: ignore[arg-type]
 
 
 def test_another_stretch_is_a_warning(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate_dataset(brightness, model_info(radiometry="equalize"), dataset, tune=False)
+    evaluate_dataset(
+        brightness, model_info(radiometry="equalize"), load_dataset(dataset), tune=False
+    )
     assert "--stretch none" in capsys.readouterr().err
 
 
@@ -219,7 +229,7 @@ def test_the_command_writes_a_report(dataset: Path, bundled_model: Path, tmp_pat
         assert min(picture.size) > 500
 
     predict, info = load_predictor(bundled_model, "cpu")
-    again = evaluate_dataset(predict, info, dataset)
+    again = evaluate_dataset(predict, info, load_dataset(dataset))
     assert json.loads((folder / "metrics.json").read_text("utf-8")) == json.loads(
         json.dumps(again.to_dict())
     )
@@ -296,7 +306,7 @@ def test_a_data_set_that_is_damaged_is_one_line(
     assert "its mask" in run("evaluate", bundled_model, copy, *out, code=1)
     assert "its mask" in run("explain", bundled_model, tile.image, *out, code=2)
     (copy / "dataset.json").write_text('{"schema_version": 1}', "utf-8")
-    assert "no good tile_size" in run("evaluate", bundled_model, copy, *out, code=2)
+    assert "unusable tile_size" in run("evaluate", bundled_model, copy, *out, code=2)
     assert not (tmp_path / "out").exists()
 
 

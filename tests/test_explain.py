@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from landslide_mapper.checkpoint import ModelInfo, load_model, save_model
 from landslide_mapper.cli import main
 from landslide_mapper.config import ModelConfig
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.explain import ExplainConfig, ExplainReport, explain
 from landslide_mapper.explanation.passes import apart
-from landslide_mapper.nn.build import ARCHITECTURES, build
+from landslide_mapper.nn.build import NETWORKS, build
 from landslide_mapper.nn.gradcam import GradCam
 from landslide_mapper.nn.mrife import MRIFE
 
@@ -143,7 +143,7 @@ class _Double(nn.Module):
         return images.double()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", NETWORKS)
 def test_every_architecture_is_explained(arch: str) -> None:
     torch.manual_seed(0)
     network = build(dataclasses.replace(SMALL, arch=arch))
@@ -315,6 +315,19 @@ def test_a_tile_brings_its_labels(tmp_path: Path, model: Path, tile: Path) -> No
     assert row["mean_outside"] == pytest.approx(heat[40:60].mean(), abs=0.003)
 
 
+def test_options_without_meaning_for_a_tile_are_refused(
+    tmp_path: Path, model: Path, tile: Path
+) -> None:
+    for option, value in (("gsd", 0.5), ("bands", (1, 2, 3)), ("asset", ("red",))):
+        with pytest.raises(LsmapError, match=f"--{option} has no meaning for a tile"):
+            explained(model, tile, tmp_path / "out", **{option: value})
+    mask = tile.parents[1] / "masks" / tile.name
+    mask.write_bytes(mask.read_bytes()[:200])
+    with pytest.raises(LsmapFailure, match="cannot be read"):
+        explained(model, tile, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_errors_leave_nothing_behind(tmp_path: Path, model: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", noise(64, 64))
     out = tmp_path / "out"
@@ -322,6 +335,9 @@ def test_errors_leave_nothing_behind(tmp_path: Path, model: Path) -> None:
         explained(model, scene, out, threshold=1.0)
     with pytest.raises(LsmapError, match="--threshold"):
         explained(model, scene, out, threshold=0.0)
+    for gsd in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(LsmapError, match="give metres above 0"):
+            explained(model, scene, out, gsd=gsd)
     with pytest.raises(LsmapError, match="no gradients"):
         explained(tmp_path / "model.onnx", scene, out)
     points = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs="EPSG:32648")

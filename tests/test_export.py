@@ -23,9 +23,9 @@ from landslide_mapper.export import ExportConfig, export, metadata
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import SceneReader, open_scene
 from landslide_mapper.info import describe
-from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.nn.build import build
-from landslide_mapper.predictors import load_predictor, read_info
+from landslide_mapper.predictors import info_of, load_predictor
 from tests.fakes import nothing_but, write_scene
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -117,7 +117,7 @@ def test_the_graph_answers_as_the_network_does(small: Path, exported: Path, coun
 
 
 def test_the_metadata_is_what_other_tools_read(bundled_onnx: Path, bundled_model: Path) -> None:
-    info = read_info(bundled_model)
+    info = info_of(bundled_model)
     found = properties(bundled_onnx)
     expected = {
         "model_type": "Segmentor",
@@ -133,7 +133,7 @@ def test_the_metadata_is_what_other_tools_read(bundled_onnx: Path, bundled_model
     }
     assert {key: json.loads(found[key]) for key in expected} == expected
     assert set(found) == {*expected, "lsmap"}
-    assert read_info(bundled_onnx) == info
+    assert info_of(bundled_onnx) == info
 
 
 def test_the_file_is_whole_old_enough_and_keeps_no_paths(
@@ -207,7 +207,7 @@ def test_transparent_pixels_that_tools_would_feed_are_said(
 def test_detect_refuses_a_model_with_a_scene_s_stretch(tmp_path: Path, small: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", np.full((64, 64), 9, np.uint8))
     path = export(ExportConfig(tmp_path / "baked.onnx", str(small), scene=scene)).output
-    assert read_info(path) == read_info(small)
+    assert info_of(path) == info_of(small)
     assert properties(path)["lsmap_scene"] == "scene.tif"
     report = describe(str(path))
     assert "that of scene.tif is inside" in report.to_text()
@@ -343,7 +343,7 @@ def test_geodeep_maps_the_bundled_scene_as_lsmap_does(
     export(ExportConfig(baked, str(bundled_model), scene=str(bundled_scene)))
     ours, percent = detected(bundled_scene, bundled_model, tmp_path / "ours")
     assert 0.05 < ours.mean() < 0.95
-    info = read_info(bundled_model)
+    info = info_of(bundled_model)
     sure = np.abs(percent.astype(float) - 100 * info.threshold) > 5
     assert sure.mean() > 0.9
 

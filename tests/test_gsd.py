@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import scene as scene_module
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, SceneReader, at_pixel_size, open_scene
-from landslide_mapper.mapping.plan import DetectConfig, plan_detection
+from landslide_mapper.mapping.config import DetectConfig
+from landslide_mapper.mapping.plan import plan_detection
 
 NEAR_EQUATOR = Affine(9e-6, 0.0, 9.0, 0.0, -9e-6, 0.001)  # degrees, about a metre
 
@@ -305,6 +307,8 @@ def test_which_pixel_size_is_worked_at(
         ({}, 0.5, None, "has no pixel size in metres"),
         ({}, 0.0, "EPSG:32648", "give metres above 0"),
         ({}, "half", "EPSG:32648", "give model, native, or metres"),
+        ({}, math.nan, "EPSG:32648", "give metres above 0"),
+        ({}, math.inf, "EPSG:32648", "give metres above 0"),
         ({}, 1e-5, "EPSG:32648", "less than 1/1024 of its own"),
     ],
 )

@@ -18,9 +18,9 @@ from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.cli import main
 from landslide_mapper.config import ModelConfig, TrainConfig, to_dict
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.history import write_log
 from landslide_mapper.info import describe
 from landslide_mapper.inspection import scenes
+from landslide_mapper.training.history import write_log
 
 
 def write_raster(path: Path, array: np.ndarray, **profile: object) -> Path:
@@ -125,6 +125,7 @@ def test_a_mask_with_a_colour_table_is_described_though_no_scene(tmp_path: Path)
         raster.write_colormap(1, {0: (0, 0, 0, 0), 1: (255, 0, 0, 255)})
     report = describe(str(path))
     assert report.to_dict()["usable"] is False
+    assert report.next_command() is None
     assert report.to_dict()["nodata"] == 255
     assert "cannot be used: band 1 holds palette numbers" in report.to_text()
 
@@ -270,8 +271,9 @@ def test_a_folder_of_scenes_is_summed_up(tmp_path: Path) -> None:
     west, south, east, north = found["lonlat"]
     assert 96 < west < 102 < east < 104
     assert 31 < south < north < 32
-    assert [entry["path"] for entry in found["usable"]] == [str(sheets / "palette.tif")]
-    assert [entry["path"] for entry in found["bundled_model"]] == [str(sheets / "grey.tif")]
+    assert [entry["path"] for entry in found["unusable"]] == [str(sheets / "palette.tif")]
+    assert [entry["path"] for entry in found["bundled_model_refuses"]] == [str(sheets / "grey.tif")]
+    assert report.next_command() is None  # detect would refuse the folder
     text = report.to_text()
     assert "4 of 5 can be used; not:" in text
     assert "palette numbers" in text

@@ -21,7 +21,7 @@ from landslide_mapper import detect as detect_module
 from landslide_mapper.detect import detect, detect_with
 from landslide_mapper.geo.blocks import Layout
 from landslide_mapper.geo.sources import stack
-from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.config import DetectConfig
 
 
 def maps(folder: Path, scene: Path, model: Path, **options: Any) -> tuple[Any, np.ndarray]:

@@ -13,8 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.func import functional_call
 
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig
-from landslide_mapper.nn.build import ARCHITECTURES as CLASSES
-from landslide_mapper.nn.build import build
+from landslide_mapper.nn.build import NETWORKS, build
 from landslide_mapper.nn.deeplab import DeepLabV3Plus
 from landslide_mapper.nn.folding import fold
 from landslide_mapper.nn.icssn import ICSSN, draw_objects, near_edges
@@ -61,7 +60,7 @@ def turns(network: Network) -> Iterator[int]:
 
 
 def test_every_name_has_a_network() -> None:
-    assert tuple(CLASSES) == ARCHITECTURES
+    assert tuple(NETWORKS) == ARCHITECTURES
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

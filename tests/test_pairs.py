@@ -41,7 +41,7 @@ def square(height: int, width: int, value: int = 255) -> np.ndarray:
 
 
 def make(root: Path, **options: Any) -> Dataset:
-    options = {"tile_size": 128, "negatives": None, "workers": 2, **options}
+    options = {"tile_size": 128, "negatives": "all", "workers": 2, **options}
     pairs = ((root / "images", root / "masks"),)
     prepare(PrepareConfig(output=root / "dataset", pairs=pairs, **options))
     return load_dataset(root / "dataset")

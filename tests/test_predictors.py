@@ -236,11 +236,11 @@ def test_bf16_is_close_to_float32(pretended_cuda: CudaPredictor) -> None:
 def test_onnx_models_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     path = tmp_path / "m.onnx"
-    for load in (load_predictor, predictors.read_info):
+    for load in (load_predictor, predictors.info_of):
         with pytest.raises(LsmapError, match="does not exist"):
             load(path)
     path.write_bytes(b"no model")
-    for load in (load_predictor, predictors.read_info):
+    for load in (load_predictor, predictors.info_of):
         with pytest.raises(LsmapError, match="not an ONNX model"):
             load(path)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # type: ignore[arg-type]
@@ -257,4 +257,4 @@ def test_onnx_files_of_others_are_no_models_of_lsmap(tmp_path: Path) -> None:
     opset = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "a.onnx")
     with pytest.raises(LsmapError, match="not an lsmap model"):
-        predictors.read_info(tmp_path / "a.onnx")
+        predictors.info_of(tmp_path / "a.onnx")

@@ -22,12 +22,16 @@ import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from range_server import serve
 from test_scene import write
 
 from landslide_mapper.cli import main
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.aoi import place, read_area
+from landslide_mapper.geo.scan import link, roots
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.prepare import PrepareConfig, prepare
 
@@ -125,7 +129,7 @@ def test_tiles_masks_and_manifest_agree(tmp_path: Path, scene: str, slides: str)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"stride": 40}, {"sampling": "centered"}, {"negatives": None}]
+    "options", [{}, {"stride": 40}, {"sampling": "centered"}, {"negatives": "all"}]
 )
 def test_splits_share_no_pixel(
     tmp_path: Path, scene: str, slides: str, options: dict[str, Any]
@@ -133,13 +137,13 @@ def test_splits_share_no_pixel(
     dataset = make(tmp_path, [scene], slides, **options)
     seen = np.greater(painted(dataset, (700, 900)), 0)
     assert seen.sum(axis=0).max() == 1
-    if options.get("negatives", 1) is None:
+    if options.get("negatives") == "all":
         assert seen.any(axis=0)[:, 40:].all()
         assert painted(dataset, (700, 900)).max() == 1
 
 
 def test_one_radiometry_for_the_whole_scene(tmp_path: Path, scene: str, slides: str) -> None:
-    dataset = make(tmp_path, [scene], slides, negatives=None)
+    dataset = make(tmp_path, [scene], slides, negatives="all")
     with rasterio.open(scene) as raster:
         source = raster.read()
     table = np.full((3, 256), -1)
@@ -177,9 +181,9 @@ def test_ignored_polygons_and_aoi(tmp_path: Path, scene: str, slides: str) -> No
         {"a": [1]}, geometry=[shapely.box(500000, 3998600, 501000, 4000000)], crs="EPSG:32632"
     )
     pyogrio.write_dataframe(area, tmp_path / "aoi.fgb")
-    plain = make(tmp_path, [scene], slides, name="plain", negatives=None)
+    plain = make(tmp_path, [scene], slides, name="plain", negatives="all")
     dataset = make(
-        tmp_path, [scene], slides, negatives=None, where="kind = 'slide'",
+        tmp_path, [scene], slides, negatives="all", where="kind = 'slide'",
         ignore_where="kind = 'maybe'", aoi=str(tmp_path / "aoi.fgb"),
     )  # fmt: skip
     assert dataset.info["labels"]["ignore"]["polygons"] == 10
@@ -197,7 +201,7 @@ def test_long_edges_of_the_aoi_are_where_detect_has_them(
     middle = pyproj.Transformer.from_crs(32632, 4326, always_xy=True).transform(500900, 3999300)
     asked = geopandas.GeoDataFrame(geometry=[shapely.box(6, middle[1], 12, 38)], crs=4326)
     pyogrio.write_dataframe(asked, tmp_path / "aoi.gpkg")
-    dataset = make(tmp_path, [scene], slides, negatives=None, aoi=str(tmp_path / "aoi.gpkg"))
+    dataset = make(tmp_path, [scene], slides, negatives="all", aoi=str(tmp_path / "aoi.gpkg"))
     seen = np.zeros((700, 900), bool)
     for _, _, mask, transform in pixels_of(dataset):
         col, row = (round(v) for v in ~GRID * (transform.c, transform.f))
@@ -227,7 +231,7 @@ def test_overlapping_scenes_are_kept_apart(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.write_dataframe(frame, slides)
-    dataset = make(tmp_path, [scene, other], slides, negatives=None)
+    dataset = make(tmp_path, [scene, other], slides, negatives="all")
     assert dataset.info["dropped"]["overlapping"] > 0
     frame = pyogrio.read_dataframe(dataset.root / "tiles.gpkg")
     one, two = shapely.STRtree(frame.geometry).query(frame.geometry, predicate="intersects")
@@ -242,7 +246,7 @@ def test_images_of_several_dates_are_split_alike(tmp_path: Path, scene: str, sli
     rng = np.random.default_rng(4)
     later = rng.integers(1, 255, (3, 700, 900), np.uint8)
     other = write(tmp_path / "later.tif", later, transform=GRID)
-    dataset = make(tmp_path, [scene, other], slides, negatives=None)
+    dataset = make(tmp_path, [scene, other], slides, negatives="all")
     assert dataset.info["dropped"]["overlapping"] == 0
     where: dict[str, set[str]] = {}
     for tile in dataset.tiles:
@@ -261,7 +265,7 @@ def test_rotated_float_scene_with_nan(tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame({"a": range(20)}, geometry=centres, crs="EPSG:3857")
     frame["geometry"] = frame.buffer(40)
     pyogrio.write_dataframe(frame.to_crs(4326), tmp_path / "l.fgb")
-    dataset = make(tmp_path, [path], str(tmp_path / "l.fgb"), stretch="percentile", negatives=None)
+    dataset = make(tmp_path, [path], str(tmp_path / "l.fgb"), stretch="percentile", negatives="all")
     assert area_ratio(dataset) == pytest.approx(1, abs=0.005)
     assert sum(t.valid_px for t in dataset.tiles) == 400 * 400 - 100 * 100
     # Web Mercator: the polygons' own area is the one on the ground.
@@ -297,12 +301,53 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, scene: str, slides: str)
         make(tmp_path, [scene], slides, overwrite=True, where="kind = 'none'")
     assert load_dataset(tmp_path / "dataset").tiles
     assert make(tmp_path, [scene], slides, overwrite=True, tile_size=128).tile_size == 128
+    with pytest.raises(LsmapError, match="this is a file"):
+        make(tmp_path, [scene], slides, name="slides.geojson/dataset")
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("mine")
     with pytest.raises(LsmapError, match="leaves it alone"):
         make(tmp_path, [scene], slides, overwrite=True, name="precious")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_data_set_does_not_hand_on_signatures(tmp_path: Path, scene: str, slides: str) -> None:
+    (tmp_path / "scene.tif").write_bytes(Path(scene).read_bytes())
+    with serve(tmp_path) as web:
+        signed = f"{web.url}/scene.tif?sig=secret&se=2030"
+        dataset = make(tmp_path, [signed], slides, command=f"lsmap prepare '{signed}' {slides}")
+    text = (dataset.root / "dataset.json").read_text()
+    assert "secret" not in text
+    assert f"{web.url}/scene.tif" in text
+    assert {tile.source for tile in dataset.tiles} == {"scene"}
+    assert all(tile.tile_id.startswith("scene_r") for tile in dataset.tiles)
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=14),
+)
+def test_linked_blocks_are_one_group(pairs: list[tuple[int, int]]) -> None:
+    groups = list(range(12))
+    for a, b in pairs:
+        low, high = sorted((groups[a], groups[b]))
+        groups = [low if group == high else group for group in groups]
+    parent = np.arange(12)
+    link(parent, *np.array(pairs, dtype=int).reshape(-1, 2).T)
+    assert roots(parent).tolist() == groups
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"sampling": "centred"}, "--sampling centred: give one of grid, centered"),
+        ({"stretch": "gamma"}, "--stretch gamma"),
+        ({"negatives": "some"}, "--negatives some"),
+        ({"negatives": -1.0}, "--negatives -1"),
+    ],
+)
+def test_unknown_settings_are_refused_from_python_too(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(LsmapError, match=says):
+        PrepareConfig(scenes=("a.tif",), labels="b.shp", **options)
 
 
 def test_killed_run_leaves_no_data_set_and_can_be_repeated(

@@ -23,7 +23,8 @@ from landslide_mapper.geo.remote import gdal_name, shown_name
 from landslide_mapper.geo.scene import SceneReader, Source, open_scene
 from landslide_mapper.geo.sources import expand_sources, stack
 from landslide_mapper.info import describe
-from landslide_mapper.mapping.plan import DetectConfig, plan_detection
+from landslide_mapper.mapping.config import DetectConfig
+from landslide_mapper.mapping.plan import plan_detection
 
 
 def read(source: str | Source, *window: int) -> np.ndarray:

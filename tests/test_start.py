@@ -17,8 +17,8 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.encoder import dilated_resnet
 from landslide_mapper.nn.mrife import MRIFE
-from landslide_mapper.runs import plan_run
-from landslide_mapper.start import check_start, start_network
+from landslide_mapper.training.runs import plan_run
+from landslide_mapper.training.start import check_start, start_network
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 

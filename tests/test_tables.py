@@ -22,10 +22,10 @@ from landslide_mapper.cli import train_command
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.evaluation.bootstrap import intervals
-from landslide_mapper.history import read_log
 from landslide_mapper.metrics import rates
 from landslide_mapper.prepare import prepare
-from landslide_mapper.runs import plan_run
+from landslide_mapper.training.history import read_log
+from landslide_mapper.training.runs import plan_run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "tables"))
 grid, results, run, show = map(importlib.import_module, ("grid", "results", "run", "show"))

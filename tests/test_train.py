@@ -34,15 +34,15 @@ from landslide_mapper.config import (
 )
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.history import best_row, read_log, write_log
-from landslide_mapper.loaders import common_gsd, load_datasets, make_loaders
 from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.optimiser import learning_rate
-from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.runs import plan_run
+from landslide_mapper.training.history import best_row, read_log, write_log
+from landslide_mapper.training.loaders import common_gsd, load_datasets, make_loaders
+from landslide_mapper.training.parallel import Process
+from landslide_mapper.training.runs import plan_run
 
 LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
 QUICK = [*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu", "--batch-size", "8"]

@@ -17,7 +17,7 @@ from rasterio.features import rasterize, shapes
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from landslide_mapper.geo import runs
+from landslide_mapper.geo import scan
 from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner, vectorize_block
 
 small = hnp.arrays(
@@ -152,7 +152,7 @@ def test_components_are_in_reading_order_and_sides_name_the_open_ones() -> None:
 def test_rows_that_are_scanned_apart_hang_together(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = blobs(4, (90, 60), 0.4, 1)
     for chunk in (1, 61, 122, 427):  # pixels: one, two and seven rows at a time
-        monkeypatch.setattr(runs, "_CHUNK", chunk)
+        monkeypatch.setattr(scan, "_CHUNK", chunk)
         check(mask, vectorize(mask, mask.astype(np.float32), [], []))
 
 

@@ -19,22 +19,29 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from landslide_mapper.checkpoint import BEST, ModelInfo, load_model, read_info, save_model
+from landslide_mapper.checkpoint import (
+    BEST,
+    CONFIG,
+    LOG,
+    ModelInfo,
+    load_model,
+    read_info,
+    save_model,
+)
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
-from landslide_mapper.history import read_log
-from landslide_mapper.loaders import make_loaders
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.network import Network
-from landslide_mapper.parallel import Process
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.runs import CONFIG, LOG
 from landslide_mapper.train import describe, validate, validation_figures
+from landslide_mapper.training.history import read_log
+from landslide_mapper.training.loaders import make_loaders
+from landslide_mapper.training.parallel import Process
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CARD = Path(__file__).with_name("card.md")
@@ -165,7 +172,7 @@ def main(
     )
     save_model(model, info, weights, half=True)
     predict, info = load_predictor(weights, "auto")
-    found = {name: evaluate_dataset(predict, info, data.root) for name, data in datasets.items()}
+    found = {name: evaluate_dataset(predict, info, data) for name, data in datasets.items()}
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
     figures = table(datasets, found)
     config = read_train_config(run / CONFIG)

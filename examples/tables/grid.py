@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from landslide_mapper.data.options import PrepareConfig
+from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.errors import LsmapError
 
 Settings = Mapping[str, str]
@@ -296,7 +296,7 @@ def prepare_config(name: str, raw: Path, output: Path, tile_size: int) -> Prepar
     if (raw / "images").is_dir() and (raw / "masks").is_dir():
         return PrepareConfig(
             pairs=((raw / "images", raw / "masks"),),
-            negatives=None,
+            negatives="all",
             pairs_fit="crop" if name == "sichuan" else "scale",
             missing_mask="background",
             **common,

@@ -34,6 +34,7 @@ from results import (
 from show import RESULTS, THRESHOLDS, report
 
 from landslide_mapper import __version__
+from landslide_mapper.checkpoint import BEST, CONFIG, LOG
 from landslide_mapper.cli import train_command
 from landslide_mapper.config import read_train_config, to_dict
 from landslide_mapper.data.manifest import load_dataset
@@ -41,11 +42,11 @@ from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
-from landslide_mapper.history import best_row, read_log
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
-from landslide_mapper.runs import BEST, CONFIG, LOG, STATE
+from landslide_mapper.training.history import best_row, read_log
+from landslide_mapper.training.runs import STATE
 
 Runner = Callable[[Experiment], Result]
 
@@ -104,7 +105,7 @@ def run_experiment(
     train(experiment, dataset, run, weights, machine)
     predict, info = load_predictor(run / BEST, machine["device"])
     threshold = Calibration(*info.calibration)(PAPER_THRESHOLD)
-    found = evaluate_dataset(predict, info, dataset, "test", threshold)
+    found = evaluate_dataset(predict, info, load_dataset(dataset), "test", threshold)
     return describe(experiment, run, found, machine["device"])
 
 

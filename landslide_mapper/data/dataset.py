@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import torch
-from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -55,7 +53,5 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _read(path: Path) -> np.ndarray:
-    with warnings.catch_warnings():  # tiles of plain images have no place on earth, and need none
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
-            return np.asarray(source.read())
+    with rasterio.open(path) as source:
+        return np.asarray(source.read())

@@ -10,17 +10,15 @@ import shapely
 from pyproj.exceptions import ProjError
 
 from landslide_mapper.data.split import SplitBlock, conflicts
-from landslide_mapper.data.tiles import Plan, SceneSource, Source
+from landslide_mapper.data.tiles import Plan, SceneSource, TileSource
 from landslide_mapper.errors import note
-from landslide_mapper.geo.crs import (
-    WGS84,
-    same_crs,
-)
+from landslide_mapper.geo.crs import WGS84, same_crs
+from landslide_mapper.geo.scan import link, roots
 
 
-def settle(plans: list[Plan], sources: Sequence[Source]) -> tuple[list[Plan], int]:
+def settle(plans: list[Plan], sources: Sequence[TileSource]) -> tuple[list[Plan], int]:
     """Drop windows of scenes that lie over each other, so that no ground is in two splits."""
-    crs, together = common_crs([source.crs for source in sources])
+    crs, together = common_crs([source.scene.crs for source in sources])
     if not together:
         note("The scenes have CRS with no way between them: overlaps are not looked for")
         return plans, 0
@@ -35,21 +33,21 @@ def settle(plans: list[Plan], sources: Sequence[Source]) -> tuple[list[Plan], in
     return [plan for i, plan in enumerate(plans) if i not in dropped], len(dropped)
 
 
-def has_place(source: Source) -> bool:
+def has_place(source: TileSource) -> bool:
     """Whether the source's coordinates say where it lies: in a CRS, or where label polygons do.
 
     Pictures without either are all at the same coordinates.
     """
-    return source.crs is not None or (isinstance(source, SceneSource) and source.scene.placed)
+    return source.scene.crs is not None or (isinstance(source, SceneSource) and source.scene.placed)
 
 
-def same_ground(blocks: Sequence[SplitBlock], sources: Sequence[Source]) -> list[int]:
+def same_ground(blocks: Sequence[SplitBlock], sources: Sequence[TileSource]) -> list[int]:
     """A group number for each block; blocks of several scenes that show the same place (images of
     different dates, say) are in one group, so that the draw gives them one split."""
-    groups = list(range(len(blocks)))
-    crs, together = common_crs([source.crs for source in sources])
+    group = np.arange(len(blocks))
+    crs, together = common_crs([source.scene.crs for source in sources])
     if not together or len(sources) < 2 or not all(map(has_place, sources)):
-        return groups
+        return group.tolist()
     squares = [(b.top, b.left, b.bottom - b.top, b.right - b.left) for b in blocks]
     shapes = outlines(squares, [b.source for b in blocks], sources, crs)
     area = shapely.area(shapes)
@@ -60,10 +58,8 @@ def same_ground(blocks: Sequence[SplitBlock], sources: Sequence[Source]) -> list
     # More than half of both: a block has at most one such partner in another scene, so groups
     # cannot grow sideways over the whole map. What overlaps less is settled window by window.
     same = shared > 0.5 * np.maximum(area[one], area[other])
-    for a, b in zip(one[same], other[same], strict=True):
-        low, high = sorted((groups[a], groups[b]))
-        groups = [low if group == high else group for group in groups]
-    return groups
+    link(group, one[same], other[same])
+    return roots(group).tolist()
 
 
 def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None, bool]:
@@ -85,7 +81,7 @@ def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None,
 
 
 def footprints(
-    plans: Sequence[Plan], sources: Sequence[Source], crs: pyproj.CRS | None
+    plans: Sequence[Plan], sources: Sequence[TileSource], crs: pyproj.CRS | None
 ) -> np.ndarray:
     """Outlines of the plans' squares in `crs`, as polygons."""
     squares = [(plan.row, plan.col, plan.span, plan.span) for plan in plans]
@@ -95,7 +91,7 @@ def footprints(
 def outlines(
     windows: Sequence[tuple[int, int, int, int]],
     owners: Sequence[int],
-    sources: Sequence[Source],
+    sources: Sequence[TileSource],
     crs: pyproj.CRS | None,
 ) -> np.ndarray:
     """Polygons in `crs` of pixel windows (row, col, height, width) of the sources `owners`."""
@@ -103,11 +99,12 @@ def outlines(
     for i, (window, owner) in enumerate(zip(windows, owners, strict=True)):
         row, col, height, width = window
         ends = ((col, row), (col + width, row), (col + width, row + height), (col, row + height))
-        rings[i] = [sources[owner].transform * end for end in ends]
+        rings[i] = [sources[owner].scene.transform * end for end in ends]
     for i, source in enumerate(sources):
-        if source.crs is None or crs is None or same_crs(source.crs, crs):
+        own = source.scene.crs
+        if own is None or crs is None or same_crs(own, crs):
             continue
         mine = np.asarray(owners) == i
-        move = pyproj.Transformer.from_crs(source.crs, crs, always_xy=True)
+        move = pyproj.Transformer.from_crs(own, crs, always_xy=True)
         rings[mine] = np.stack(move.transform(rings[mine, :, 0], rings[mine, :, 1]), axis=-1)
     return np.asarray(shapely.polygons(rings))

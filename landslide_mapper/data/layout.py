@@ -1,4 +1,4 @@
-"""Which tiles to make: sources, their blocks, the split, windows and crops."""
+"""Which tiles to make of scenes: sources, their blocks, the split, windows and crops."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 
-from landslide_mapper.data import pairs as folders
+from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import same_ground, settle
-from landslide_mapper.data.options import PrepareConfig
 from landslide_mapper.data.split import (
     SplitBlock,
     block_factor,
@@ -23,22 +20,20 @@ from landslide_mapper.data.split import (
     draw,
     read_split_file,
 )
-from landslide_mapper.data.tiles import Plan, PolygonLayer, Run, SceneSource, Source, Territory
+from landslide_mapper.data.tiles import (
+    ForEach,
+    Plan,
+    PolygonLayer,
+    SceneSource,
+    Territory,
+    TileSource,
+)
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import grid
-from landslide_mapper.geo.aoi import span
+from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
-from landslide_mapper.geo.labels import (
-    Labels,
-    Options,
-    read_aoi,
-    read_labels,
-)
-from landslide_mapper.geo.placing import (
-    ground_near,
-    in_scene_crs,
-    near_scene,
-)
+from landslide_mapper.geo.labels import Labels, LayerOptions, read_aoi, read_labels
+from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.geo.sources import expand_sources
@@ -46,34 +41,34 @@ from landslide_mapper.mask_values import LANDSLIDE
 
 FILL = 0.8  # a centred crop shows at least a fifth of surroundings
 
-OPTIONS = Options("--layer", "--labels-crs")
+OPTIONS = LayerOptions("--layer", "--labels-crs")
 
 
 @dataclass(frozen=True)
 class TileLayout:
     """Tiles that hold landslide (`positives`), those that may serve as negatives, and facts."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[TileSource, ...]
     positives: tuple[Plan, ...]
     negatives: tuple[Plan, ...]
     gsd: tuple[float | None, ...]  # metres per source pixel, by source
     facts: dict[str, Any]
 
 
-def scene_layout(config: PrepareConfig, run: Run) -> TileLayout:
+def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     """The layout for scenes with label polygons."""
     assert config.labels is not None
     scenes = [open_scene(source, config.bands) for source in expand_sources(config.scenes)]
-    _same_bands(scenes)
+    check_bands(scenes)
     labels, ignored, aoi = _read_all(config)
     facts: dict[str, Any] = {"labels": _label_facts(labels, ignored, aoi)}
-    names = unique_names([Path(scene.path).stem for scene in scenes])
+    names = unique_names([scene.stem for scene in scenes])
     split_of = None
     if config.split_file:
         split_of = read_split_file(config.split_file, [scene.name for scene in scenes])
-    sources = _scene_sources(config, scenes, names, labels, ignored, aoi, facts, run)
+    sources = _scene_sources(config, scenes, names, labels, ignored, aoi, facts, for_each)
     if config.split_file is None:
-        blocks, splits, side = _draw_blocks(config, sources, run, facts)
+        blocks, splits, side = _draw_blocks(config, sources, for_each, facts)
     else:
         side = max(max(s.height, s.width) for s in scenes)
         blocks = [SplitBlock(i, 0, s.height, 0, s.width) for i, s in enumerate(scenes)]
@@ -98,7 +93,8 @@ def scene_layout(config: PrepareConfig, run: Run) -> TileLayout:
     )
 
 
-def _same_bands(scenes: Sequence[Scene]) -> None:
+def check_bands(scenes: Sequence[Scene]) -> None:
+    """Raise `LsmapError` unless as many bands are read of all scenes."""
     for scene in scenes[1:]:
         if len(scene.bands) != len(scenes[0].bands):
             raise LsmapError(
@@ -157,7 +153,7 @@ def _scene_sources(
     ignored: Labels | None,
     aoi: Labels | None,
     facts: dict[str, Any],
-    run: Run,
+    for_each: ForEach,
 ) -> list[SceneSource]:
     bounds = shapely.bounds(labels.polygons)
     inside = np.zeros(len(labels.polygons), dtype=bool)
@@ -174,7 +170,7 @@ def _scene_sources(
     if not any(map(len, placed)):
         raise LsmapError(_no_overlap(scenes[0], in_scene_crs(labels, scenes[0])[0], labels))
     facts["labels"] |= {"outside": int((~inside).sum()) if not lost else None, "lost": lost}
-    rules = run(lambda scene: fit(scene, config.stretch), list(scenes), "radiometry")
+    rules = for_each(lambda scene: fit(scene, config.stretch), list(scenes), "radiometry")
     empty = PolygonLayer.of(np.zeros(0, dtype=object))
     return [
         SceneSource(
@@ -191,16 +187,16 @@ def _scene_sources(
 
 def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
     if not len(polygons):
+        theirs = bounds_text(tuple(shapely.total_bounds(labels.polygons)))
         return (
             f"{labels.path}: no landslide polygon can be brought into the CRS of {scene.name} "
-            f"({crs_name(scene.crs)}). The coordinates, "
-            f"{span(tuple(shapely.total_bounds(labels.polygons)))}, do not fit the layer's CRS "
+            f"({crs_name(scene.crs)}). The coordinates, {theirs}, do not fit the layer's CRS "
             f"({crs_name(labels.crs)}): are x and y swapped, or is it another CRS (see "
             "--labels-crs)?"
         )
     corners = np.array(scene.corners(0, 0, scene.height, scene.width))
-    box = span((*corners.min(axis=0), *corners.max(axis=0)))
-    theirs = span(tuple(shapely.total_bounds(polygons)))
+    box = bounds_text((*corners.min(axis=0), *corners.max(axis=0)))
+    theirs = bounds_text(tuple(shapely.total_bounds(polygons)))
     return (
         f"{labels.path}: no landslide polygon lies in a scene. {scene.name} spans "
         f"{box}, the polygons {theirs} in the same CRS "
@@ -210,7 +206,7 @@ def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
 
 
 def _draw_blocks(
-    config: PrepareConfig, sources: Sequence[SceneSource], run: Run, facts: dict[str, Any]
+    config: PrepareConfig, sources: Sequence[SceneSource], for_each: ForEach, facts: dict[str, Any]
 ) -> tuple[list[SplitBlock], list[str], int]:
     """Blocks of all scenes with their splits, and the blocks' side in pixels."""
     tile = config.tile_size
@@ -226,7 +222,7 @@ def _draw_blocks(
         mask = sources[cell.source].mask(cell.row, cell.col, tile, tile)
         return int((mask == LANDSLIDE).sum())
 
-    px = [(cell, n) for cell, n in zip(cells, run(count, cells, "labels"), strict=True) if n]
+    px = [(cell, n) for cell, n in zip(cells, for_each(count, cells, "labels"), strict=True) if n]
     factor = block_factor([(c.source, c.row // tile, c.col // tile) for c, _ in px])
     side = factor * tile
     weight: Counter[tuple[int, int, int]] = Counter()
@@ -323,70 +319,6 @@ def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
 def _inward(centre: float, span: int, size: int) -> int:
     start = round(centre - span / 2)
     return min(max(start, 0), size - span) if span <= size else -((span - size) // 2)
-
-
-def pair_layout(config: PrepareConfig, run: Run) -> TileLayout:
-    """The layout for folders of images and masks."""
-    background = config.missing_mask == "background"
-    found = [folders.find_pairs(images, masks, background) for images, masks in config.pairs]
-    scan = partial(folders.scan, bands=config.bands)
-    scans: list[folders.Scan] = []
-    rules: list[folders.MaskRule] = []
-    for (_, masks), folder in zip(config.pairs, found, strict=True):
-        own = list(run(scan, folder, "masks"))
-        rule = folders.mask_rule(own)
-        unknown = sum(s.unknown for s in own)
-        if unknown and not any(folders.landslide_px(s, rule) for s in own):
-            raise LsmapError(
-                f"{masks}: no mask has any landslide in it ({unknown} of their pixels are nodata, "
-                "which is ignored; if it is not meant so: gdal_edit.py -unsetnodata MASK)"
-            )
-        scans += own
-        rules += [rule] * len(own)
-    _same_bands([s.scene for s in scans])
-    px = [folders.landslide_px(s, rule) for s, rule in zip(scans, rules, strict=True)]
-    if not any(px):
-        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it")
-    names = unique_names([s.pair.image.stem for s in scans])
-    facts: dict[str, Any] = {"labels": {"masks": [str(masks) for _, masks in config.pairs]}}
-    if config.split_file:
-        splits = read_split_file(config.split_file, [s.pair.image.name for s in scans])
-        facts["split"] = {"method": "file", "file": str(config.split_file)}
-    else:
-        splits = draw(px, config.seed)
-        facts["split"] = {"method": "images"}
-    sources = [
-        folders.PairSource(name, s.pair, s.scene, rule, config.stretch)
-        for name, s, rule in zip(names, scans, rules, strict=True)
-    ]
-    plans = [
-        plan
-        for i, (source, split) in enumerate(zip(sources, splits, strict=True))
-        for plan in _pair_plans(config, i, source, split)
-    ]
-    plans, facts["dropped_overlapping"] = settle(plans, sources)
-    return TileLayout(
-        sources=tuple(sources),
-        positives=tuple(p for p in plans if px[p.source]),
-        negatives=tuple(p for p in plans if not px[p.source]),
-        gsd=tuple(s.scene.pixel_side or config.gsd for s in scans),
-        facts=facts,
-    )
-
-
-def _pair_plans(
-    config: PrepareConfig, index: int, source: folders.PairSource, split: str
-) -> list[Plan]:
-    tile, height, width = config.tile_size, source.scene.height, source.scene.width
-    if config.pairs_fit == "crop" and max(height, width) > tile:
-        stride = config.stride or tile
-        return [
-            Plan(f"{source.name}_r{row:05d}_c{col:05d}", index, row, col, tile, split)
-            for row in grid.axis_starts(height, tile, stride)
-            for col in grid.axis_starts(width, tile, stride)
-        ]
-    span = max(height, width, tile)  # larger images shrink to fit, smaller ones get a margin
-    return [Plan(source.name, index, -((span - height) // 2), -((span - width) // 2), span, split)]
 
 
 def unique_names(stems: Sequence[str]) -> list[str]:

@@ -135,7 +135,7 @@ def _check_entries(dataset: Dataset) -> None:
             getattr(dataset, name)
     except (KeyError, TypeError, ValueError) as error:
         raise LsmapError(
-            f"{dataset.root / MANIFEST}: damaged (no good {name}); run lsmap prepare again"
+            f"{dataset.root / MANIFEST}: damaged (unusable {name}); run lsmap prepare again"
         ) from error
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import affine
 import numpy as np
-import pyproj
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -38,7 +36,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScannedPair:
     """What is known of a pair before its tiles are made: the image, how often each value 0..255
     is in the mask, and how many of its pixels say nothing (nodata)."""
 
@@ -155,14 +153,14 @@ def _read_hdf5(path: Path) -> np.ndarray:
     return array.astype(np.uint8) if array.dtype == bool else array
 
 
-def scan(pair: Pair, bands: Sequence[int] | None) -> Scan:
+def scan(pair: Pair, bands: Sequence[int] | None) -> ScannedPair:
     """Open both files; raises `LsmapError` when their sizes or places differ."""
     with local_raster(pair.image) as path:
         found = open_scene(path, bands, picture=True)
-    scene = Scene(**{**vars(found), "path": str(pair.image)})
+    scene = replace(found, path=str(pair.image))
     mask = _read_mask(pair, scene)
     known = mask.values[~mask.unknown]
-    return Scan(pair, scene, np.bincount(known, minlength=256), int(mask.unknown.sum()))
+    return ScannedPair(pair, scene, np.bincount(known, minlength=256), int(mask.unknown.sum()))
 
 
 def _read_mask(pair: Pair, scene: Scene) -> Mask:
@@ -211,7 +209,7 @@ def _mask_of(raster: rasterio.DatasetReader) -> Mask:
     return Mask(values, unknown.all(axis=0))
 
 
-def mask_rule(scans: Sequence[Scan]) -> MaskRule:
+def mask_rule(scans: Sequence[ScannedPair]) -> MaskRule:
     """One rule for the whole folder, from the values found in all its masks.
 
     0 and 255 only: 255 is landslide. 0, 1 and 255 only: 255 is "ignore". Otherwise every value
@@ -233,7 +231,7 @@ def mask_rule(scans: Sequence[Scan]) -> MaskRule:
     return MaskRule(1, ignore_255=False)
 
 
-def landslide_px(scanned: Scan, rule: MaskRule) -> int:
+def landslide_px(scanned: ScannedPair, rule: MaskRule) -> int:
     """Landslide pixels of a pair, at the image's own size."""
     stop = IGNORE if rule.ignore_255 else 256
     return int(scanned.histogram[rule.threshold : stop].sum())
@@ -249,20 +247,10 @@ class PairSource:
     rule: MaskRule
     stretch: str
 
-    @property
-    def crs(self) -> pyproj.CRS | None:
-        """The image's CRS, usually None."""
-        return self.scene.crs
-
-    @property
-    def transform(self) -> affine.Affine:
-        """The image's pixel to map transform."""
-        return self.scene.transform
-
     def render(self, plan: Plan, tile: int) -> Rendered:
         """The pixels of a planned tile. A shrunk mask pixel is landslide when half of it is."""
         with local_raster(self.pair.image) as path:
-            scene = Scene(**{**vars(self.scene), "path": path})
+            scene = replace(self.scene, path=path)
             with SceneReader(scene) as reader:
                 data, valid = reader.read(plan.row, plan.col, plan.span, plan.span, (tile, tile))
             image = fit(scene, self.stretch).apply(data, valid)

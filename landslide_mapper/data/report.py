@@ -106,7 +106,7 @@ def _left_out_lines(info: dict[str, Any]) -> list[str]:
 
 
 def landslide_area(
-    sources: Sequence[Any], records: Sequence[TileRecord], tile: int, comparable: bool
+    sources: Sequence[Any], records: Sequence[TileRecord], tile: int
 ) -> dict[str, Any] | None:
     """Landslide area of the polygons inside the scenes and of the tiles (m², geodesic; pixels
     where there is no CRS). None for sources without polygons."""
@@ -124,7 +124,6 @@ def landslide_area(
         "polygons": polygons,
         "tiles": tiles,
         "hidden": hidden,
-        "comparable": comparable,
     }
 
 

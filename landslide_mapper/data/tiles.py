@@ -6,14 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import affine
 import numpy as np
-import pyproj
 import rasterio
 import shapely
 
@@ -26,14 +25,14 @@ from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.scene import Scene, SceneReader
 from landslide_mapper.mask_values import BACKGROUND, IGNORE, LANDSLIDE
 
-MASK_COLOURS = {
+TILE_COLOURS = {
     BACKGROUND: (0, 0, 0, 0),
-    LANDSLIDE: (*style.LANDSLIDE, 255),
+    LANDSLIDE: (*style.LANDSLIDE_COLOUR, 255),
     IGNORE: (150, 150, 150, 255),
 }
 
-# `run(work, items, what)`: results of `work` in the items' order, with a progress bar named `what`.
-Run = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]
+# `for_each(work, items, what)`: results of `work` in the items' order, with a bar named `what`.
+ForEach = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -76,17 +75,13 @@ class TileRecord:
     written: bool = False
 
 
-class Source(Protocol):
+class TileSource(Protocol):
     """Where tiles come from: a scene with polygons, or an image with its mask."""
 
     @property
     def name(self) -> str: ...
     @property
     def scene(self) -> Scene: ...
-    @property
-    def crs(self) -> pyproj.CRS | None: ...
-    @property
-    def transform(self) -> affine.Affine: ...
     def render(self, plan: Plan, tile: int) -> Rendered:
         """The pixels of a planned tile."""
         ...
@@ -161,19 +156,9 @@ class SceneSource:
     aoi: PolygonLayer | None
     territory: Territory | None = None
 
-    @property
-    def crs(self) -> pyproj.CRS | None:
-        """The scene's CRS."""
-        return self.scene.crs
-
-    @property
-    def transform(self) -> affine.Affine:
-        """The scene's pixel to map transform."""
-        return self.scene.transform
-
     def mask(self, row: int, col: int, span: int, tile: int) -> np.ndarray:
         """Mask (T, T) from the polygons alone, without a look at the scene's pixels."""
-        transform = window_transform(self.transform, row, col, span / tile)
+        transform = window_transform(self.scene.transform, row, col, span / tile)
         near = [
             layer.near(self.scene, row, col, span) if layer is not None else None
             for layer in (self.landslides, self.ignored, self.aoi)
@@ -228,7 +213,7 @@ def window_transform(
 
 
 def make_tile(
-    source: Source, plan: Plan, tile: int, folder: Path, wanted: Callable[[TileRecord], bool]
+    source: TileSource, plan: Plan, tile: int, folder: Path, wanted: Callable[[TileRecord], bool]
 ) -> TileRecord:
     """Render one tile and, if its record is `wanted`, write its image and mask under `folder`."""
     pixels = source.render(plan, tile)
@@ -239,15 +224,15 @@ def make_tile(
         landslide_px=int((pixels.mask == LANDSLIDE).sum()),
         ignored_px=ignored,
         labelled_px=pixels.labelled_px,
-        written=False,
     )
     if record.valid_px == 0 or not wanted(record):
         return record
-    transform = window_transform(source.transform, plan.row, plan.col, plan.span / tile)
-    crs = None if source.crs is None else source.crs.to_wkt()
+    scene = source.scene
+    transform = window_transform(scene.transform, plan.row, plan.col, plan.span / tile)
+    crs = None if scene.crs is None else scene.crs.to_wkt()
     _write(folder / "images" / f"{plan.tile_id}.tif", pixels.image, transform, crs, nodata=0)
     _write(folder / "masks" / f"{plan.tile_id}.tif", pixels.mask[None], transform, crs, nodata=None)
-    return TileRecord(**{**vars(record), "written": True})
+    return replace(record, written=True)
 
 
 def _write(
@@ -275,7 +260,7 @@ def _write(
         **georeference,
     ) as raster:
         if nodata is None:
-            raster.write_colormap(1, MASK_COLOURS)
+            raster.write_colormap(1, TILE_COLOURS)
         raster.write(pixels)
 
 

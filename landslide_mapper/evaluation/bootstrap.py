@@ -32,19 +32,17 @@ def intervals(
     formula: Rates = rates,
     draws: int = DRAWS,
     seed: int = SEED,
-    level: float = LEVEL,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of the metrics that `formula` makes of summed counts.
+    """95 % percentile intervals of the metrics that `formula` makes of summed counts.
 
     Args:
         counts: (units, k) of the units that are drawn; at least one.
         formula: counts (..., k) → metrics (...) by name.
         draws: how many times as many units as there are are drawn.
         seed: of the draws; the same units with the same seed are drawn alike.
-        level: share of the draws that lies inside.
     """
     parts = [formula(sums) for sums in _resampled(counts, draws, seed)]
-    ends = (50 * (1 - level), 50 * (1 + level))
+    ends = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
     found = {}
     for name in parts[0]:
         low, high = np.percentile(np.concatenate([part[name] for part in parts]), ends)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from landslide_mapper.metrics import ratio
@@ -38,27 +36,24 @@ def near(mask: np.ndarray, radius: int) -> np.ndarray:
     return found
 
 
-def boundary_counts(
-    predicted: np.ndarray, reference: np.ndarray, valid: np.ndarray, radii: Sequence[int] = RADII
-) -> np.ndarray:
-    """Counts (2, 1 + radii), int64: boundary pixels, and those within each radius of the other's.
+def boundary_counts(predicted: np.ndarray, reference: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Counts (2, 1 + len(RADII)), int64, of arrays bool (h, w).
 
-    Row 0 is for the prediction, row 1 for the reference; all arguments are bool (h, w).
+    Row 0 is for the prediction, row 1 for the reference: boundary pixels, then those within each
+    radius of the other's boundary.
     """
     drawn, true = boundary(predicted, valid), boundary(reference, valid)
     counts = [[np.count_nonzero(drawn)], [np.count_nonzero(true)]]
-    for radius in radii:
+    for radius in RADII:
         counts[0].append(np.count_nonzero(drawn & near(true, radius)))
         counts[1].append(np.count_nonzero(true & near(drawn, radius)))
     return np.array(counts, dtype=np.int64)
 
 
-def boundary_rates(
-    counts: np.ndarray, radii: Sequence[int] = RADII
-) -> dict[str, dict[str, np.ndarray]]:
-    """Precision, recall and F1 for counts (..., 2, 1 + radii), by radius; 0 for 0/0."""
+def boundary_rates(counts: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Precision, recall and F1 for counts (..., 2, 1 + len(RADII)), by radius; 0 for 0/0."""
     found = {}
-    for index, radius in enumerate(radii, start=1):
+    for index, radius in enumerate(RADII, start=1):
         precision = ratio(counts[..., 0, index], counts[..., 0, 0])
         recall = ratio(counts[..., 1, index], counts[..., 1, 0])
         f1 = ratio(2 * precision * recall, precision + recall)

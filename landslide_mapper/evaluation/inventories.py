@@ -28,17 +28,16 @@ from landslide_mapper.geo.crs import (
 )
 from landslide_mapper.geo.labels import (
     Labels,
-    Options,
+    LayerOptions,
     read_aoi,
     read_labels,
 )
-from landslide_mapper.geo.runs import merge, roots
+from landslide_mapper.geo.scan import link, roots
 from landslide_mapper.metrics import ratio
 
 AT_ONCE = 50_000  # pairs of polygons that are cut with each other together
-EDGE_METRES = (
-    1000.0  # an edge that is straight in one CRS is bent elsewhere, by 2 cm at this length
-)
+# An edge that is straight in one CRS is bent in another, by 2 cm at this length.
+EDGE_METRES = 1000.0
 
 MATCH, PARTIAL, MISSED, FALSE_ALARM = "match", "partial", "missed", "false alarm"
 
@@ -163,8 +162,10 @@ def compare(
         LsmapError: a file that cannot be read or has no polygons, only one of the layers has a
             CRS, or there is no way from one CRS to the other.
     """
-    mapped = read_labels(mapped_path, layer, options=Options("--layer"))
-    reference = read_labels(reference_path, reference_layer, options=Options("--reference-layer"))
+    mapped = read_labels(mapped_path, layer, options=LayerOptions("--layer"))
+    reference = read_labels(
+        reference_path, reference_layer, options=LayerOptions("--reference-layer")
+    )
     if not len(reference.polygons):
         raise LsmapError(f"{reference_path}: there is no polygon in it to compare with")
     for labels in (mapped, reference):
@@ -346,7 +347,7 @@ def disjoint(polygons: np.ndarray) -> np.ndarray:
     pairs = shapely.STRtree(polygons).query(polygons, predicate="intersects").T
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     parent = np.arange(len(polygons))
-    merge(parent, pairs[:, 0], pairs[:, 1])
+    link(parent, pairs[:, 0], pairs[:, 1])
     _, group, sizes = np.unique(roots(parent), return_inverse=True, return_counts=True)
     alone = sizes[group] == 1
     together = np.flatnonzero(~alone)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from landslide_mapper.checkpoint import ModelInfo
-from landslide_mapper.data.manifest import Dataset, Tile, load_dataset
+from landslide_mapper.data.manifest import Dataset, Tile
+from landslide_mapper.data.split import SPLITS
 from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
@@ -26,13 +26,11 @@ from landslide_mapper.metrics import (
 )
 from landslide_mapper.nn.encoder import STRIDE
 
-SPLITS = ("train", "val", "test")
-
 
 def evaluate_dataset(
     predict: Predictor,
     info: ModelInfo,
-    dataset_folder: str | Path,
+    dataset: Dataset,
     split: str = "test",
     threshold: float | None = None,
     tune: bool = True,
@@ -42,7 +40,7 @@ def evaluate_dataset(
     Args:
         predict: see `landslide_mapper.geo.blend.Predictor`; any callable on batches will do.
         info: what the model says about itself.
-        dataset_folder: made by ``lsmap prepare``.
+        dataset: made by ``lsmap prepare``.
         split: "train", "val" or "test".
         threshold: probability from which a pixel is landslide; None: the model's.
         tune: also find the best threshold on "val" (unless that is the split itself, is empty, or
@@ -52,10 +50,9 @@ def evaluate_dataset(
     tiles hold them.
 
     Raises:
-        LsmapError: no such data set, split without landslides, or tiles that the model cannot
+        LsmapError: a split without landslides, or tiles that the model cannot
             take. LsmapFailure: a tile cannot be read.
     """
-    dataset = load_dataset(dataset_folder)
     check(info, dataset, split, threshold)
     if dataset.radiometry_rule != info.radiometry:
         warn(
@@ -64,8 +61,7 @@ def evaluate_dataset(
         )
     if info.final and split == "val":
         warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
-    first = info.threshold if threshold is None else threshold
-    chosen = [(first, "model" if threshold is None else "given")]
+    chosen = [(info.threshold_or(threshold), "model" if threshold is None else "given")]
     unseen = () if split == "val" or info.final else dataset.split("val")
     if tune and any(tile.landslide_px for tile in unseen):
         best = _curve(predict, unseen, "val").best_threshold()
@@ -83,7 +79,7 @@ def evaluate_dataset(
             scorer.add(answer, ground)
     return Evaluation(
         model=info.name,
-        dataset=str(dataset_folder),
+        dataset=str(dataset.root),
         split=split,
         tiles=tuple(tile.tile_id for tile in tiles),
         sources=ground.sources,
@@ -96,8 +92,7 @@ def evaluate_dataset(
 
 def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None) -> None:
     """Raise `LsmapError` unless the model can be measured on the split."""
-    if threshold is not None and not 0 < threshold <= 1:
-        raise LsmapError(f"--threshold {threshold:g} must be above 0 and at most 1")
+    info.threshold_or(threshold)
     if split not in SPLITS:
         raise LsmapError(f"--split {split!r} must be one of {', '.join(SPLITS)}")
     if not any(tile.landslide_px for tile in dataset.split(split)):

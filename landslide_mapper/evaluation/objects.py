@@ -14,14 +14,13 @@ above 0.5 there is no second candidate at all (Kirillov et al. 2019, section 4.1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from landslide_mapper.geo.runs import Scan, label_runs, merge, roots
+from landslide_mapper.geo.scan import Scan, label_runs, link, roots
 from landslide_mapper.metrics import ratio
 
 MATCH_IOU = 0.5
@@ -68,13 +67,13 @@ class Objects:
         return covered >= FOUND_SHARE * self.reference
 
 
-def match_pairs(pairs: np.ndarray, iou: np.ndarray, least: float = MATCH_IOU) -> np.ndarray:
+def match_pairs(pairs: np.ndarray, iou: np.ndarray) -> np.ndarray:
     """Indices of the pairs (p, 2) that are matched one to one, greedily by falling IoU.
 
     Equal IoU: the earlier pair first. Optimal for objects that do not overlap their own kind (see
     above); where polygons of one layer overlap, a good match, not always the largest one.
     """
-    candidates = np.flatnonzero(iou >= least)
+    candidates = np.flatnonzero(iou >= MATCH_IOU)
     candidates = candidates[np.argsort(-iou[candidates], kind="stable")]
     taken: tuple[set[int], set[int]] = (set(), set())
     kept = []
@@ -149,9 +148,9 @@ def score(
     return ObjectScores(unit, everything, tuple(rows))
 
 
-def size_names(unit: str, edges: Sequence[int] = SIZE_EDGES) -> list[str]:
+def size_names(unit: str) -> list[str]:
     """The size classes in words, from small to large."""
-    shown = [f"{edge:,}".replace(",", " ") for edge in edges]
+    shown = [f"{edge:,}".replace(",", " ") for edge in SIZE_EDGES]
     between = [f"{low} – {high} {unit}" for low, high in pairwise(shown)]
     return [f"< {shown[0]} {unit}", *between, f"≥ {shown[-1]} {unit}"]
 
@@ -226,7 +225,7 @@ class _Kind:
         """Object of every piece; size and source of every object."""
         parent = np.arange(self.count)
         links = np.concatenate([np.empty((0, 2), np.int64), *self._links])
-        merge(parent, links[:, 0], links[:, 1])
+        link(parent, links[:, 0], links[:, 1])
         _, first, number = np.unique(roots(parent), return_index=True, return_inverse=True)
         sizes = np.concatenate([np.empty(0), *self._sizes])
         sources = np.concatenate([np.empty(0, np.int64), *self._sources])

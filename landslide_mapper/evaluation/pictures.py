@@ -37,14 +37,14 @@ class Gallery:
     best: tuple[int, ...]
 
 
-def choose_tiles(evaluation: Evaluation, at: AtThreshold, shown: int = SHOWN) -> Gallery:
+def choose_tiles(at: AtThreshold) -> Gallery:
     """The tiles that cost most (fp + fn), and of the others those with the highest IoU."""
     wrong = at.counts[:, 1] + at.counts[:, 2]
-    worst = [int(n) for n in np.argsort(-wrong, kind="stable")[:shown] if wrong[n] > 0]
+    worst = [int(n) for n in np.argsort(-wrong, kind="stable")[:SHOWN] if wrong[n] > 0]
     has_landslide = at.counts[:, 0] + at.counts[:, 2] > 0
     iou = np.where(has_landslide, rates(at.counts)["landslide_iou"], -1.0)
     best = [int(n) for n in np.argsort(-iou, kind="stable") if iou[n] > 0 and int(n) not in worst]
-    return Gallery(tuple(worst), tuple(best[:shown]))
+    return Gallery(tuple(worst), tuple(best[:SHOWN]))
 
 
 def curves(evaluation: Evaluation) -> bytes:
@@ -94,7 +94,12 @@ def _over_threshold(axes: Axes, evaluation: Evaluation) -> None:
         label = {"landslide_iou": "landslide IoU", "f1": "F1"}.get(name, name)
         axes.plot(evaluation.curve.thresholds[mapped], found[name][mapped], label=label)
     for at, style in zip(evaluation.at, ("--", ":"), strict=False):
-        axes.axvline(at.threshold, color="grey", linestyle=style, label=f"{at.origin}'s threshold")
+        axes.axvline(
+            at.threshold,
+            color="grey",
+            linestyle=style,
+            label=f"p ≥ {at.threshold:.3g} ({at.origin})",
+        )
     axes.set(xlabel="threshold", title="metrics over the threshold", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend()

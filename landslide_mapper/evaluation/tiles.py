@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pyproj
 import rasterio
 import shapely
 from affine import Affine
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.errors import RasterioIOError
 from tqdm import tqdm
 
 from landslide_mapper.data.dataset import TileDataset
@@ -132,14 +131,12 @@ def survey(dataset: Dataset, tiles: Sequence[Tile]) -> Ground:
 
 
 def _georeference(tile: Tile) -> tuple[Affine, pyproj.CRS | None]:
-    with warnings.catch_warnings():  # tiles of plain images have no place on earth
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            with rasterio.open(tile.mask) as mask:
-                crs = pyproj.CRS.from_user_input(mask.crs.to_wkt()) if mask.crs else None
-                return mask.transform, crs
-        except RasterioIOError as error:
-            raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
+    try:
+        with rasterio.open(tile.mask) as mask:
+            crs = pyproj.CRS.from_user_input(mask.crs.to_wkt()) if mask.crs else None
+            return mask.transform, crs
+    except RasterioIOError as error:
+        raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
 
 
 class _Placer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +29,12 @@ LAYER = "verdicts"
 
 # Role, verdict, colour, words: the reference is filled, what was mapped is an outline over it.
 LEGEND = (
-    ("reference", MATCH, "0,158,115", "reference: matched"),
-    ("reference", PARTIAL, "240,228,66", "reference: found in part"),
-    ("reference", MISSED, "213,94,0", "reference: missed"),
-    ("mapped", MATCH, "0,90,66", "mapped: matched"),
-    ("mapped", PARTIAL, "0,114,178", "mapped: partly right"),
-    ("mapped", FALSE_ALARM, "204,0,120", "mapped: false alarm"),
+    ("reference", MATCH, (0, 158, 115), "reference: matched"),
+    ("reference", PARTIAL, (240, 228, 66), "reference: found in part"),
+    ("reference", MISSED, (213, 94, 0), "reference: missed"),
+    ("mapped", MATCH, (0, 90, 66), "mapped: matched"),
+    ("mapped", PARTIAL, (0, 114, 178), "mapped: partly right"),
+    ("mapped", FALSE_ALARM, (204, 0, 120), "mapped: false alarm"),
 )
 
 
@@ -51,8 +50,7 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
     mapped = _table(comparison.mapped, "mapped", comparison.unit)
     parts.append(mapped if crs is None else mapped.to_crs(crs))
     table = geopandas.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=crs)
-    with warnings.catch_warnings(), _one_line():
-        warnings.filterwarnings("ignore", message="'crs' was not provided")
+    with _one_line():
         pyogrio.write_dataframe(
             table,
             path,
@@ -97,7 +95,7 @@ def verdict_qml() -> str:
         for index, (role, verdict, _, words) in enumerate(LEGEND)
     )
     symbols = [
-        _symbol(index, colour, role == "reference")
+        fill_symbol(index, colour, 110, *((0.3, True) if role == "reference" else (0.6, False)))
         for index, (role, _, colour, _) in enumerate(LEGEND)
     ]
     expression = quoteattr('"role" || \' \' || "verdict"')
@@ -106,16 +104,3 @@ def verdict_qml() -> str:
         f"<categories>{categories}</categories>",
         symbols,
     )
-
-
-def _symbol(index: int, colour: str, filled: bool) -> str:
-    properties = {
-        "color": f"{colour},110",
-        "style": "solid" if filled else "no",
-        "outline_color": f"{colour},255",
-        "outline_style": "solid",
-        "outline_width": "0.3" if filled else "0.6",
-        "outline_width_unit": "MM",
-        "joinstyle": "round",
-    }
-    return fill_symbol(index, properties)

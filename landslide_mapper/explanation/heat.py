@@ -20,7 +20,6 @@ from landslide_mapper.geo.blend import Strip
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.picture import draw_lines, picture_shape, read_colours
 from landslide_mapper.geo.scene import Scene
-from landslide_mapper.geo.style import probability_qml
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,10 +176,6 @@ class HeatStore:
                 raster.write(frame.row + top, frame.col, percent)
         rasters.finish_probability(strips, target)
         strips.unlink()
-
-    def write_style(self, target: Path) -> None:
-        """The style of a map for QGIS: transparent where there is no heat."""
-        target.write_text(probability_qml(), "utf-8")
 
 
 @dataclass(frozen=True)

@@ -8,58 +8,25 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import shapely
+from rasterio.errors import RasterioIOError
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
-from landslide_mapper.errors import LsmapError, note, warn
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line, warn
+from landslide_mapper.explanation.config import ExplainConfig
 from landslide_mapper.explanation.heat import Zones
 from landslide_mapper.geo.aoi import Aoi, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
-from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.labels import (
-    read_labels,
-)
+from landslide_mapper.geo.grid import Frame, default_overlap
+from landslide_mapper.geo.labels import read_labels
 from landslide_mapper.geo.measure import to_pixels
-from landslide_mapper.geo.placing import (
-    in_scene_crs,
-)
+from landslide_mapper.geo.placing import in_scene_crs
 from landslide_mapper.geo.radiometry import Radiometry, fit
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.geo.vectorize import vectorize_block
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.serving import open_for, working_scene
-
-
-@dataclass(frozen=True)
-class ExplainConfig:
-    """What was asked for.
-
-    Attributes:
-        source: a scene (whatever `lsmap detect` takes, one raster), or the image of a tile in a
-            data set of `lsmap prepare`.
-        output: folder for the files.
-        model: model file or run folder; None: the newest run, else the bundled model.
-        labels: polygons of known landslides; None: those of the tile, if it is one.
-        threshold: what is called landslide is explained; None: the model's.
-        bbox, bbox_crs, aoi, gsd, asset, bands: as in `DetectConfig`.
-        device: auto, cpu, cuda or cuda:N.
-        overwrite: replace files that exist.
-    """
-
-    source: str
-    output: Path
-    model: str | None = None
-    labels: str | None = None
-    threshold: float | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    bbox_crs: str | None = None
-    aoi: str | None = None
-    gsd: str | float | None = None
-    asset: tuple[str, ...] = ()
-    bands: tuple[int, ...] | None = None
-    device: str = "auto"
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,13 +81,19 @@ def _tile(config: ExplainConfig, info: ModelInfo, dataset: Dataset) -> Subject:
             f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
             f"{info.name} was trained with {info.radiometry}"
         )
+    for option in ("gsd", "bands", "asset"):
+        if getattr(config, option):
+            raise LsmapError(f"--{option} has no meaning for a tile of a data set; leave it out")
     (source,) = expand_sources([config.source])
     scene = open_for(source, tuple(range(1, dataset.band_count + 1)), info)
     subject = _placed(config, scene, dataset.tile_size, fit(scene, "none"))
     if subject.zones is not None:
         return subject
-    with rasterio.open(known[0].mask) as raster:
-        mask = raster.read(1)
+    try:
+        with rasterio.open(known[0].mask) as raster:
+            mask = raster.read(1)
+    except RasterioIOError as error:
+        raise LsmapFailure(f"{known[0].mask}: cannot be read ({one_line(error)})") from error
     if mask.shape != (scene.height, scene.width):
         raise LsmapError(
             f"{config.source}: has {scene.width} x {scene.height} pixels, its mask "
@@ -142,7 +115,7 @@ def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiomet
     zones = None
     if config.labels is not None:
         zones = Zones(whole, _outlines(config.labels, scene))
-    grid = WindowGrid(scene.height, scene.width, tile, tile // 4)
+    grid = WindowGrid(scene.height, scene.width, tile, default_overlap(tile))
     return Subject(scene, aoi.frame if aoi else whole, aoi, grid, radiometry, zones)
 
 

@@ -41,7 +41,7 @@ Bounds = tuple[float, float, float, float]  # west, south, east, north
 
 
 @dataclass(frozen=True)
-class Area:
+class AskedArea:
     """What was asked for, on the map. Bounds and polygons are each in a CRS of their own.
 
     Attributes:
@@ -58,11 +58,11 @@ class Area:
         said = []
         if self.bounds:
             where = f" ({crs_name(self.bounds_crs)})" if self.bounds_crs else ""
-            said.append(f"--bbox spans {span(self.bounds)}{where}")
+            said.append(f"--bbox spans {bounds_text(self.bounds)}{where}")
         if self.polygons:
             box = shapely.total_bounds(self.polygons.polygons)
             where = f" ({crs_name(self.polygons.crs)})" if self.polygons.crs else ""
-            said.append(f"{self.polygons.path} spans {span(tuple(box))}{where}")
+            said.append(f"{self.polygons.path} spans {bounds_text(tuple(box))}{where}")
         return " and ".join(said)
 
 
@@ -111,13 +111,13 @@ class Aoi:
         return None if self.polygons is None else shapely.STRtree(self.polygons)
 
 
-def span(bounds: Bounds) -> str:
+def bounds_text(bounds: Bounds) -> str:
     """Bounds in words."""
     west, south, east, north = (f"{value:.7g}" for value in bounds)
     return f"x {west} to {east}, y {south} to {north}"
 
 
-def read_area(bounds: Bounds | None, bounds_crs: str | None, aoi: str | None) -> Area | None:
+def read_area(bounds: Bounds | None, bounds_crs: str | None, aoi: str | None) -> AskedArea | None:
     """What `--bbox`, `--bbox-crs` and `--aoi` ask for; None when they were not given.
 
     Raises `LsmapError` for bounds that are none, an unknown CRS and a file without polygons.
@@ -133,7 +133,7 @@ def read_area(bounds: Bounds | None, bounds_crs: str | None, aoi: str | None) ->
                 f"--bbox {','.join(f'{value:g}' for value in bounds)}: give west,south,east,north "
                 "with west below east and south below north"
             )
-    return Area(bounds, _crs(bounds_crs), read_aoi(aoi) if aoi else None)
+    return AskedArea(bounds, _crs(bounds_crs), read_aoi(aoi) if aoi else None)
 
 
 def _crs(given: str | None) -> pyproj.CRS | None:
@@ -145,18 +145,19 @@ def _crs(given: str | None) -> pyproj.CRS | None:
         ) from error
 
 
-def nothing_asked(area: Area, scenes: Sequence[Scene]) -> str:
+def nothing_asked(area: AskedArea, scenes: Sequence[Scene]) -> str:
     """One line on scenes of which `area` asks for no pixel."""
     first = scenes[0]
     xs, ys = zip(*first.corners(0, 0, first.height, first.width), strict=True)
     more = f" (nor {len(scenes) - 1} more)" if len(scenes) > 1 else ""
+    box = bounds_text((min(xs), min(ys), max(xs), max(ys)))
     return (
-        f"{first.path}: no pixel of it{more} lies in what was asked for: it spans "
-        f"{span((min(xs), min(ys), max(xs), max(ys)))} ({crs_name(first.crs)}), {area.extent()}"
+        f"{first.path}: no pixel of it{more} lies in what was asked for: it spans {box} "
+        f"({crs_name(first.crs)}), {area.extent()}"
     )
 
 
-def place(area: Area, scene: Scene) -> Aoi | None:
+def place(area: AskedArea, scene: Scene) -> Aoi | None:
     """The part of `scene` that `area` asks for; None when no pixel of it is.
 
     Raises `LsmapError` when there is no way from a CRS of the area to the scene's.

@@ -24,7 +24,7 @@ from landslide_mapper.geo.grid import Frame, shifted_starts
 
 # uint8 (N, B, tile, tile) → probabilities (N, tile, tile) in 0..1. It may have a method
 # `stream` from an iterator of such batches to one of answers, in order, that works ahead, and
-# `batch_size`, the number of windows that it likes to get at once.
+# `batch_size`, the number of windows to give it at once.
 Predictor = Callable[[np.ndarray], np.ndarray]
 
 SYMMETRIES = tuple(product(range(4), (False, True)))  # quarter turns, after a mirror or not
@@ -267,13 +267,13 @@ def answers(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.nd
     """Answers to all batches, in order, worked ahead where `predict` can; a batch may be empty.
 
     Raises:
-        LsmapFailure: an answer has what is no number in it, which would pass for background.
+        LsmapFailure: an answer has NaN in it, which would pass for background.
     """
     ahead = getattr(predict, "stream", None)
     for answer in ahead(batches) if ahead is not None else _one_by_one(predict, batches):
         if np.isnan(answer.sum()):
             raise LsmapFailure(
-                "the model answers with what is no number, so it is damaged or its training "
+                "the model returns NaN, so it is damaged or its training "
                 "diverged: take another, or train again with a lower --lr"
             )
         yield answer

@@ -79,7 +79,7 @@ class Layout:
         return self.bands * self.columns
 
 
-def runs(blocks: Sequence[Block]) -> list[list[Block]]:
+def stacks(blocks: Sequence[Block]) -> list[list[Block]]:
     """Blocks below each other, which are worked on together, as lists from top to bottom."""
     found: list[list[Block]] = []
     for block in sorted(blocks, key=lambda block: (block.column, block.band)):

@@ -11,12 +11,7 @@ import shapely
 from affine import Affine
 
 from landslide_mapper.geo.crs import wgs84_transformer
-from landslide_mapper.geo.measure import (
-    Measurer,
-    inner_points,
-    reproject,
-    to_map,
-)
+from landslide_mapper.geo.measure import Measurer, inner_points, reproject, to_map
 from landslide_mapper.geo.rasters import UNSEEN
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.simplify import DEFAULT_TOLERANCE, simplify
@@ -81,7 +76,8 @@ class Landslides:
         in pixels, and known ones that are not shaped now.
         """
         if self._shaping.min_area > 0 and len(components):
-            large = self._measurer.area(components.polygons) >= self._shaping.min_area
+            # What cannot be measured (beyond the limb of a satellite's view) is not small.
+            large = ~(self._measurer.area(components.polygons) < self._shaping.min_area)
             if canvas is not None:
                 canvas.burn(components.polygons[~large], 0)
             components, room = components.where(large), None if room is None else room[large]

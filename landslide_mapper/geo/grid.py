@@ -36,6 +36,11 @@ class Frame:
         return scene * Affine.translation(self.col, self.row)
 
 
+def default_overlap(tile: int) -> int:
+    """Pixels that windows of `tile` pixels share: a quarter, where seams are gone (README)."""
+    return tile // 4
+
+
 def axis_starts(size: int, tile: int, stride: int) -> list[int]:
     """Starts of windows of `tile` that cover `size`; the last may reach over the end."""
     _check(size, tile)

@@ -38,7 +38,7 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
-class Options:
+class LayerOptions:
     """The options of a command by which a layer is chosen and its CRS said; None: it has none."""
 
     layer: str | None = None
@@ -67,7 +67,7 @@ class Labels:
     polygons: np.ndarray
     counts: LabelCounts
     fids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    options: Options = field(default_factory=Options)
+    options: LayerOptions = field(default_factory=LayerOptions)
 
     def without(self, fids: np.ndarray) -> Labels:
         """The same layer less the features with these ids."""
@@ -83,7 +83,7 @@ def read_labels(
     layer: str | None = None,
     where: str | None = None,
     crs: str | None = None,
-    options: Options | None = None,
+    options: LayerOptions | None = None,
 ) -> Labels:
     """Read the polygons of a vector layer.
 
@@ -98,9 +98,9 @@ def read_labels(
         options: what a message can point to.
 
     Raises:
-        LsmapError: the file, the layer or the condition is no good.
+        LsmapError: the file, the layer or the condition cannot be used.
     """
-    options = options or Options()
+    options = options or LayerOptions()
     path = str(path)
     vector = open_vector(path)
     layer = layer or _only_layer(path, vector, options)
@@ -204,7 +204,7 @@ def _layers(vector: str | bytes) -> list[str]:
     return [str(name) for name, _ in pyogrio.list_layers(vector)]
 
 
-def _only_layer(path: str, vector: str | bytes, options: Options) -> str:
+def _only_layer(path: str, vector: str | bytes, options: LayerOptions) -> str:
     try:
         layers = pyogrio.list_layers(vector)
     except GeometryError as error:
@@ -229,7 +229,7 @@ def _only_layer(path: str, vector: str | bytes, options: Options) -> str:
 
 
 def _layer_crs(
-    path: str, own: str | None, given: str | None, options: Options
+    path: str, own: str | None, given: str | None, options: LayerOptions
 ) -> pyproj.CRS | None:
     if given is not None:
         try:

@@ -58,7 +58,10 @@ def reproject(polygons: np.ndarray, transformer: pyproj.Transformer) -> np.ndarr
 def inner_points(
     polygons: np.ndarray, transform: Affine, transformer: pyproj.Transformer | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Longitude and latitude of a point inside every polygon; NaN without `transformer`."""
+    """Longitude (-180 to 180) and latitude of a point inside each polygon.
+
+    NaN without `transformer`, and where the point has none.
+    """
     if transformer is None or len(polygons) == 0:
         nothing = np.full(len(polygons), np.nan)
         return nothing, nothing
@@ -66,7 +69,9 @@ def inner_points(
     placed = _affine(points, transform)
     lon, lat = transformer.transform(placed[:, 0], placed[:, 1])
     lost = ~(np.isfinite(lon) & np.isfinite(lat))
-    return np.where(lost, np.nan, lon), np.where(lost, np.nan, lat)
+    lon = np.where(lost, np.nan, lon)
+    turned = np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
+    return turned, np.where(lost, np.nan, lat)
 
 
 class Measurer:

@@ -16,10 +16,8 @@ from affine import Affine
 
 from landslide_mapper.geo.crs import unit_metres, wgs84_transformer
 from landslide_mapper.geo.features import outline_columns
-from landslide_mapper.geo.measure import (
-    Measurer,
-)
-from landslide_mapper.geo.runs import merge
+from landslide_mapper.geo.measure import Measurer
+from landslide_mapper.geo.scan import link
 
 # Of a pixel: so much may be between two polygons that share an edge, because scenes in different
 # CRS, or moved by parts of a pixel, never meet exactly.
@@ -43,21 +41,23 @@ class Merger:
         self._pixel = pixel
         self._crs = layer_crs
         self._slack = SLACK * pixel
-        self._others = [self._beside(index, footprints) for index in range(len(footprints))]
+        self._others = self._beside(footprints)
         self._scenes: list[np.ndarray] = []
         self._polygons: list[np.ndarray] = []
         self._columns: list[Columns] = []
 
-    def _beside(self, index: int, footprints: Sequence[shapely.Polygon]) -> Any:
-        """The footprints of the other scenes that meet one, as one geometry, or None."""
-        near = [
-            other
-            for place, other in enumerate(footprints)
-            if place != index and footprints[index].dwithin(other, self._slack)
-        ]
-        union = shapely.union_all(near) if near else None
-        shapely.prepare(union)
-        return union
+    def _beside(self, footprints: Sequence[shapely.Polygon]) -> list[Any]:
+        """For each footprint, the others that meet it, as one geometry, or None."""
+        shapes = np.array(footprints, dtype=object)
+        tree = shapely.STRtree(shapes)
+        one, other = tree.query(shapes, predicate="dwithin", distance=self._slack)
+        apart = one != other
+        one, other = one[apart], other[apart]
+        found: list[Any] = [None] * len(shapes)
+        for index in np.unique(one):
+            found[index] = shapely.union_all(shapes[other[one == index]])
+            shapely.prepare(found[index])
+        return found
 
     def add(
         self, scene: int, polygons: np.ndarray, columns: Mapping[str, Any]
@@ -181,6 +181,6 @@ def _grown(polygons: Any, distance: float) -> Any:
 def _groups(count: int, pairs: np.ndarray) -> list[np.ndarray]:
     """Items that hang together by `pairs`, each group and the groups in ascending order."""
     first = np.arange(count)  # of its group, for each item
-    merge(first, *pairs.T)
+    link(first, *pairs.T)
     order = np.argsort(first, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(first[order])) + 1)

@@ -12,7 +12,7 @@ from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.picture import picture_shape, read_colours
 from landslide_mapper.geo.rasters import as_os_error
 from landslide_mapper.geo.scene import Scene
-from landslide_mapper.geo.style import LANDSLIDE
+from landslide_mapper.geo.style import LANDSLIDE_COLOUR
 
 MAX_SIDE = 2048  # pixels
 EDGES = 100_000  # that are drawn together
@@ -44,7 +44,7 @@ class Overlay:
         image, valid = read_colours(self._scene, self._frame, self._shape)
         line = _thicker(self._lines)
         halo = _thicker(line) & ~line
-        for band, colour in zip(image, LANDSLIDE, strict=True):
+        for band, colour in zip(image, LANDSLIDE_COLOUR, strict=True):
             band[halo] = band[halo] // 3
             band[line] = colour
         alpha = np.where(valid | line, 255, 0).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import affine
@@ -41,7 +42,12 @@ def ground_near(labels: Labels, scene: Scene) -> np.ndarray:
         LsmapError: see `in_scene_crs`.
     """
     if same_map(labels, scene):
-        return labels.polygons[near_scene(labels, shapely.bounds(labels.polygons), scene)]
+        around = labels.polygons
+        if beyond_the_antimeridian(scene):
+            turns = [partial(np.add, (turn, 0)) for turn in (-360, 0, 360)]
+            around = np.concatenate([shapely.transform(around, turn) for turn in turns])
+            labels = replace(labels, polygons=around)
+        return around[near_scene(labels, shapely.bounds(around), scene)]
     return in_scene_crs(replace(labels, polygons=_pieces_near(labels, scene)), scene)[0]
 
 
@@ -91,6 +97,13 @@ def same_map(labels: Labels, scene: Scene) -> bool:
             "set it with: gdal_edit.py -a_srs EPSG:... SCENE"
         )
     return same_crs(labels.crs, scene.crs)
+
+
+def beyond_the_antimeridian(scene: Scene) -> bool:
+    """Whether a scene in degrees reaches beyond ±180 of them."""
+    corners = np.array(scene.corners(0, 0, scene.height, scene.width))
+    degrees = scene.crs is not None and scene.crs.is_geographic
+    return degrees and bool((np.abs(corners[:, 0]) > 180 + 1e-9).any())
 
 
 def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:

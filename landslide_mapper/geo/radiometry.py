@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,8 @@ from landslide_mapper.geo.scene import Scene, SceneReader
 
 RULES = ("equalize", "percentile", "none")
 SAMPLE_SIDE = 1024  # pixels a side of the one decimated read
+FEW_VALID = 1000  # pixels of that read; with fewer the whole scene is looked at
+STRIP_PIXELS = 16_000_000  # that are looked at together
 MAX_KNOTS = 256
 
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
@@ -51,7 +54,8 @@ class Radiometry:
 
 
 def fit(scene: Scene, rule: str) -> Radiometry:
-    """Fit `rule` to the scene's valid pixels, from one decimated read (≤ 1024 px a side).
+    """Fit `rule` to the scene's valid pixels, from one decimated read (≤ 1024 px a side),
+    or from all of them where that meets hardly any.
 
     Raises `LsmapError` for an unknown rule, a scene without valid pixels, and for "none" on
     pixels that are not uint8.
@@ -66,13 +70,31 @@ def fit(scene: Scene, rule: str) -> Radiometry:
             )
         # The curve starts at 1: a valid black pixel must not turn into nodata.
         return Radiometry(rule, (((1.0, 255.0), (1.0, 255.0)),) * len(scene.bands))
-    data, valid = _sample(scene)
-    if not valid.any():
+    values = _values(scene)
+    if not len(values[0]):
         raise NothingSeenError(
             f"{scene.path}: no valid pixel was found; everything is nodata, transparent or NaN"
         )
     make = _equalize if rule == "equalize" else _percentile
-    return Radiometry(rule, tuple(make(band[valid]) for band in data))
+    return Radiometry(rule, tuple(make(band) for band in values))
+
+
+def sample_digest(scene: Scene) -> str:
+    """A digest of pixels and validity all over the scene, which changes when they do."""
+    data, valid = _sample(scene)
+    return hashlib.sha256(data.tobytes() + valid.tobytes()).hexdigest()
+
+
+def _values(scene: Scene) -> list[np.ndarray]:
+    """Valid values of each band, sampled all over the scene; none where nothing is valid.
+
+    Where the decimated read met hardly any valid pixel (a sheet at the edge of what was flown),
+    all pixels are looked at.
+    """
+    data, valid = _sample(scene)
+    if valid.sum() < FEW_VALID and valid.size < scene.height * scene.width:
+        return _values_of_all(scene.native or scene)
+    return [band[valid] for band in data]
 
 
 def _sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -82,6 +104,20 @@ def _sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     with SceneReader(scene) as reader:
         # Single pixels, not means: means would narrow the distribution that is equalised.
         return reader.read(0, 0, scene.height, scene.width, shape, nearest=True)
+
+
+def _values_of_all(scene: Scene) -> list[np.ndarray]:
+    """The valid values of each band, every k-th of them where there are many."""
+    kept: list[np.ndarray] = []  # (bands, pixels) of each strip
+    step = 1
+    rows = max(1, STRIP_PIXELS // scene.width)
+    with SceneReader(scene) as reader:
+        for row in range(0, scene.height, rows):
+            data, valid = reader.read(row, 0, min(rows, scene.height - row), scene.width)
+            kept.append(data[:, valid][:, ::step])
+            if sum(part.shape[1] for part in kept) > 2 * SAMPLE_SIDE**2:
+                kept, step = [part[:, ::2] for part in kept], 2 * step
+    return list(np.concatenate(kept, axis=1))
 
 
 def _equalize(values: np.ndarray) -> Curve:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError  # rasterio lets it through when a write fails
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -46,12 +45,7 @@ class StripRaster:
     def __enter__(self) -> StripRaster:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -209,5 +203,6 @@ def as_os_error() -> Iterator[None]:
     try:
         with rasterio.Env():  # GDAL's own lines go to the log, not to the terminal
             yield
-    except (RasterioError, CPLE_BaseError) as error:
+    except (RasterioError, CPLE_BaseError, SystemError, TypeError) as error:
+        # The last two: what rasterio makes of a file that it wrote and the disk did not take.
         raise OSError(one_line(error.__cause__ or error)) from error

@@ -66,6 +66,11 @@ def shown_name(path: str) -> str:
     return where.rstrip("/").rsplit("/", 1)[-1] or path
 
 
+def without_query(path: str) -> str:
+    """The address without its query, which may hold a signature that is nobody else's business."""
+    return urlsplit(path)._replace(query="", fragment="").geturl() if "://" in path else path
+
+
 def settings(path: str) -> rasterio.Env:
     """GDAL's settings for opening and reading `path`, as a context for the thread that does it.
 
@@ -105,7 +110,7 @@ def open_error(path: str, error: Exception) -> str:
     if any(sign in low for sign in ("resolve host", "connect to", "timed out", "timeout")):
         return f"{path}: the server cannot be reached ({said}); check the address and the network"
     if any(sign in low for sign in ("code: 401", "code: 403", "denied", "aws_", "signature")):
-        return f"{path}: the server wants to know who asks ({said}); {_credentials(path)}"
+        return f"{path}: the server asks for credentials ({said}); {_credentials(path)}"
     if "response code" in low:
         return f"{path}: the server refused ({said}); try again later"
     return f"{path}: GDAL cannot read this as a raster ({said})"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyproj
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landslide_mapper.errors import LsmapError, LsmapFailure, one_line
@@ -21,9 +19,6 @@ from landslide_mapper.geo.resample import axis_taps, cells_inside, resample, tou
 from landslide_mapper.geo.scene_info import SAME_SIZE, Scene, Source, at_pixel_size, pixel_size
 
 __all__ = ["Scene", "SceneReader", "Source", "at_pixel_size", "open_raster", "open_scene"]
-
-# A raster without georeference is a normal input here (image folders); lsmap says so itself.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 STRIP_PIXELS = 4_000_000  # of a mask that are looked at together
 PIECE = 2048  # source pixels a side that are resampled together
@@ -51,6 +46,11 @@ def _check_place(path: str, raster: rasterio.DatasetReader) -> None:
             f"{path}: is placed by ground control points, not on a map's grid; warp it first: "
             "gdalwarp INPUT OUTPUT.tif"
         )
+    if raster.crs and pyproj.CRS.from_user_input(raster.crs).is_geocentric:
+        raise LsmapError(
+            f"{path}: its CRS is geocentric (metres from the earth's centre), which is not a map; "
+            "warp it first: gdalwarp -t_srs EPSG:4326 INPUT OUTPUT.tif"
+        )
     if raster.transform.is_degenerate:
         raise LsmapError(
             f"{path}: its pixels have no area ({tuple(raster.transform)[:6]}); give it a "
@@ -75,29 +75,6 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
         raise LsmapError(
             f"{source.path!a}: the name is not in UTF-8, and GDAL takes no other; rename it"
         ) from error
-
-
-def check_no_input(
-    made: Iterable[Path], scenes: Sequence[Scene], others: Iterable[str | None] = ()
-) -> None:
-    """Raise `LsmapError` where a file to be made is one that is read.
-
-    Args:
-        made: files to be made.
-        scenes: with all their files: those behind a VRT, masks, overviews.
-        others: further files that are read; None for none.
-    """
-    there = [path for path in made if path.exists()]
-    if not there:
-        return
-    inputs = {Path(path).resolve() for path in others if path}
-    for scene in scenes:
-        inputs.add(Path(scene.path).resolve())
-        with open_raster(scene) as raster:
-            inputs |= {Path(file).resolve() for file in raster.files}
-    for path in there:
-        if path.resolve() in inputs:
-            raise LsmapError(f"{path}: this is an input; lsmap never changes its inputs")
 
 
 def is_raster(path: str) -> bool:
@@ -192,12 +169,7 @@ class SceneReader:
     def __enter__(self) -> SceneReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import affine
 import numpy as np
@@ -61,14 +62,25 @@ class Scene:
 
     @property
     def stem(self) -> str:
-        """The name without the suffix of a raster; that of a STAC item may have dots of its own."""
+        """The name without the suffix of a raster, as a name for files.
+
+        That of a STAC item may have dots of its own, and slashes, which must lead nowhere.
+        """
         has_suffix = self.name.lower().endswith(RASTER_SUFFIXES)
-        return PurePath(self.name).stem if has_suffix else self.name
+        stem = PurePath(self.name).stem if has_suffix else self.name
+        return re.sub(r"[/\\\0]|^\.{1,2}$", "_", stem)
 
     @property
     def gdal(self) -> str:
         """What GDAL is asked to open: a path, a /vsi… name or the text of a VRT."""
         return self.opened or remote.gdal_name(self.path)
+
+    def anywhere(self) -> Scene:
+        """The same, to be opened by processes that work in other folders."""
+        if not remote.is_local(self.gdal):
+            return self
+        opened = str(Path(self.gdal).absolute())
+        return replace(self, opened=opened, native=self.native and self.native.anywhere())
 
     @property
     def placed(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,13 +19,13 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
-from landslide_mapper.geo.scene import Source, is_raster, open_raster
+from landslide_mapper.geo.scene import Scene, Source, is_raster, open_raster
 from landslide_mapper.geo.scene_info import RASTER_SUFFIXES
 
 if TYPE_CHECKING:
     import pystac
 
-# What a folder is searched for, and what an asset without a media type may be.
+TAG = "LSMAP_"  # what metadata of lsmap's own rasters begin with
 LARGEST_ITEM = 10_000_000  # bytes; a larger JSON file holds features
 COLOURS = ("red", "green", "blue", "nir")
 NO_IMAGE = {"thumbnail", "overview", "metadata"}  # roles of assets
@@ -105,11 +105,10 @@ def _local(name: str) -> Iterator[Source]:
     if path.is_dir():
         yield from map(Source, _in_folder(path))
     elif _is_pattern(name):
-        matches = sorted(match for match in glob.glob(name) if not os.path.isdir(match))
+        matches = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))
         if not matches:
             raise LsmapError(f"{name}: no file matches this pattern")
-        note(f"{name}: {_scenes(len(matches))}")
-        yield from map(Source, matches)
+        yield from map(Source, _scenes_of(name, matches))
     else:
         yield Source(name)
 
@@ -125,8 +124,7 @@ def _rasters_in(folder: Path) -> list[str]:
 def _in_folder(folder: Path) -> list[str]:
     files = _rasters_in(folder)
     if files:
-        note(f"{folder}: {_scenes(len(files))}")
-        return files
+        return _scenes_of(str(folder), files)
     if is_raster(str(folder)):  # some formats of GDAL are folders
         return [str(folder)]
     raise LsmapError(
@@ -135,8 +133,32 @@ def _in_folder(folder: Path) -> list[str]:
     )
 
 
-def _scenes(count: int) -> str:
-    return f"{count} scene{'s' * (count != 1)}"
+def _scenes_of(name: str, files: Sequence[str]) -> list[str]:
+    """The scenes among the files of a folder or pattern, with a note on what was left out.
+
+    Those are what lsmap has made itself, and the pieces of a mosaic that is among them.
+    """
+    made, pieces = set[str](), set[Path]()
+    for file in files:
+        try:
+            with open_raster(file) as raster:
+                if any(tag.startswith(TAG) for tag in raster.tags()):
+                    made.add(file)
+                if raster.driver == "VRT":
+                    pieces |= {Path(piece).resolve() for piece in raster.files if piece != file}
+        except LsmapError:
+            continue  # whoever opens it says why it cannot be used
+    scenes = [file for file in files if file not in made and Path(file).resolve() not in pieces]
+    parts = len(files) - len(made) - len(scenes)
+    said = f"{name}: {len(scenes)} scene{'s' * (len(scenes) != 1)}"
+    if made:
+        said += f"; left out: {len(made)} that lsmap made itself"
+    if parts:
+        said += f"{',' if made else '; left out:'} {parts} that a mosaic in it shows"
+    note(said)
+    if not scenes:
+        raise LsmapError(f"{name}: there is nothing in it but what lsmap made itself")
+    return scenes
 
 
 # --- STAC ------------------------------------------------------------------------------------
@@ -171,7 +193,9 @@ def _read_item(name: str) -> pystac.Item:
                 f"{name}: this {what} is not a STAC item; give the items whose scenes are to be "
                 "mapped, one by one"
             )
-        item = pystac.Item.from_dict(values)
+        # Assets lie beside this file, wherever it was published once.
+        links = [link for link in values.get("links", ()) if link.get("rel") != "self"]
+        item = pystac.Item.from_dict(values | {"links": links})
     except (ValueError, AttributeError, KeyError, TypeError, pystac.STACError) as error:
         raise LsmapError(f"{name}: this is not a STAC item ({one_line(error)})") from error
     item.set_self_href(name if "://" in name else os.path.abspath(name))
@@ -233,7 +257,8 @@ def _is_image(asset: pystac.Asset) -> bool:
 def _colours(asset: pystac.Asset) -> list[Any]:
     """Common names of an asset's bands, from the EO extension or STAC 1.1's own field."""
     bands = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands") or ()
-    return [band.get("common_name") or band.get("eo:common_name") for band in bands]
+    known = [band for band in bands if isinstance(band, dict)]
+    return [band.get("common_name") or band.get("eo:common_name") for band in known]
 
 
 def _href(asset: pystac.Asset) -> str:
@@ -304,3 +329,42 @@ def _simple_source(path: str, band: str) -> str:
         f'<SimpleSource><SourceFilename relativeToVRT="0">{name}</SourceFilename>'
         f"<SourceBand>{band}</SourceBand></SimpleSource>"
     )
+
+
+def check_no_input(
+    made: Iterable[Path], scenes: Sequence[Scene], others: Iterable[str | None] = ()
+) -> None:
+    """Raise `LsmapError` where a file to be made is one that is read.
+
+    Args:
+        made: files to be made.
+        scenes: with all their files: those behind a VRT, masks, overviews.
+        others: further files that are read; None for none.
+    """
+    there = [path for path in made if path.exists()]
+    if not there:
+        return
+    inputs = {Path(path).resolve() for path in others if path}
+    for scene in scenes:
+        inputs |= {Path(scene.path).resolve(), *files_of(scene)}
+    for path in there:
+        if path.resolve() in inputs:
+            raise LsmapError(f"{path}: this is an input; lsmap never changes its inputs")
+
+
+def files_of(scene: Scene) -> list[Path]:
+    """All files on this machine that a scene is made of: behind a VRT, masks, overviews, metadata.
+
+    Raises:
+        LsmapError: it cannot be opened.
+    """
+    found: set[Path] = set()
+    waiting: list[Scene | str] = [scene]
+    while waiting:
+        with open_raster(waiting.pop()) as raster:
+            files = {Path(file).resolve() for file in raster.files if remote.is_local(file)}
+        new = {file for file in files - found if file.is_file()}
+        found |= new
+        nested = [str(file) for file in new if file.suffix.lower() == ".vrt"]
+        waiting += [file for file in nested if is_raster(file)]
+    return sorted(found)

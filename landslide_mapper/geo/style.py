@@ -10,9 +10,9 @@ from xml.sax.saxutils import quoteattr
 
 # Yellow to dark red: from barely above the threshold to certain.
 RAMP = ((255, 217, 71), (253, 174, 54), (248, 124, 40), (227, 59, 30), (158, 1, 31))
-LANDSLIDE = (227, 59, 30)
+LANDSLIDE_COLOUR = (227, 59, 30)
 
-MASK_COLOURS = {0: (236, 236, 236, 255), 1: (*LANDSLIDE, 255), 255: (0, 0, 0, 0)}
+MASK_COLOURS = {0: (236, 236, 236, 255), 1: (*LANDSLIDE_COLOUR, 255), 255: (0, 0, 0, 0)}
 
 # The date in files that want one: the same results are then the same bytes.
 TIMESTAMP = "2000-01-01T00:00:00.000Z"
@@ -50,7 +50,7 @@ def polygon_qml(threshold: float) -> str:
             f'<range lower="{0 if index == 0 else lower:.6f}" upper="{upper:.6f}" '
             f'label={quoteattr(label)} symbol="{index}" render="true"/>'
         )
-        symbols.append(_fill_symbol(index, colour))
+        symbols.append(fill_symbol(index, colour, opacity=70, width=0.5))
     return vector_qml(
         'type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor"',
         f"<ranges>{''.join(ranges)}</ranges>",
@@ -73,22 +73,28 @@ def vector_qml(kind: str, classes: str, symbols: Sequence[str]) -> str:
     )
 
 
-def _fill_symbol(name: int, colour: tuple[int, int, int]) -> str:
-    red, green, blue = colour
+def fill_symbol(
+    name: int, colour: tuple[int, int, int], opacity: int, width: float, filled: bool = True
+) -> str:
+    """A polygon symbol of QGIS, as XML.
+
+    Args:
+        name: number, to which classes point.
+        colour: of outline and inside, 0..255.
+        opacity: of the inside, 0..255.
+        width: of the outline, millimetres.
+        filled: whether the inside is painted at all.
+    """
+    rgb = ",".join(map(str, colour))
     properties = {
-        "color": f"{red},{green},{blue},70",
-        "outline_color": f"{red},{green},{blue},255",
+        "color": f"{rgb},{opacity}",
+        "outline_color": f"{rgb},255",
         "outline_style": "solid",
-        "outline_width": "0.5",
+        "outline_width": f"{width:g}",
         "outline_width_unit": "MM",
         "joinstyle": "round",
-        "style": "solid",
+        "style": "solid" if filled else "no",
     }
-    return fill_symbol(name, properties)
-
-
-def fill_symbol(name: int, properties: dict[str, str]) -> str:
-    """A polygon symbol of QGIS with one simple fill of these properties, as XML."""
     options = "".join(
         f'<Option type="QString" name="{key}" value="{value}"/>'
         for key, value in properties.items()
@@ -106,7 +112,7 @@ def mask_qml() -> str:
         f'<paletteEntry value="{value}" label="{label}" color="{_hex(colour)}" alpha="{alpha}"/>'
         for value, label, colour, alpha in (
             (0, "no landslide", (236, 236, 236), 0),
-            (1, "landslide", LANDSLIDE, 255),
+            (1, "landslide", LANDSLIDE_COLOUR, 255),
         )
     )
     return _raster_qml(

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 
 from landslide_mapper.geo.rings import Corners, Rings, trace, unite
-from landslide_mapper.geo.runs import Scan, component_at, label_runs
+from landslide_mapper.geo.scan import Scan, component_at, label_runs
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import sqlite3
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,9 +24,6 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.errors import LsmapError, one_line
 from landslide_mapper.geo.style import TIMESTAMP, add_default_style, polygon_qml
-
-# A layer without a CRS is possible here, and said elsewhere.
-warnings.filterwarnings("ignore", message="'crs' was not provided")
 
 LAYER = "landslides"
 GEOMETRY_COLUMN = "geom"
@@ -143,12 +138,7 @@ class PolygonWriter:
     def __enter__(self) -> PolygonWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         # After an error, what is on disk is thrown away.
         if error is None:
             self._flush()
@@ -257,15 +247,11 @@ class _Stage:
         return stream
 
     def _layer_options(self) -> dict[str, str]:
-        crs = self._target.crs
         if self._target.suffix == ".gpkg":
             return {"GEOMETRY_NAME": GEOMETRY_COLUMN, "DESCRIPTION": self._target.description}
         if self._target.suffix == ".geojson":
-            degrees = crs is not None and crs.to_epsg() == 4326
-            return {
-                "COORDINATE_PRECISION": "8" if degrees else "4",
-                "DESCRIPTION": self._target.description,
-            }
+            # A millimetre in degrees, which coordinates without a CRS may be as well.
+            return {"COORDINATE_PRECISION": "8", "DESCRIPTION": self._target.description}
         if self._target.suffix == ".fgb":
             return {"DESCRIPTION": self._target.description}
         return {"DBF_DATE_LAST_UPDATE": TIMESTAMP[:10]} if self._target.suffix == ".shp" else {}

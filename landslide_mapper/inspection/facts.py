@@ -40,7 +40,9 @@ class Report:
         # A model with the stretch of one scene inside is for other tools, a run may have none yet,
         # and a scene may be one that nothing can be found in.
         inside = isinstance(known.get("radiometry"), dict)
-        if inside or known.get("model", path) is None or known.get("bundled_model") is False:
+        refused = known.get("usable") is False or known.get("bundled_model") is False
+        some_refused = known.get("unusable") or known.get("bundled_model_refuses")
+        if inside or known.get("model", path) is None or refused or some_refused:
             return None
         return {
             "scene": f"lsmap detect {path} -o slides.gpkg",

@@ -20,25 +20,24 @@ def label_facts(path: str) -> tuple[Fact, ...]:
     """Every layer of a vector file, with its usable polygons and their geodesic area."""
     vector = open_vector(path)
     rows = [_layer(path, vector, str(name), kind) for name, kind in pyogrio.list_layers(vector)]
-    text = "\n".join(row["text"] for row in rows)
-    for row in rows:
-        del row["text"]
-    return (Fact("layers", "layers", rows, text),)
+    text = "\n".join(text for _, text in rows)
+    return (Fact("layers", "layers", [values for values, _ in rows], text),)
 
 
-def _layer(path: str, vector: str | bytes, name: str, kind: str | None) -> dict[str, Any]:
-    """One layer: JSON values, and its lines of text under "text"."""
+def _layer(
+    path: str, vector: str | bytes, name: str, kind: str | None
+) -> tuple[dict[str, Any], str]:
+    """One layer: JSON values, and lines of text."""
     meta = pyogrio.read_info(vector, layer=name)
     fields = [str(f) for f in meta["fields"]]
     row: dict[str, Any] = {"layer": name, "geometry": kind, "fields": fields}
     if kind is None:
-        row["text"] = f"{name}: table without geometry"
-        return row
+        return row, f"{name}: table without geometry"
     labels = read_labels(path, layer=name)
     area, reason = _area(labels)
     row |= {"crs": crs_code(labels.crs), **labels.counts.to_dict(), "area_m2": area}
     counts = labels.counts
-    row["text"] = "\n".join(
+    text = "\n".join(
         [
             f"{name}: {counts.features} features, {kind}",
             f"  CRS       {crs_text(labels.crs) if labels.crs else 'none'}",
@@ -49,7 +48,7 @@ def _layer(path: str, vector: str | bytes, name: str, kind: str | None) -> dict[
             f"  fields    {', '.join(fields) or 'none'}",
         ]
     )
-    return row
+    return row, text
 
 
 def _area(labels: Labels) -> tuple[float | None, str]:

@@ -6,14 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from landslide_mapper.checkpoint import BEST, ModelInfo
+from landslide_mapper.checkpoint import BEST, CONFIG, LOG, ModelInfo
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.history import best_row, measured, read_log
 from landslide_mapper.inspection.facts import Fact, plain
-from landslide_mapper.predictors import read_info, scene_inside
-from landslide_mapper.runs import CONFIG, LOG
+from landslide_mapper.predictors import info_of, scene_inside
 from landslide_mapper.serving import band_list
+from landslide_mapper.training.history import best_row, measured, read_log
 
 
 def dataset_facts(folder: Path) -> tuple[Fact, ...]:
@@ -83,7 +82,7 @@ def run_facts(folder: Path) -> tuple[Fact, ...]:
     ]
     best = folder / BEST
     if best.is_file():
-        facts += model_facts(read_info(best), best)
+        facts += model_facts(info_of(best), best)
     else:
         facts.append(Fact("model", "model", None, f"none yet ({BEST} is not there)"))
     return tuple(facts)

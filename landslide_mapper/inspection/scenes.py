@@ -65,7 +65,7 @@ def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:
         _tally("bands", "bands", (f"{scene.count} {scene.dtype}" for scene in scenes)),
         _pixel_sizes(scenes),
         _extent(scenes),
-        _unusable("usable", "for lsmap", unusable, len(sources), "can be used"),
+        _refused("unusable", "for lsmap", unusable, len(sources), "can be used"),
     ]
     return (*facts, _by_bundled(partial(_serves_all, scenes)))
 
@@ -120,7 +120,7 @@ def _around(boxes: np.ndarray) -> list[float]:
     return [start, float(south.min()), end - 360 if end > 180 else end, float(north.max())]
 
 
-def _unusable(key: str, label: str, reasons: list[dict[str, str]], count: int, good: str) -> Fact:
+def _refused(key: str, label: str, reasons: list[dict[str, str]], count: int, good: str) -> Fact:
     """How many of `count` scenes are good, and the first few reasons why others are not."""
     if not reasons:
         return Fact(key, label, [], f"all {good}")
@@ -148,7 +148,7 @@ def _serves_all(scenes: Sequence[Scene], model: ModelInfo) -> Fact:
         if (reason := refusal(scene, model))
     ]
     good = f"can be served by {model.name} (bundled)"
-    return _unusable("bundled_model", "model", refused, len(scenes), good)
+    return _refused("bundled_model_refuses", "model", refused, len(scenes), good)
 
 
 def _structure(raster: rasterio.DatasetReader) -> list[Fact]:

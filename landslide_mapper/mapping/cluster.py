@@ -10,7 +10,8 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING
 from rasterio.errors import RasterioError
 from tqdm import tqdm
 
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
 from landslide_mapper.geo.blend import Predictor
-from landslide_mapper.geo.blocks import Block, runs
+from landslide_mapper.geo.blocks import Block, stacks
 from landslide_mapper.mapping.store import Store, open_store
 from landslide_mapper.mapping.work import Loader, SceneWork
 
@@ -62,6 +63,7 @@ def map_on_cluster(
     """
     try:
         from distributed import KilledWorker, as_completed
+        from distributed.comm import CommClosedError
     except ImportError as error:
         raise LsmapError(
             "--workers and --dask need Dask; install it with: pip install 'lsmap[distributed]'"
@@ -81,18 +83,26 @@ def map_on_cluster(
                     if failure is not None:
                         raise failure
                     bar.update(sum(len(blocks) for _, blocks in futures[future]))
+        except (CancelledError, CommClosedError) as error:
+            raise LsmapFailure(
+                "the Dask scheduler has gone; start it and its workers again, and run the same "
+                "command again: finished parts will be used"
+            ) from error
         except KilledWorker as error:
             raise LsmapFailure(
                 "workers died again and again, most likely for want of memory; give a smaller "
                 "--batch-size or fewer workers, and run the same command again"
             ) from error
         finally:
-            client.cancel(list(futures))
+            with suppress(CommClosedError):
+                client.cancel(list(futures))
 
 
 def share_out(todo: Sequence[tuple[SceneWork, list[Block]]], workers: int) -> list[Task]:
     """Nearly equal tasks, the same number for each worker as far as there are blocks."""
-    ordered = [(work, block) for work, blocks in todo for run in runs(blocks) for block in run]
+    ordered = [
+        (work, block) for work, blocks in todo for stack in stacks(blocks) for block in stack
+    ]
     rows = sum(len(work.layout.grid.span(block.frame).rows) for work, block in ordered)
     each = min(TASKS_PER_WORKER, max(1, rows // (ROWS_PER_TASK * workers)))
     count = min(each * workers, len(ordered))
@@ -112,7 +122,7 @@ class KeptModel:
 
     url: str
     name: str
-    digest: str
+    digest: str  # a worker keeps its predictor as long as it gets equal loaders
     device: str
 
     def __call__(self) -> Predictor:
@@ -147,7 +157,7 @@ def _map_task(task: Task, load: Loader, url: str) -> LsmapError | None:
     except LsmapError as error:
         return type(error)(str(error))
     except (OSError, RasterioError) as error:
-        return LsmapFailure(f"a worker could not go on: {' '.join(str(error).split())}")
+        return LsmapFailure(f"a worker could not go on: {one_line(error)}")
     return None
 
 
@@ -156,8 +166,8 @@ def _map_missing(task: Task, load: Loader, url: str) -> None:
     done = store.names()  # an earlier try may have come half way
     predict = _predictor(load)
     for work, blocks in task:
-        for run in runs([block for block in blocks if work.part_name(block) not in done]):
-            work.sized(predict).map_run(run, predict, store)
+        for stack in stacks([block for block in blocks if work.part_name(block) not in done]):
+            work.sized(predict).map_stack(stack, predict, store)
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,11 @@ from landslide_mapper.geo import rasters, style, vectors
 from landslide_mapper.geo.features import Landslides
 from landslide_mapper.geo.merge import Merger
 from landslide_mapper.geo.overlay import Overlay
+from landslide_mapper.geo.sources import TAG
 from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
 from landslide_mapper.mapping import parts
-from landslide_mapper.mapping.plan import DetectConfig, ScenePlan, outline, provenance
+from landslide_mapper.mapping.config import DetectConfig, provenance
+from landslide_mapper.mapping.plan import ScenePlan, outline
 from landslide_mapper.mapping.store import Store
 from landslide_mapper.mapping.work import SceneWork
 from landslide_mapper.staging import Staging
@@ -45,12 +47,13 @@ def join_all(
     said = provenance(config, info)
     description = "lsmap: " + ", ".join(f"{name} {value}" for name, value in said.items())
     target = vectors.VectorTarget(config.output, plans[0].layer_crs, description)
-    tags = {f"LSMAP_{name.upper().replace('-', '_')}": value for name, value in said.items()}
+    tags = {f"{TAG}{name.upper().replace('-', '_')}": value for name, value in said.items()}
     hidden = staging.folder(config.output)
+    names = store.names()
     areas: list[float] = []
     shapers = [Landslides(plan.scene, config.shaping, plan.to_layer) for plan in plans]
     merger = Merger(*_footprints(works, shapers), plans[0].layer_crs)
-    with vectors.PolygonWriter(target, hidden, config.threshold_of(info)) as writer:
+    with vectors.PolygonWriter(target, hidden, info.threshold_or(config.threshold)) as writer:
 
         def write(polygons: np.ndarray, columns: dict[str, np.ndarray]) -> None:
             if len(polygons):
@@ -62,6 +65,7 @@ def join_all(
             write(*merger.add(number, shapers[number].on_map(outlines), columns | named))
 
         for number, (work, plan) in enumerate(zip(works, plans, strict=True)):
+            _check_parts(work, names, store)
             overlay = join_scene(work, plan, shapers[number], store, hidden, partial(emit, number))
             _finish(plan, staging, hidden, overlay, config.overwrite, tags)
         write(*merger.finish())
@@ -69,7 +73,7 @@ def join_all(
         if path.suffix == ".qml":
             staging.stage_sidecar(path, config.overwrite)
         else:
-            staging.stage(path)
+            staging.stage(path, optional=path != config.output)
     return writer.count, sum(areas)
 
 
@@ -87,6 +91,16 @@ def _footprints(
         found.append(footprint if work.scene.placed else shapely.Polygon())
         pixels.append(math.sqrt(footprint.area / (frame.height * frame.width)))
     return found, min(pixels)
+
+
+def _check_parts(work: SceneWork, names: Collection[str], store: Store) -> None:
+    """Raise `LsmapFailure` unless all parts of a scene are among `names`."""
+    lost = [block for block in work.blocks() if work.part_name(block) not in names]
+    if lost:
+        raise LsmapFailure(
+            f"{store.url}: {len(lost)} finished parts of {work.scene.name} have been removed by "
+            "somebody else; run the same command again to make them anew"
+        )
 
 
 def join_scene(
@@ -132,13 +146,7 @@ def join_scene(
             complete, outlines = landslides.shape(complete, mask, room)
             hand_on(outlines, landslides.columns(complete, outlines))
 
-        names, wanted = store.names(), {work.part_name(block) for block in work.blocks()}
-        if not wanted <= names:
-            raise LsmapFailure(
-                f"{store.url}: {len(wanted - names)} finished parts of {plan.scene.name} have been "
-                "removed by somebody else; run the same command again to make them anew"
-            )
-        blocks = [block for block in work.layout if work.part_name(block) in wanted]
+        blocks = list(work.blocks())
         for block in tqdm(blocks, f"joining {plan.scene.name}", disable=None, leave=False):
             part = _read(store, work.part_name(block))
             for target, values in ((mask, part.mask), (percent, part.percent)):
@@ -187,7 +195,7 @@ def _finish(
 
 def _stage(staging: Staging, target: Path) -> Path:
     for path in rasters.leftovers(target):
-        staging.stage(path)
+        staging.stage(path, optional=True)
     return staging.stage(target)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import rasters, vectors
-from landslide_mapper.geo.scene import Scene, check_no_input
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.sources import check_no_input
+from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.staging import check_targets
-
-if TYPE_CHECKING:
-    from landslide_mapper.mapping.plan import DetectConfig
 
 
 def extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, list[Path | None]]:

@@ -11,105 +11,23 @@ import numpy as np
 import pyproj
 import shapely
 
-from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import vectors
-from landslide_mapper.geo.aoi import Aoi, Area, nothing_asked, place, read_area
+from landslide_mapper.geo.aoi import Aoi, AskedArea, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.crs import WGS84, crs_name, wgs84_transformer
-from landslide_mapper.geo.features import Shaping
-from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.measure import (
-    to_map,
-)
+from landslide_mapper.geo.grid import Frame, default_overlap
+from landslide_mapper.geo.measure import reproject, to_map
+from landslide_mapper.geo.placing import beyond_the_antimeridian
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
+from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.outputs import check_outputs, extra_outputs
 from landslide_mapper.serving import open_for, working_scene
 
 EDGE_PIECES = 32  # of the longer side of an outline, which is bent in another CRS
-HALF_TURN = 180.0  # degrees; a step of more is a jump
-
-
-@dataclass(frozen=True)
-class DetectConfig:
-    """What was asked for. None: the model's value, or a default that is derived from it.
-
-    Attributes:
-        scenes: rasters that GDAL opens, URLs, folders, patterns, STAC items.
-        output: polygon layer; its suffix names the format.
-        model: model file or run folder; None: the newest run, else the bundled model.
-        mask, probability, overlay: extra outputs; a file for one scene, a folder for several.
-        threshold: probability from which a pixel is landslide, above 0 and up to 1.
-        overlap: pixels that neighbouring windows share; None: a quarter of the window.
-        min_area, fill_holes: m²; smaller landslides are left out, smaller holes filled.
-        simplify: metres that an outline may move; None: half a pixel, 0: exact pixel edges.
-        tta: mean over the 8 symmetries of each window.
-        bands: bands of the scene, counted from 1; None: those the model was trained on.
-        batch_size: windows predicted at once.
-        device: auto, cpu, cuda or cuda:N.
-        overwrite: replace outputs that exist.
-        bbox: west, south, east, north; only what lies in it is mapped.
-        bbox_crs: CRS of `bbox`, e.g. EPSG:4326; None: the scene's.
-        aoi: vector file; only what lies in its polygons is mapped.
-        gsd: pixel size to work at: "model", "native", metres; None: native when it is near the
-            model's, else the model's.
-        asset: assets of STAC items; none: chosen by name.
-        workers: processes on this machine.
-        dask: address of a Dask scheduler.
-        scratch: folder or s3:// address for unfinished parts; None: beside the output.
-    """
-
-    scenes: tuple[str, ...]
-    output: Path
-    model: str | None = None
-    mask: Path | None = None
-    probability: Path | None = None
-    overlay: Path | None = None
-    threshold: float | None = None
-    overlap: int | None = None
-    min_area: float = 0.0
-    fill_holes: float = 0.0
-    simplify: float | None = None
-    tta: bool = False
-    bands: tuple[int, ...] | None = None
-    batch_size: int | None = None
-    device: str = "auto"
-    overwrite: bool = False
-    bbox: tuple[float, float, float, float] | None = None
-    bbox_crs: str | None = None
-    aoi: str | None = None
-    gsd: str | float | None = None
-    asset: tuple[str, ...] = ()
-    workers: int | None = None
-    dask: str | None = None
-    scratch: str | None = None
-
-    @property
-    def shaping(self) -> Shaping:
-        """The options that shape outlines."""
-        return Shaping(self.min_area, self.fill_holes, self.simplify)
-
-    def threshold_of(self, info: ModelInfo) -> float:
-        """The threshold in use with this model."""
-        return info.threshold if self.threshold is None else self.threshold
-
-
-def provenance(config: DetectConfig, info: ModelInfo) -> dict[str, str]:
-    """What was asked for and changes the result, by name and in words, for the outputs."""
-    said = {
-        "version": __version__,
-        "model": info.name,
-        "threshold": f"{config.threshold_of(info):.6g}",
-        "overlap": "" if config.overlap is None else f"{config.overlap} pixels",
-        "gsd": "" if config.gsd is None else str(config.gsd),
-        "tta": "8 flips and turns" if config.tta else "",
-        "min-area": f"{config.min_area:g} m²" if config.min_area else "",
-        "fill-holes": f"{config.fill_holes:g} m²" if config.fill_holes else "",
-        "simplify": "half a pixel" if config.simplify is None else f"{config.simplify:g} m",
-    }
-    return {name: value for name, value in said.items() if value}
+TORN = 0.25  # of a step that bends: its middle is not so far off; half of it off is a jump
 
 
 @dataclass(frozen=True)
@@ -155,7 +73,9 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
     check_outputs(config, extras, files)
     _check_metres(config, scenes)
     crs = _layer_crs(config.output, scenes)
-    overlap = info.tile_size // 4 if config.overlap is None else config.overlap
+    ways = [_way(scene, aoi, crs) for scene, aoi in chosen]
+    _warn_of_overlaps(config, chosen, ways)
+    overlap = default_overlap(info.tile_size) if config.overlap is None else config.overlap
     return [
         ScenePlan(
             scene=scene,
@@ -163,14 +83,14 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
             frame=aoi.frame if aoi else Frame.whole(scene.height, scene.width),
             aoi=aoi,
             layer_crs=crs,
-            to_layer=_way(scene, aoi, crs),
+            to_layer=ways[number],
             **{kind: paths[number] for kind, paths in extras.items()},
         )
         for number, (scene, aoi) in enumerate(chosen)
     ]
 
 
-def _inside(scenes: Sequence[Scene], area: Area | None) -> list[tuple[Scene, Aoi | None]]:
+def _inside(scenes: Sequence[Scene], area: AskedArea | None) -> list[tuple[Scene, Aoi | None]]:
     """The scenes of which something is asked for, with that part of them."""
     if area is None:
         return [(scene, None) for scene in scenes]
@@ -186,8 +106,7 @@ def _inside(scenes: Sequence[Scene], area: Area | None) -> list[tuple[Scene, Aoi
 def _check_numbers(config: DetectConfig, info: ModelInfo) -> None:
     if not config.scenes:
         raise LsmapError("No scene was given; name at least one raster, e.g. region.tif")
-    if not 0 < config.threshold_of(info) <= 1:
-        raise LsmapError(f"--threshold {config.threshold}: give a probability above 0, at most 1")
+    info.threshold_or(config.threshold)
     if config.overlap is not None and not 0 <= config.overlap < info.tile_size:
         raise LsmapError(
             f"--overlap {config.overlap}: the windows of this model are {info.tile_size} pixels; "
@@ -199,11 +118,6 @@ def _check_numbers(config: DetectConfig, info: ModelInfo) -> None:
             raise LsmapError(f"--{name.replace('_', '-')} {value}: give 1 or more")
     if config.workers is not None and config.dask is not None:
         raise LsmapError("--workers starts processes here, --dask uses a cluster: give one of them")
-    size = config.gsd
-    if isinstance(size, str) and size not in ("model", "native"):
-        raise LsmapError(f"--gsd {size}: give model, native, or metres such as 0.5")
-    if isinstance(size, float | int) and not (size > 0 and math.isfinite(size)):
-        raise LsmapError(f"--gsd {size:g}: give metres above 0")
     for name in ("min_area", "fill_holes", "simplify"):
         value = getattr(config, name)
         if value is not None and not (value >= 0 and math.isfinite(value)):
@@ -239,7 +153,7 @@ def _what_metres_lack(scene: Scene) -> str | None:
     if scene.crs is None:
         return "has no coordinate reference system"
     if scene.crs.get_geod() is None or scene.crs.geodetic_crs is None:
-        return f"its coordinate reference system ({crs_name(scene.crs)}) has no place on an earth"
+        return f"its coordinate reference system ({crs_name(scene.crs)}) has no ellipsoid"
     if scene.gsd is None:
         return f"its middle lies outside of where {crs_name(scene.crs)} is defined"
     return None
@@ -260,6 +174,11 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
                 f"{output}: GeoJSON is in longitude and latitude on Earth, and {scenes[0].name} "
                 "cannot be brought there; write .gpkg instead"
             )
+        if any(beyond_the_antimeridian(scene) for scene in scenes):
+            raise LsmapError(
+                f"{output}: GeoJSON ends at longitudes of ±180 degrees and the scene goes on; "
+                "write .gpkg instead"
+            )
         if crs != WGS84:
             note(f"{output.name} is in WGS 84 (EPSG:4326), as GeoJSON has to be")
         return WGS84
@@ -267,6 +186,34 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
     if others and crs is not None:
         note(f"{output.name} is in {crs.name} (the first scene); reprojected: {', '.join(others)}")
     return crs
+
+
+def _warn_of_overlaps(
+    config: DetectConfig,
+    chosen: Sequence[tuple[Scene, Aoi | None]],
+    ways: Sequence[pyproj.Transformer | None],
+) -> None:
+    """Say that filters see one scene at a time, where scenes overlap."""
+    asked = [name for name in ("min_area", "fill_holes") if getattr(config, name)]
+    asked += ["simplify"] if config.simplify else []
+    if not asked or len(chosen) < 2:
+        return
+    shapes = np.full(len(chosen), shapely.Point(), dtype=object)
+    for number, ((scene, aoi), way) in enumerate(zip(chosen, ways, strict=True)):
+        if scene.placed:
+            frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
+            placed = to_map(outline(frame), scene.transform)
+            shapes[number] = (reproject(placed, way) if way else placed)[0]
+    one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    pairs = one < other
+    shared = shapely.area(shapely.intersection(shapes[one[pairs]], shapes[other[pairs]]))
+    if (shared > 0).any():
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        warn(
+            f"scenes overlap: {options} act on each scene by itself, before a landslide that two "
+            "of them show is put together; to filter whole landslides give a mosaic "
+            "(gdalbuildvrt mosaic.vrt SCENE...)"
+        )
 
 
 def outline(frame: Frame) -> np.ndarray:
@@ -289,14 +236,27 @@ def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transf
     except pyproj.exceptions.ProjError as error:
         raise LsmapError(f"{cannot}; run it on its own") from error
     frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
-    x, y = way.transform(*shapely.get_coordinates(to_map(outline(frame), scene.transform)).T)
-    if not np.isfinite([x, y]).all():
+    ring = shapely.get_coordinates(to_map(outline(frame), scene.transform))
+    if not np.isfinite(way.transform(*ring.T)).all():
         raise LsmapError(
             f"{cannot}: it lies outside of where that is defined; run it on its own, as .gpkg"
         )
-    if crs.is_geographic and (np.abs(np.diff(x)) > HALF_TURN).any():
+    if _jumps(way, ring):
         raise LsmapError(
-            f"{cannot}: it reaches over the antimeridian or a pole, where longitude jumps; run it "
+            f"{cannot}: it reaches over the antimeridian or a pole, where coordinates jump; run it "
             "on its own, as .gpkg"
         )
     return way
+
+
+def _jumps(way: pyproj.Transformer, ring: np.ndarray) -> bool:
+    """Whether the way tears the steps of a ring (n, 2) apart.
+
+    The middle of a short step comes to lie near the middle of where its ends come to lie, unless
+    they come to lie at opposite sides of the map.
+    """
+    ends = np.column_stack(way.transform(*ring.T))
+    middles = np.column_stack(way.transform(*((ring[1:] + ring[:-1]) / 2).T))
+    steps = np.linalg.norm(ends[1:] - ends[:-1], axis=1)
+    off = np.linalg.norm(middles - (ends[1:] + ends[:-1]) / 2, axis=1)
+    return bool((~(off <= TORN * steps)).any())

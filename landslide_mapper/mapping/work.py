@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, astuple, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from landslide_mapper.geo import blend, rasters
+from landslide_mapper.geo import blend, rasters, remote
 from landslide_mapper.geo.aoi import Aoi
 from landslide_mapper.geo.blocks import Block, Layout
 from landslide_mapper.geo.features import Landslides, Shaping
 from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.radiometry import Radiometry
+from landslide_mapper.geo.radiometry import Radiometry, sample_digest
 from landslide_mapper.geo.reading import scene_rows
-from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene import Scene, open_raster
 from landslide_mapper.geo.simplify import room_inside
+from landslide_mapper.geo.sources import files_of
 from landslide_mapper.geo.vectorize import vectorize_block
 from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.store import Store
@@ -36,12 +36,14 @@ class SceneWork:
     """All that mapping a block of one scene takes, but for the predictor. Small and picklable.
 
     Attributes:
-        number: which of the scenes of this run.
+        number: which of the scenes of this stack.
         scene, layout, aoi: the pixels to work on; `aoi` None: all that is valid.
         radiometry: the scene's, fitted once.
         threshold, shaping: what is a landslide.
         mask, percent: whether parts carry these rasters.
-        batch_size: windows predicted at once; None: as the predictor likes it.
+        batch_size: windows predicted at once; None: what the predictor says.
+        run: says of which run the parts are. A worker of a cluster may finish one when its client
+            has long gone and another run has begun in the same place.
     """
 
     number: int
@@ -54,10 +56,11 @@ class SceneWork:
     mask: bool
     percent: bool
     batch_size: int | None
+    run: str = ""
 
     def part_name(self, block: Block) -> str:
         """Under which its part is kept."""
-        return f"{self.number:04d}-{block.band:06d}-{block.column:04d}.part"
+        return f"{self.number:04d}-{block.band:06d}-{block.column:04d}-{self.run}.part"
 
     def blocks(self) -> Iterator[Block]:
         """The blocks in which something is wanted."""
@@ -70,19 +73,19 @@ class SceneWork:
         """The same with a batch size, that of the predictor unless one was asked for."""
         return replace(self, batch_size=self.batch_size or getattr(predict, "batch_size", 1))
 
-    def windows(self, run: Sequence[Block]) -> int:
-        """Number of windows that `map_run` goes through."""
-        span = self._span(run)
+    def windows(self, stack: Sequence[Block]) -> int:
+        """Number of windows that `map_stack` goes through."""
+        span = self._span(stack)
         return len(span.rows) * len(span.cols)
 
-    def _span(self, run: Sequence[Block]) -> blend.Span:
-        grid, first, last = self.layout.grid, run[0].frame, run[-1].frame
+    def _span(self, stack: Sequence[Block]) -> blend.Span:
+        grid, first, last = self.layout.grid, stack[0].frame, stack[-1].frame
         frame = Frame(first.row, first.col, last.bottom - first.row, first.width)
         return grid.span(frame).whole_batches(grid, self.batch_size or 1)
 
-    def map_run(
+    def map_stack(
         self,
-        run: Sequence[Block],
+        stack: Sequence[Block],
         predict: blend.Predictor,
         store: Store,
         on_windows: Callable[[int], object] | None = None,
@@ -92,13 +95,13 @@ class SceneWork:
         Raises:
             LsmapFailure: pixels that cannot be read. OSError: a part that cannot be written.
         """
-        span, grid = self._span(run), self.layout.grid
+        span, grid = self._span(stack), self.layout.grid
         rows = scene_rows(self.scene, self.radiometry, grid, span, self.aoi)
         left = span.left(grid)
         # One block is vectorised while the next one is predicted; not more, for the memory.
         with closing(rows), ThreadPoolExecutor(1, "lsmap-vectorise") as behind:
             before: Future[None] | None = None
-            waiting = list(run)
+            waiting = list(stack)
             canvas = _Canvas(waiting[0], left, self.threshold, self.percent)
             for strip in blend.blend(rows, predict, grid, span, self.batch_size or 1, on_windows):
                 while waiting and canvas.take(strip):
@@ -170,8 +173,8 @@ class _Canvas:
 def identify(work: SceneWork) -> dict[str, Any]:
     """What tells whether a scene is still the same, as JSON values.
 
-    Its size, place and curves, which follow its pixels; for a file its size in bytes and the
-    time of its last change as well.
+    Its size, place, nodata and curves, which follow its pixels; size in bytes and time of the last
+    change of every file that it is made of; of what lies elsewhere, pixels all over the scene.
     """
     scene = asdict(work.scene) | {"crs": work.scene.crs and work.scene.crs.to_wkt()}
     found: dict[str, Any] = {name: repr(value) for name, value in scene.items()}
@@ -179,7 +182,10 @@ def identify(work: SceneWork) -> dict[str, Any]:
     if work.aoi is not None:
         polygons = () if work.aoi.polygons is None else work.aoi.polygons
         found["aoi"] = [repr(work.aoi.frame), *(polygon.wkb_hex for polygon in polygons)]
-    file = Path(work.scene.path)
-    if file.is_file():
-        found["bytes"], found["changed"] = file.stat().st_size, file.stat().st_mtime_ns
+    with open_raster(work.scene) as raster:
+        found["nodata"] = repr((raster.nodatavals, raster.mask_flag_enums))
+    files = files_of(work.scene)
+    found["files"] = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    if not files or remote.is_remote(work.scene.gdal):
+        found["pixels"] = sample_digest(work.scene)
     return found

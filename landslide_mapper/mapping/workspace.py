@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.mapping.store import open_store
+from landslide_mapper.staging import unique_name
 
 DESCRIPTION = "run.json"
 PUBLISHING = "publishing"  # written before the first output is moved to its place
@@ -27,12 +26,6 @@ PUBLISHING = "publishing"  # written before the first output is moved to its pla
 def hidden_folder(output: Path) -> Path:
     """The folder in which a run that writes `output` keeps what it needs."""
     return output.parent / f".lsmap-{output.name}"
-
-
-def _unique_name(output: Path) -> str:
-    """A name for `output` in a place that it may share with others of the same name."""
-    digest = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()
-    return f"{output.name}-{digest[:12]}"
 
 
 class Workspace:
@@ -45,7 +38,7 @@ class Workspace:
     def __init__(self, output: Path, scratch: str | None) -> None:
         self._output = output
         self._folder = hidden_folder(output)
-        place = f"{scratch.rstrip('/')}/{_unique_name(output)}.parts" if scratch else None
+        place = f"{scratch.rstrip('/')}/{unique_name(output)}.parts" if scratch else None
         self.store = open_store(place or str(self._folder / "parts"))
         self._lock = FileLock(self._folder / "lock")
 
@@ -60,12 +53,7 @@ class Workspace:
             ) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # storage that has gone; an error of the work is worth more
             if not self.parts():
                 self.clear()
@@ -89,6 +77,11 @@ class Workspace:
             raise LsmapError(
                 f"the place for unfinished parts cannot be used: {error} (see --scratch)"
             ) from error
+
+    @staticmethod
+    def identity(description: dict[str, Any]) -> str:
+        """A few signs that stand for a description."""
+        return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
 
     def begin(self, description: dict[str, Any]) -> bool:
         """Keep the parts of an interrupted run if they are of this run, else clear them away.

@@ -8,7 +8,7 @@ from landslide_mapper.nn.icssn import ICSSN
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.network import Network
 
-ARCHITECTURES: dict[str, type[Network]] = {
+NETWORKS: dict[str, type[Network]] = {
     "mrife": MRIFE,
     "deeplabv3plus": DeepLabV3Plus,
     "icssn": ICSSN,
@@ -17,4 +17,4 @@ ARCHITECTURES: dict[str, type[Network]] = {
 
 def build(config: ModelConfig) -> Network:
     """The network of `config.arch`, at random; equal seeds give equal first encoders in all."""
-    return ARCHITECTURES[config.arch](config)
+    return NETWORKS[config.arch](config)

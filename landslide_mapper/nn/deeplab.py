@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landslide_mapper.config import ModelConfig
-from landslide_mapper.nn.encoder import Encoder, conv_bn_relu
+from landslide_mapper.nn.encoder import Encoder, conv_bn_relu, width_of
 from landslide_mapper.nn.losses import cross_entropy
 from landslide_mapper.nn.network import Losses, Network, make_encoder
 
@@ -31,7 +31,7 @@ class DeepLabV3Plus(Network):
         super().__init__(config)
         self.encoder = make_encoder(config)
         channels = config.aspp_channels
-        low = _width(self.encoder.backbone.get_submodule(LOW_LEVEL))
+        low = width_of(self.encoder.backbone.get_submodule(LOW_LEVEL))
         self.skip = conv_bn_relu(low, LOW_LEVEL_CHANNELS)
         self.decoder = nn.Sequential(
             conv_bn_relu(channels + LOW_LEVEL_CHANNELS, channels, 3),
@@ -79,8 +79,3 @@ class DeepLabV3Plus(Network):
         """Cross-entropy, weighted with γ."""
         entropy = cross_entropy(self.predict_logits(normalised), labels)
         return Losses.weighted(("cross_entropy", self.config.gamma, entropy))
-
-
-def _width(stage: nn.Module) -> int:
-    """Channels that a residual stage ends with."""
-    return max(part.out_channels for part in stage.modules() if isinstance(part, nn.Conv2d))

@@ -44,8 +44,12 @@ def dilated_resnet(
     names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
     names = names[: 4 + last_layer]
     trunk = nn.Sequential(OrderedDict((part, getattr(network, part)) for part in names))
-    widths = [part.out_channels for part in trunk.modules() if isinstance(part, nn.Conv2d)]
-    return trunk, max(widths)
+    return trunk, width_of(trunk)
+
+
+def width_of(stage: nn.Module) -> int:
+    """Channels that a stage of a ResNet ends with, the most of its convolutions."""
+    return max(part.out_channels for part in stage.modules() if isinstance(part, nn.Conv2d))
 
 
 def _dilate_stage(stage: nn.Sequential, dilation: int) -> None:

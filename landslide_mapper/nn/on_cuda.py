@@ -30,7 +30,7 @@ class CudaPredictor:
 
     Attributes:
         device: where the network is.
-        batch_size: windows that it likes to get at once.
+        batch_size: windows to give it at once.
     """
 
     def __init__(self, network: Network, device: torch.device, batch_size: int) -> None:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from range_server import serve
 
 from landslide_mapper.detect import detect_with
-from landslide_mapper.mapping.plan import DetectConfig
+from landslide_mapper.mapping.config import DetectConfig
 
 SIDE = 16384
 ASKED = 1024  # pixels a side of the part that is asked for

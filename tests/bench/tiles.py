@@ -25,7 +25,7 @@ def run() -> None:
                 scenes=(str(scene),),
                 labels=str(labels),
                 tile_size=TILE,
-                negatives=None,
+                negatives="all",
                 workers=workers,
                 overwrite=True,
             )

@@ -23,7 +23,8 @@ from common import mosaic, print_table
 from landslide_mapper.checkpoint import ModelInfo, bundled_model, save_model
 from landslide_mapper.config import ModelConfig
 from landslide_mapper.detect import detect_with
-from landslide_mapper.mapping.plan import DetectConfig, plan_detection
+from landslide_mapper.mapping.config import DetectConfig
+from landslide_mapper.mapping.plan import plan_detection
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.on_cuda import CudaPredictor
 from landslide_mapper.predictors import load_predictor

@@ -22,7 +22,7 @@ def write_log(rows: Sequence[Row], path: Path) -> None:
     """Write one line per epoch; the file is replaced whole, so it never holds an epoch twice.
 
     What is not a number, the loss of a part that rested in an epoch, is left blank, and so is what
-    an earlier version, whose run is gone on with, did not measure.
+    an earlier version, whose run is resumed, did not measure.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -79,25 +79,18 @@ def loss_columns(row: Row) -> list[str]:
 
 def plot_curves(rows: Sequence[Row], path: Path) -> None:
     """Draw the loss terms and, where there are any, the validation metrics over the epochs."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure  # without pyplot: no window, no state
     from matplotlib.ticker import MaxNLocator
 
     drawn = [_draw_losses, _draw_metrics] if measured(rows) else [_draw_losses]
-    width = 5.5 * len(drawn)
-    figure, row_of_axes = plt.subplots(
-        1, len(drawn), figsize=(width, 4), layout="constrained", squeeze=False
-    )
-    for axes, draw in zip(row_of_axes[0], drawn, strict=True):
+    figure = Figure(figsize=(5.5 * len(drawn), 4), layout="constrained")
+    for axes, draw in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         draw(axes, rows)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=120, format="png")
-    plt.close(figure)
 
 
 def _draw_losses(axes: Axes, rows: Sequence[Row]) -> None:

@@ -98,7 +98,7 @@ def label_runs(scan: Scan) -> np.ndarray:
     more = above[several] - 1
     step = np.arange(1, more.sum() + 1) - np.repeat(np.cumsum(more) - more, more)
     beside = np.repeat(first[several], more)
-    merge(parent, parent[beside], parent[beside + step])
+    link(parent, parent[beside], parent[beside + step])
     parent = roots(parent)
     number = np.cumsum(parent == np.arange(len(parent)), dtype=np.int32) - 1
     return np.asarray(number[parent])
@@ -113,7 +113,7 @@ def roots(parent: np.ndarray) -> np.ndarray:
         parent = further
 
 
-def merge(parent: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+def link(parent: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     """Make one tree, under its least root, of the roots that the pairs (a, b) link, in place."""
     nodes, ends = np.unique(np.concatenate([a, b]), return_inverse=True)
     a, b = ends[: len(a)], ends[len(a) :]

@@ -19,8 +19,8 @@ from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, warn
 from landslide_mapper.nn.encoder import STRIDE
-from landslide_mapper.parallel import Process
 from landslide_mapper.serving import near_training
+from landslide_mapper.training.parallel import Process
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
 

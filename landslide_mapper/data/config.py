@@ -8,14 +8,23 @@ from pathlib import Path
 
 from landslide_mapper.errors import LsmapError
 
+SAMPLINGS = ("grid", "centered")
+STRETCHES = ("equalize", "percentile", "none")
+PAIRS_FITS = ("scale", "crop")
+MISSING_MASKS = ("error", "background")
+NEGATIVES = 0.33  # tiles without landslide per tile with: few scenes lack ground to draw from
+
 
 @dataclass(frozen=True)
 class PrepareConfig:
     """Options of `lsmap prepare`; either `scenes` with `labels`, or `pairs` of folders.
 
-    `negatives` is the number of tiles without landslide per tile with; None keeps all of them.
-    `gsd` (metres) stands in where images do not know their pixel size. Raises `LsmapError` for
-    values that cannot be used or do not go together.
+    `negatives` is the number of tiles without landslide per tile with, "all" keeps all of them;
+    None: `NEGATIVES`, with `pairs` all. `gsd` (metres) stands in where images do not know their
+    pixel size.
+
+    Raises:
+        LsmapError: values that cannot be used or do not go together.
     """
 
     output: Path = Path("dataset")
@@ -31,7 +40,7 @@ class PrepareConfig:
     tile_size: int = 512
     stride: int | None = None
     sampling: str = "grid"
-    negatives: float | None = 0.33
+    negatives: float | str | None = None
     stretch: str = "equalize"
     split_file: Path | None = None
     pairs_fit: str = "scale"
@@ -55,8 +64,17 @@ class PrepareConfig:
             raise LsmapError(f"--tile-size {self.tile_size}: use a multiple of 8, at least 64")
         if self.stride is not None and not 0 < self.stride <= self.tile_size:
             raise LsmapError(f"--stride {self.stride}: use 1 to the tile size ({self.tile_size})")
-        if self.negatives is not None and not 0 <= self.negatives < math.inf:
+        if self.negatives not in (None, "all") and not _at_least_0(self.negatives):
             raise LsmapError(f"--negatives {self.negatives}: use 0 or more, or 'all'")
+        for name, allowed in (
+            ("sampling", SAMPLINGS),
+            ("stretch", STRETCHES),
+            ("pairs_fit", PAIRS_FITS),
+            ("missing_mask", MISSING_MASKS),
+        ):
+            if (value := getattr(self, name)) not in allowed:
+                option = name.replace("_", "-")
+                raise LsmapError(f"--{option} {value}: give one of {', '.join(allowed)}")
         if self.gsd is not None and not 0 < self.gsd < math.inf:
             raise LsmapError(f"--gsd {self.gsd}: use a pixel size in metres above 0")
         if self.bands is not None and min(self.bands, default=0) < 1:
@@ -66,6 +84,13 @@ class PrepareConfig:
         if self.workers is not None and self.workers < 1:
             raise LsmapError(f"--workers {self.workers}: use 1 or more")
         self._refuse_foreign_options()
+
+    @property
+    def negatives_per_landslide(self) -> float:
+        """Tiles without landslide that are kept per tile with; infinite for all."""
+        if self.negatives is None:
+            return math.inf if self.pairs else NEGATIVES
+        return math.inf if self.negatives == "all" else float(self.negatives)
 
     def _refuse_foreign_options(self) -> None:
         polygons_only = {
@@ -85,3 +110,7 @@ class PrepareConfig:
             if given:
                 other = "SCENE... LABELS" if self.pairs else "--pairs"
                 raise LsmapError(f"{option} goes with {other} only")
+
+
+def _at_least_0(value: float | str | None) -> bool:
+    return isinstance(value, float | int) and 0 <= value < math.inf

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from landslide_mapper.checkpoint import BEST, read_info
+from landslide_mapper.checkpoint import BEST, CONFIG, RUNS, read_info
 from landslide_mapper.config import (
     TrainConfig,
     override,
@@ -19,12 +19,9 @@ from landslide_mapper.config import (
 )
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.staging import whole_file
-from landslide_mapper.start import with_model_of
+from landslide_mapper.training.start import with_model_of
 
-RUNS = Path("runs")
 STATE = "last.pt"
-CONFIG = "config.json"
-LOG = "log.csv"
 CURVES = "curves.png"
 
 CHANGEABLE = {"epochs", "workers", "device"}

@@ -1,0 +1,92 @@
+"""Which tiles to make of folders of images and masks."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from landslide_mapper.data.config import PrepareConfig
+from landslide_mapper.data.footprints import settle
+from landslide_mapper.data.layout import TileLayout, check_bands, unique_names
+from landslide_mapper.data.pairs import (
+    MaskRule,
+    PairSource,
+    ScannedPair,
+    find_pairs,
+    landslide_px,
+    mask_rule,
+    scan,
+)
+from landslide_mapper.data.split import draw, read_split_file
+from landslide_mapper.data.tiles import ForEach, Plan
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo import grid
+
+
+def pair_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
+    """The layout for folders of images and masks."""
+    scans, rules = _scan_folders(config, for_each)
+    check_bands([s.scene for s in scans])
+    px = [landslide_px(s, rule) for s, rule in zip(scans, rules, strict=True)]
+    if not any(px):
+        raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it")
+    names = unique_names([s.pair.image.stem for s in scans])
+    facts: dict[str, Any] = {"labels": {"masks": [str(masks) for _, masks in config.pairs]}}
+    if config.split_file:
+        splits = read_split_file(config.split_file, [s.pair.image.name for s in scans])
+        facts["split"] = {"method": "file", "file": str(config.split_file)}
+    else:
+        splits = draw(px, config.seed)
+        facts["split"] = {"method": "images"}
+    sources = [
+        PairSource(name, s.pair, s.scene, rule, config.stretch)
+        for name, s, rule in zip(names, scans, rules, strict=True)
+    ]
+    plans = [
+        plan
+        for i, (source, split) in enumerate(zip(sources, splits, strict=True))
+        for plan in _plans(config, i, source, split)
+    ]
+    plans, facts["dropped_overlapping"] = settle(plans, sources)
+    return TileLayout(
+        sources=tuple(sources),
+        positives=tuple(p for p in plans if px[p.source]),
+        negatives=tuple(p for p in plans if not px[p.source]),
+        gsd=tuple(s.scene.pixel_side or config.gsd for s in scans),
+        facts=facts,
+    )
+
+
+def _scan_folders(
+    config: PrepareConfig, for_each: ForEach
+) -> tuple[list[ScannedPair], list[MaskRule]]:
+    """All pairs, and the rule that each one's folder of masks follows."""
+    background = config.missing_mask == "background"
+    found = [find_pairs(images, masks, background) for images, masks in config.pairs]
+    scans: list[ScannedPair] = []
+    rules: list[MaskRule] = []
+    for (_, masks), folder in zip(config.pairs, found, strict=True):
+        own = list(for_each(partial(scan, bands=config.bands), folder, "masks"))
+        rule = mask_rule(own)
+        unknown = sum(s.unknown for s in own)
+        if unknown and not any(landslide_px(s, rule) for s in own):
+            raise LsmapError(
+                f"{masks}: no mask has any landslide in it ({unknown} of their pixels are nodata, "
+                "which is ignored; if it is not meant so: gdal_edit.py -unsetnodata MASK)"
+            )
+        scans += own
+        rules += [rule] * len(own)
+    return scans, rules
+
+
+def _plans(config: PrepareConfig, index: int, source: PairSource, split: str) -> list[Plan]:
+    tile, height, width = config.tile_size, source.scene.height, source.scene.width
+    if config.pairs_fit == "crop" and max(height, width) > tile:
+        stride = config.stride or tile
+        return [
+            Plan(f"{source.name}_r{row:05d}_c{col:05d}", index, row, col, tile, split)
+            for row in grid.axis_starts(height, tile, stride)
+            for col in grid.axis_starts(width, tile, stride)
+        ]
+    span = max(height, width, tile)  # larger images shrink to fit, smaller ones get a margin
+    return [Plan(source.name, index, -((span - height) // 2), -((span - width) // 2), span, split)]
