@@ -12,9 +12,10 @@ import geopandas
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 import shapely
 from affine import Affine
-from fakes import blobs, brightness, grey, model_info, nothing_but, read, write_scene
+from fakes import UTM, blobs, brightness, grey, model_info, nothing_but, read, write_scene
 from fakes import detect_brightness as run
 
 from landslide_mapper.detect import detect_with
@@ -289,3 +290,67 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
         peaks.append(int(done.stdout.split()[-1]))
     # All of the longer scene as float32 would be 32 MB, with its bands and mask 32 MB more.
     assert peaks[1] - peaks[0] < 24, peaks
+
+
+def test_a_projected_layer_ends_at_the_antimeridian_too(tmp_path: Path) -> None:
+    band = grey(blobs(1, (80, 80)))
+    x, y = pyproj.Transformer.from_crs(4326, 32760, always_xy=True).transform(180 - 1e-9, -17)
+    place = Affine(0.5, 0, x - 20, 0, -0.5, y)
+    fiji = write_scene(tmp_path / "fiji.tif", band, "EPSG:32760", place)
+    x, y = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform(179.99, -17)
+    west = write_scene(tmp_path / "west.tif", band, "EPSG:3857", Affine(0.5, 0, x, 0, -0.5, y))
+    with pytest.raises(LsmapError, match="where coordinates jump"):
+        run([west, fiji], tmp_path / "slides.gpkg")
+    # The other way round there is a place for both.
+    assert run([fiji, west], tmp_path / "slides.gpkg", gsd="native").landslides > 0
+    assert read(tmp_path / "slides.gpkg").bounds.pipe(lambda b: b.maxx - b.minx).max() < 100
+
+
+def test_a_scene_in_degrees_beyond_the_antimeridian(tmp_path: Path) -> None:
+    place = Affine(5e-6, 0, 180 - 200e-6, 0, -5e-6, -17)
+    scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))), "EPSG:4326", place)
+    with pytest.raises(LsmapError, match="GeoJSON ends at longitudes"):
+        run(scene, tmp_path / "slides.geojson")
+    world = geopandas.GeoDataFrame(geometry=[shapely.box(-180, -90, 180, 90)], crs=4326)
+    world.to_file(tmp_path / "world.gpkg")
+    outputs = []
+    for name, area in (("plain", None), ("asked", str(tmp_path / "world.gpkg"))):
+        run(scene, tmp_path / f"{name}.gpkg", aoi=area, mask=tmp_path / f"{name}.tif")
+        with rasterio.open(tmp_path / f"{name}.tif") as raster:
+            outputs.append(raster.read(1))
+    assert np.array_equal(*outputs)
+    lon = read(tmp_path / "plain.gpkg").lon
+    assert lon.between(-180, 180).all()
+    assert (lon < 0).any()
+    assert (lon > 0).any()
+
+
+def test_geojson_without_crs_is_refused(tmp_path: Path) -> None:
+    """It would be taken for longitude and latitude."""
+    scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))), None)
+    with pytest.raises(LsmapError, match=r"no coordinate reference system.*write \.gpkg"):
+        run(scene, tmp_path / "slides.geojson")
+
+
+def test_filters_on_overlapping_scenes_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = blobs(1, (80, 160))
+    for name, cut in (("a", slice(0, 90)), ("b", slice(70, 160)), ("c", slice(90, 160))):
+        place = UTM * Affine.translation(cut.start, 0)
+        write_scene(tmp_path / f"{name}.tif", grey(found[:, cut]), transform=place)
+    for other, options, warned in (
+        ("b", {"min_area": 5.0}, True),
+        ("b", {}, False),
+        ("c", {"min_area": 5.0}, False),
+    ):
+        scenes = [str(tmp_path / "a.tif"), str(tmp_path / f"{other}.tif")]
+        run(scenes, tmp_path / "slides.gpkg", overwrite=True, **options)
+        assert ("scenes overlap: --min-area" in capsys.readouterr().err) == warned
+
+
+def test_geocentric_scenes_are_refused_and_what_has_no_area_is_kept(tmp_path: Path) -> None:
+    band = grey(blobs(1, (80, 80)))
+    scene = write_scene(tmp_path / "s.tif", band, "EPSG:4978")
+    with pytest.raises(LsmapError, match="geocentric"):
+        run(scene, tmp_path / "slides.gpkg")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from test_scene import read_all, write
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, NothingSeenError
 from landslide_mapper.geo import radiometry
 from landslide_mapper.geo.radiometry import Radiometry, fit
 from landslide_mapper.geo.scene import open_scene
@@ -114,3 +114,32 @@ def test_refusals(tmp_path: Path) -> None:
     empty = open_scene(write(tmp_path / "e.tif", np.zeros((3, 9, 9), np.uint8), nodata=0))
     with pytest.raises(LsmapError, match="no valid pixel"):
         fit(empty, "equalize")
+
+
+@pytest.mark.parametrize("valid", [0, 4, 60])
+def test_a_sheet_that_is_nearly_empty_is_looked_at_whole(tmp_path: Path, valid: int) -> None:
+    """A few columns that the decimated read passes by, as of a sheet at the edge of a flight."""
+    pixels = np.zeros((3, 3000, 3000), np.uint8)
+    edge = np.random.default_rng(0).integers(1, 255, (3, 3000, valid))
+    pixels[:, :, :valid] = edge
+    scene = open_scene(write(tmp_path / "s.tif", pixels, nodata=0))
+    if valid:
+        curves = fit(scene, "equalize").curves
+        assert all(len(x) > 200 and y[0] == 1 and y[-1] == 255 for x, y in curves)
+    else:
+        with pytest.raises(NothingSeenError, match="no valid pixel"):
+            fit(scene, "equalize")
+
+
+def test_many_values_of_all_pixels_are_thinned_evenly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(1).integers(1, 255, (3, 400, 300)).astype(np.uint8)
+    pixels[:, :200] //= 4
+    scene = open_scene(write(tmp_path / "s.tif", pixels))
+    monkeypatch.setattr(radiometry, "SAMPLE_SIDE", 50)
+    monkeypatch.setattr(radiometry, "STRIP_PIXELS", 3000)
+    monkeypatch.setattr(radiometry, "FEW_VALID", 10_000)
+    values = radiometry._values(scene)
+    assert 2500 <= len(values[0]) <= 5000
+    assert np.mean(values[0] < 64) == pytest.approx(np.mean(pixels[0] < 64), abs=0.03)

@@ -22,9 +22,11 @@ from landslide_mapper import detect as detect_module
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.blocks import Layout
+from landslide_mapper.geo.sources import stack
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.store import FolderStore
 from landslide_mapper.mapping.workspace import hidden_folder
+from landslide_mapper.staging import Staging
 
 # Children come from a process without threads: those of GDAL and torch do not survive a fork.
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -283,3 +285,79 @@ def test_blocks_do_not_change_what_is_found(
     np.testing.assert_allclose(ours["confidence"], theirs["confidence"], rtol=1e-6)
     np.testing.assert_allclose(ours["area_m2"], theirs["area_m2"], rtol=1e-9)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["tile of a mosaic", "external mask", "nodata in a sidecar"])
+def test_pixels_that_change_behind_a_scene_start_afresh(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    found = blobs(8, (600, 400), 0.4)
+    tile = write_scene(tmp_path / "tile.tif", grey(found))
+    scene = tile
+    if change == "tile of a mosaic":
+        scene = str(tmp_path / "mosaic.vrt")
+        (tmp_path / "inner.vrt").write_text(stack([tile]))
+        Path(scene).write_text(stack([str(tmp_path / "inner.vrt")]))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(tile, "r+") as raster:
+        raster.write_mask(np.ones(found.shape, bool))
+    stop = Slow(tmp_path / "log", 0, stop_after=60)
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(config(scene, tmp_path / "out"), stop, model_info())
+    if change == "tile of a mosaic":
+        with rasterio.open(tile, "r+") as raster:
+            raster.write(np.stack([grey(~found)] * 3))
+    elif change == "external mask":
+        with rasterio.open(f"{tile}.msk", "r+") as raster:
+            raster.write(np.where(np.arange(600)[:, None] < 300, 0, 255 + 0 * found), 1)
+    else:
+        band = '<PAMRasterBand band="{}"><NoDataValue>50</NoDataValue></PAMRasterBand>'
+        bands = "".join(band.format(number) for number in (1, 2, 3))
+        Path(f"{tile}.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    for folder in ("out", "fresh"):
+        detect_with(config(scene, tmp_path / folder), Slow(tmp_path / "log", 0), model_info())
+    assert "starting afresh" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_runs_that_share_a_folder_of_masks_leave_each_others_files(tmp_path: Path) -> None:
+    """A run goes by while another one of the same output name is putting its files in place."""
+    scenes = [write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (80, 80)))) for n in (1, 2)]
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
+    def between(windows: np.ndarray) -> np.ndarray:
+        if not (tmp_path / "b" / "slides.gpkg").exists():
+            other = tmp_path / "masks" / "2.tif"
+            detect_brightness(scenes[1], tmp_path / "b" / "slides.gpkg", mask=other)
+        return brightness(windows)
+
+    with Staging(tmp_path / "a" / "slides.gpkg") as staging:
+        made = staging.stage(tmp_path / "masks" / "1.tif")
+        made.write_bytes(b"mask")
+        between(np.zeros((1, 3, 8, 8), np.uint8))
+        staging.publish()
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.tif")) == ["1.tif", "2.tif"]
+    with Staging(tmp_path / "a" / "slides.gpkg") as staging:
+        staging.stage(tmp_path / "masks" / "1.tif")
+        with pytest.raises(FileNotFoundError, match="is gone"):
+            staging.publish()
+    assert (tmp_path / "masks" / "1.tif").read_bytes() == b"mask"
+
+
+def test_parts_of_another_run_are_never_taken(scene: str, tmp_path: Path) -> None:
+    """Workers of a cluster may finish a part when another run has begun in the same place."""
+    folder = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(config(scene, folder), Slow(tmp_path / "log", 0, stop_after=60), model_info())
+    parts = hidden_folder(folder / "slides.gpkg") / "parts"
+    late = {path.name: path.read_bytes() for path in parts.glob("*.part")}
+    assert late
+    again = Slow(tmp_path / "log", 0, stop_after=60)
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(config(scene, folder, threshold=0.1), again, model_info())
+    for name, content in late.items():
+        (parts / name).write_bytes(content)
+    for out in (folder, tmp_path / "fresh"):
+        detect_with(config(scene, out, threshold=0.1), Slow(tmp_path / "log", 0), model_info())
+    assert contents(folder) == contents(tmp_path / "fresh")

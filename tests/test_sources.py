@@ -24,6 +24,7 @@ from landslide_mapper.geo.scene import SceneReader, Source, open_scene
 from landslide_mapper.geo.sources import expand_sources, stack
 from landslide_mapper.info import describe
 from landslide_mapper.mapping.config import DetectConfig
+from landslide_mapper.mapping.outputs import extra_outputs
 from landslide_mapper.mapping.plan import plan_detection
 
 
@@ -437,3 +438,39 @@ def test_a_whole_folder_can_move(tmp_path: Path) -> None:
     shutil.move(first, tmp_path / "second")
     (source,) = expand_sources([str(tmp_path / "second" / "item.json")])
     assert read(source).shape == (3, 60, 80)
+
+
+def test_an_item_is_read_with_what_lies_beside_it(tmp_path: Path) -> None:
+    """Whatever address it was published at."""
+    links = [{"rel": "self", "href": "https://example.com/catalogue/item.json"}]
+    item = Path(write_item(tmp_path / "item.json", bands(tmp_path, "1.0.0")))
+    item.write_text(json.dumps(json.loads(item.read_text()) | {"links": links}))
+    (source,) = expand_sources([str(item)])
+    assert read(source).shape == (3, 60, 80)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/abs/olute", "..", "a\\b", "plain.v2"])
+def test_the_id_of_an_item_leads_nowhere(tmp_path: Path, name: str) -> None:
+    scene = open_scene(Source("item.json", write_scene(tmp_path / "t.tif", noise()), name))
+    made = extra_outputs(DetectConfig((), tmp_path / "o.gpkg", mask=tmp_path / "m"), [scene])
+    (mask,) = made["mask"]
+    assert mask is not None
+    assert mask.resolve().parent == (tmp_path / "m").resolve()
+
+
+def test_what_lsmap_made_and_pieces_of_a_mosaic_are_no_scenes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band = np.where(blobs(1, (60, 80)), 200, 50).astype(np.uint8)
+    for name in ("a", "b", "c"):
+        write_scene(tmp_path / f"{name}.tif", band)
+    more = {"mask": tmp_path / "a_mask.tif", "probability": tmp_path / "a_percent.tif"}
+    detect_brightness(str(tmp_path / "a.tif"), tmp_path / "slides.gpkg", **more)
+    (tmp_path / "both.vrt").write_text(stack([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")]))
+    for name in (str(tmp_path), f"{tmp_path}/*.[tv]*"):
+        found = [Path(source.path).name for source in expand_sources([name])]
+        assert found == ["both.vrt", "c.tif"]
+        said = "2 scenes; left out: 2 that lsmap made itself, 2 that a mosaic in it shows"
+        assert said in capsys.readouterr().err
+    with pytest.raises(LsmapError, match="nothing in it but what lsmap made"):
+        expand_sources([f"{tmp_path}/a_*.tif"])

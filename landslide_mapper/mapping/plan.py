@@ -168,7 +168,12 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
             "run it on its own"
         )
     crs = scenes[0].crs
-    if output.suffix.lower() == ".geojson" and crs is not None:
+    if output.suffix.lower() == ".geojson":
+        if crs is None:
+            raise LsmapError(
+                f"{output}: GeoJSON is in longitude and latitude, and {scenes[0].name} has no "
+                "coordinate reference system; write .gpkg instead"
+            )
         if wgs84_transformer(crs) is None:
             raise LsmapError(
                 f"{output}: GeoJSON is in longitude and latitude on Earth, and {scenes[0].name} "
@@ -226,7 +231,7 @@ def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transf
     """From the scene's CRS to the layer's; None when they are the same.
 
     Raises `LsmapError` when there is none, or not for the whole of what is mapped: outside of
-    where a CRS is defined, and where longitude jumps.
+    where a CRS is defined, and where its coordinates jump.
     """
     if crs is None or scene.crs is None or scene.crs == crs:
         return None
