@@ -45,6 +45,7 @@ class ModelInfo:
         epoch: epochs behind these weights.
         final: whether it was trained on validation tiles as well; calibration and threshold are
             then those of the run before.
+        digests: `Dataset.digest` of what it was trained on, by the folder's name.
         created: date, ISO 8601.
         lsmap_version: version that wrote the file.
     """
@@ -61,6 +62,7 @@ class ModelInfo:
     calibration: tuple[float, float] = (1.0, 0.0)
     epoch: int = 0
     final: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     lsmap_version: str = ""
 

@@ -10,6 +10,7 @@ import click
 from landslide_mapper.config import (
     ARCHITECTURES,
     BACKBONES,
+    BEST_AT,
     FUSED_VIEWS,
     FUSIONS,
     MASK_BLOCKS,
@@ -336,6 +337,11 @@ train_settings = _together(
         "--jitter",
         kind=float,
         text="Bands are darkened or brightened by exponents of up to this; 1.5 is much.",
+    ),
+    _setting(
+        "--best-at",
+        kind=click.Choice(BEST_AT),
+        text="Keep the epoch that is best on validation at p ≥ 0.5, or at its own threshold.",
     ),
     _setting("--workers", kind=int, text="Processes that read tiles."),
     _setting("--device", kind=str, text="auto, cpu, cuda or cuda:N."),

@@ -26,6 +26,7 @@ MASK_BLOCKS = ("edge", "interior", "all")
 BLOCK_SIZES = (8, 16)
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "poly")
+BEST_AT = ("half", "threshold")
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -35,6 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 0.01,
         "schedule": "poly",
         "warmup": 0.2,
+        "best_at": "threshold",
         "sfce": False,
     },
 }
@@ -152,6 +154,8 @@ class TrainConfig:
         zoom: tiles are zoomed by a random factor between 1 / zoom and zoom; 1 leaves them alone.
         jitter: tiles are darkened or brightened by random exponents between 1 / jitter and jitter,
             every band by another; 1 leaves them alone.
+        best_at: the epoch that is kept has the highest landslide IoU on validation at ``half``, p
+            ≥ 0.5 (the paper's measure), or at its own best ``threshold``, which maps are made at.
         workers: processes that read tiles.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compile: compile the network with torch.compile.
@@ -172,6 +176,7 @@ class TrainConfig:
     warmup: float = 0.0
     zoom: float = 1.0
     jitter: float = 1.0
+    best_at: str = "half"
     workers: int = 4
     seed: int = 0
     device: str = "auto"
@@ -187,6 +192,7 @@ class TrainConfig:
         """
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("best_at", self.best_at, BEST_AT)
         _between("epochs", self.epochs, 1, 1_000_000)
         _between("batch_size", self.batch_size, 2, 65536)
         _between("lr", self.lr, 1e-9, 1e3)

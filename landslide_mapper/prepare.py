@@ -40,7 +40,7 @@ from landslide_mapper.data.tiles import (
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.remote import without_query
-from landslide_mapper.staging import check_folder
+from landslide_mapper.staging import check_folder, only_one
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
@@ -68,7 +68,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
             "parts of one scene, a scene that is mapped later is stretched as a whole"
         )
     try:
-        with _whole_or_not_at_all(config.output) as folder:
+        with only_one(config.output, "making"), _whole_or_not_at_all(config.output) as folder:
             records, dropped = _write_tiles(config, layout, folder, for_each)
             written = [record for record in records if record.written]
             if not any(record.landslide_px for record in written):

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from landslide_mapper.errors import LsmapError, note
 
 
@@ -121,3 +123,37 @@ def check_folder(folder: Path) -> None:
         raise LsmapError(f"{folder}: there is no such folder; make it first: mkdir -p '{folder}'")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise LsmapError(f"{folder}: this folder cannot be written to; choose another place")
+
+
+@contextmanager
+def only_one(output: Path, doing: str) -> Iterator[None]:
+    """A context that one process at a time is in, for what it makes at `output`.
+
+    Args:
+        output: a file or folder; the folder above it is made.
+        doing: what is done to it, in words.
+
+    Raises:
+        LsmapError: another process is in it, or there is no place for the lock.
+    """
+    place = output.resolve()
+    lock = place.parent / f".{place.name}.lock"
+    missing = [folder for folder in place.parents if not folder.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock)
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise LsmapError(
+            f"{output}: another lsmap is {doing} this; wait for it to end or choose another name"
+        ) from error
+    except OSError as error:
+        raise LsmapError(f"{place.parent}: cannot be written to ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        held.release()
+        for folder in missing:  # as it was, if nothing was made there
+            with suppress(OSError):
+                folder.rmdir()

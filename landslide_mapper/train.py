@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +26,11 @@ from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.metrics import BINS, Curve, rates
 from landslide_mapper.nn.build import build
-from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
 from landslide_mapper.nn.network import Losses, Network
 from landslide_mapper.nn.optimiser import learning_rate, load_optimizer, make_optimizer
-from landslide_mapper.training.history import best_row, measured, plot_curves, write_log
+from landslide_mapper.staging import only_one
+from landslide_mapper.training.history import best_row, improves, measured, plot_curves, write_log
 from landslide_mapper.training.loaders import (
     Batches,
     common_gsd,
@@ -51,11 +51,11 @@ from landslide_mapper.training.runs import (
     writing,
 )
 from landslide_mapper.training.start import check_start, start_network
+from landslide_mapper.training.validation import DIVERGED, autocast, validate, validation_figures
 
 Row = dict[str, float]
 
 HEAVY = ("resnet50", "resnet101")
-DIVERGED = "lower --lr, or the weight of a contrast, --beta"
 CHOSEN = ("calibration_scale", "calibration_shift", "threshold")
 SHOW_EVERY = 50  # steps; to show the losses is to wait for the device
 
@@ -94,8 +94,8 @@ def train(
     """Train the network of `config.model`.
 
     Leaves in the folder of the run: ``config.json``, ``log.csv``, ``curves.png``, the weights of
-    the epoch with the highest validation landslide IoU (of a final fit: of the last) in
-    ``best.safetensors``, and the full state after the last epoch in ``last.pt``.
+    the epoch with the highest validation landslide IoU (`TrainConfig.best_at`; of a final fit: of
+    the last) in ``best.safetensors``, and the full state after the last epoch in ``last.pt``.
 
     Args:
         config: the settings; on resuming, those of the run.
@@ -108,8 +108,13 @@ def train(
         LsmapFailure: the loss is no longer finite, a tile cannot be read, the disk or the device's
             memory is full.
     """
-    check_run(run, resume)
-    with join_processes(config.device) as process, enough_memory(lambda: _smaller(config, run)):
+    with (
+        join_processes(config.device) as process,
+        only_one(run, "training") if process.leads else nullcontext(),
+        enough_memory(lambda: _smaller(config, run)),
+        ExitStack() as closing,
+    ):
+        check_run(run, resume)
         datasets = load_datasets(config)
         config = _with_band_count(config, datasets[0])
         if not resume:
@@ -125,6 +130,8 @@ def train(
         model = build(config.model)
         state = load_state(run / STATE) if resume else {}
         _check_data(state, datasets, run)
+        if config.final and not resume:
+            _check_final(config, datasets)
         rows: list[Row] = state.pop("rows", [])
         start: str = state.pop("start", "")
         if resume and process.leads:
@@ -134,6 +141,8 @@ def train(
             start_run(run, config)
         chosen = _chosen(config, rows)
         events = _tensorboard(run) if tensorboard and process.leads else None
+        if events is not None:
+            closing.callback(events.close)
         model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         process.synchronise_batch_norm(model)
         if config.compile:
@@ -143,6 +152,7 @@ def train(
             model.load_state_dict(state.pop("model"))
             load_optimizer(optimizer, state.pop("optimizer"))
         parallel = process.wrap(model)
+        data = [dataset.digest for dataset in datasets]
 
         for epoch in range(len(rows), config.epochs):
             began = time.perf_counter()
@@ -161,35 +171,38 @@ def train(
                 "samples_per_s": speed,
                 **(chosen or validation_figures(validate(model, validation, process))),
             }
-            row["seconds"] = time.perf_counter() - began
+            improved = model.ready and improves(row, rows, config.best_at)
+            row |= {"kept": float(improved), "seconds": time.perf_counter() - began}
             rows.append(row)
-            improved = best_row(rows) is row
             if process.leads:
-                with writing(run):
-                    if improved:
-                        info = describe(config, datasets, run, row, start)
-                        save_model(model, info, run / BEST, calibration=info.calibration)
-                    write_log(rows, run / LOG)
-                    plot_curves(rows, run / CURVES)
-                    # Last: once the state is there, all else of this epoch is there as well.
-                    save_state(
-                        run / STATE,
-                        {
-                            "model": model.state_dict(),
-                            "optimizer": optimizer.state_dict(),
-                            "rows": rows,
-                            "start": start,
-                            "data": [dataset.digest for dataset in datasets],
-                        },
-                    )
+                info = describe(config, datasets, run, row, start)
+                _save_epoch(run, model, optimizer, rows, info if improved else None, start, data)
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
                 tqdm.write(_epoch_line(row, tuple(losses), improved))
         process.wait()
-        if events is not None:
-            events.close()
         return TrainReport(run, len(rows), best_row(rows), process.leads)
+
+
+def _save_epoch(
+    run: Path,
+    model: Network,
+    optimizer: torch.optim.Optimizer,
+    rows: list[Row],
+    info: ModelInfo | None,
+    start: str,
+    data: list[str],
+) -> None:
+    """Write log, curves, state and, if there is an `info`, the model."""
+    with writing(run):
+        if info is not None:
+            save_model(model, info, run / BEST, calibration=info.calibration)
+        write_log(rows, run / LOG)
+        plot_curves(rows, run / CURVES)
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        # Last: once the state is there, all else of this epoch is there as well.
+        save_state(run / STATE, state | {"rows": rows, "start": start, "data": data})
 
 
 def _train_epoch(
@@ -255,6 +268,17 @@ def _check_data(state: dict[str, Any], datasets: list[Dataset], run: Path) -> No
         )
 
 
+def _check_final(config: TrainConfig, datasets: list[Dataset]) -> None:
+    """Raise `LsmapError` unless a final fit has the tiles of the run that it follows."""
+    then = list(read_info(Path(config.final) / BEST).digests.values())
+    now = [dataset.digest for dataset in datasets]
+    if then and then != now:
+        raise LsmapError(
+            f"{', '.join(str(dataset.root) for dataset in datasets)}: these are not the tiles that "
+            f"{config.final} was trained and validated on; prepare them as they were"
+        )
+
+
 def _with_band_count(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """The network takes as many bands as the dataset has."""
     return replace(config, model=replace(config.model, band_count=dataset.band_count))
@@ -263,49 +287,6 @@ def _with_band_count(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
     state = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bf16 on CUDA, float32 on the CPU, where bf16 is slower by orders of magnitude."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-@torch.inference_mode()
-def validate(model: Network, loader: Batches, process: Process) -> Tensor:
-    """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes.
-
-    Raises:
-        LsmapFailure: the network returns NaN.
-    """
-    model.eval()
-    odd = torch.zeros((), dtype=torch.int64, device=process.device)
-    histogram = torch.zeros(2, BINS, dtype=torch.int64, device=process.device)
-    for images, labels in progress(loader, "validation", process):
-        images, labels = to_device(images, labels, process.device)
-        with autocast(process.device):
-            logits = model(images)
-        odd += logits.isnan().sum()
-        histogram += probability_histogram(torch.sigmoid(logits.float()), labels)
-    if process.total(odd):
-        raise LsmapFailure(f"the network returns NaN: {DIVERGED}")
-    return process.total(histogram)
-
-
-def validation_figures(histogram: Tensor) -> Row:
-    """Metrics at 0.5, the calibration, the threshold with the highest landslide IoU and that IoU.
-
-    The threshold is one of calibrated probabilities, as the model file is calibrated.
-    """
-    curve = Curve.of(histogram.numpy())
-    threshold = curve.best_threshold()
-    calibration = fit_calibration(histogram)
-    return {
-        **{name: float(value) for name, value in rates(curve.at(0.5)).items()},
-        "calibration_scale": calibration.scale,
-        "calibration_shift": calibration.shift,
-        "threshold": calibration(threshold),
-        "landslide_iou_at_threshold": float(rates(curve.at(threshold))["landslide_iou"]),
-    }
 
 
 def _chosen(config: TrainConfig, rows: list[Row]) -> Row:
@@ -338,6 +319,7 @@ def describe(
         data=f"{', '.join(dataset.root.name for dataset in datasets)}{final}; {start}",
         epoch=int(row["epoch"]),
         final=bool(config.final),
+        digests={dataset.root.resolve().name: dataset.digest for dataset in datasets},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         lsmap_version=__version__,
     )

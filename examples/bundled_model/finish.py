@@ -38,10 +38,11 @@ from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.network import Network
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.train import describe, validate, validation_figures
+from landslide_mapper.train import describe
 from landslide_mapper.training.history import read_log
 from landslide_mapper.training.loaders import make_loaders
 from landslide_mapper.training.parallel import Process
+from landslide_mapper.training.validation import validate, validation_figures
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CARD = Path(__file__).with_name("card.md")

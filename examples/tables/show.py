@@ -93,11 +93,12 @@ def table_lines(table: Table, group: Sequence[Result], at: str) -> Iterator[str]
     yield ""
     yield _line(
         f"difference in {HEADINGS[METRIC]}",
+        "seeds",
         f"ours [{LEVEL:.0%} interval]".replace("%", " %"),
         "above 0 in",
         "the paper's",
     )
-    yield _line(*["---"] * 4)
+    yield _line(*["---"] * 5)
     yield from lines
     if table.note:
         yield ""
@@ -135,16 +136,18 @@ def _difference_line(table: Table, group: Sequence[Result], pair: tuple[str, str
     rows = [table.row(label) for label in pair]
     one, other = (seed_counts(group, row, at) for row in rows)
     seeds = sorted(set(one) & set(other))
-    ours, above = "–", "–"
+    ours, above, count = "–", "–", "–"
     if seeds:
         found = difference(
             np.stack([one[seed] for seed in seeds]), np.stack([other[seed] for seed in seeds])
         )
         ours = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-        above = f"{found.above_zero:.1%}".replace("%", " %")
+        count = str(len(seeds))
+        if len(seeds) > 1:  # one says nothing of what another start would give
+            above = f"{found.above_zero:.1%}".replace("%", " %")
     known = all(METRIC in row.paper for row in rows)
     paper = f"{rows[0].paper[METRIC] - rows[1].paper[METRIC]:+.4f}" if known else "–"
-    return _line(" − ".join(pair), ours.replace("-", "−"), above, paper.replace("-", "−"))
+    return _line(" − ".join(pair), count, ours.replace("-", "−"), above, paper.replace("-", "−"))
 
 
 @dataclass(frozen=True)

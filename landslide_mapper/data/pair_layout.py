@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from landslide_mapper.data.config import PrepareConfig
@@ -19,7 +22,7 @@ from landslide_mapper.data.pairs import (
 )
 from landslide_mapper.data.split import draw, read_split_file
 from landslide_mapper.data.tiles import ForEach, Plan
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.geo import grid
 
 
@@ -63,6 +66,10 @@ def _scan_folders(
     """All pairs, and the rule that each one's folder of masks follows."""
     background = config.missing_mask == "background"
     found = [find_pairs(images, masks, background) for images, masks in config.pairs]
+    paths = Counter(pair.image.resolve() for folder in found for pair in folder)
+    for path, times in paths.most_common(1):
+        if times > 1:  # it would be in two splits
+            raise LsmapError(f"{path}: is given twice; name every folder of --pairs once")
     scans: list[ScannedPair] = []
     rules: list[MaskRule] = []
     for (_, masks), folder in zip(config.pairs, found, strict=True):
@@ -74,9 +81,28 @@ def _scan_folders(
                 f"{masks}: no mask has any landslide in it ({unknown} of their pixels are nodata, "
                 "which is ignored; if it is not meant so: gdal_edit.py -unsetnodata MASK)"
             )
+        _check_share(masks, own, rule)
         scans += own
         rules += [rule] * len(own)
     return scans, rules
+
+
+def _check_share(masks: Path, scans: Sequence[ScannedPair], rule: MaskRule) -> None:
+    """Refuse masks without background, warn of much landslide: colours may be the other way round.
+
+    Raises:
+        LsmapError: every pixel is landslide.
+    """
+    landslide = sum(landslide_px(s, rule) for s in scans)
+    background = sum(int(s.histogram[: rule.threshold].sum()) for s in scans)
+    if landslide and not background:
+        raise LsmapError(
+            f"{masks}: every pixel of every mask is landslide; background must be 0 (black, in all "
+            "bands)"
+        )
+    if landslide > background:
+        share = landslide / (landslide + background)
+        warn(f"{masks}: {share:.0%} of the pixels are landslide; is background 0 (black) there?")
 
 
 def _plans(config: PrepareConfig, index: int, source: PairSource, split: str) -> list[Plan]:

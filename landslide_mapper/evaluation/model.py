@@ -59,6 +59,11 @@ def evaluate_dataset(
             f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
             f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
         )
+    if info.digests.get(dataset.root.resolve().name, dataset.digest) != dataset.digest:
+        warn(
+            f"{dataset.root} is not the data set of this name that {info.name} was trained on: if "
+            "it was prepared anew, tiles that are tested now may have been learnt"
+        )
     if info.final and split == "val":
         warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
     chosen = [(info.threshold_or(threshold), "model" if threshold is None else "given")]
@@ -71,10 +76,10 @@ def evaluate_dataset(
     scorers = [_Scorer(value, origin) for value, origin in chosen]
     unit = bootstrap_units(len(ground.sources), ground.source)
     counted = np.zeros((unit.max() + 1, 2, BINS), np.int64)
-    calibration = np.zeros((unit.max() + 1, 3, CALIBRATION_BINS))
+    calibration = np.zeros((3, CALIBRATION_BINS))
     for answer in answers(predict, tiles, split):
         counted[unit[answer.number]] += histogram(answer.probability, answer.labels)
-        calibration[unit[answer.number]] += reliability(answer.probability, answer.labels)
+        calibration += reliability(answer.probability, answer.labels)
         for scorer in scorers:
             scorer.add(answer, ground)
     return Evaluation(
@@ -86,7 +91,7 @@ def evaluate_dataset(
         source=ground.source,
         at=tuple(scorer.finish(ground) for scorer in scorers),
         unit_counted=counted,
-        unit_calibration=calibration,
+        calibration=calibration,
     )
 
 

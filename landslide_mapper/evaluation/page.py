@@ -135,11 +135,10 @@ def _boundary_table(evaluation: Evaluation, at: AtThreshold) -> str:
 
 def _probabilities(evaluation: Evaluation) -> str:
     """Expected calibration error and average precision in words."""
-    ends = evaluation.probability_intervals() or {}
     return (
         "Expected calibration error of the landslide probability: "
-        f"{evaluation.ece:.4f}{in_brackets(ends.get('ece'))}. Average precision: "
-        f"{evaluation.average_precision:.4f}{in_brackets(ends.get('average_precision'))}."
+        f"{evaluation.ece:.4f}. Average precision: "
+        f"{evaluation.average_precision:.4f}{in_brackets(evaluation.precision_interval)}."
     )
 
 

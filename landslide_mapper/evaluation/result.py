@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from landslide_mapper.evaluation.boundary import boundary_rates
 from landslide_mapper.evaluation.objects import ObjectCounts, ObjectScores, object_rates
 from landslide_mapper.metrics import (
     BINS,
-    CALIBRATION_BINS,
     METRICS,
     Curve,
     average_precision,
@@ -77,7 +77,7 @@ class Evaluation:
         source: (tiles,) number of each tile's source.
         at: metrics at the threshold in use, then, if validation has tiles, at that one's best.
         unit_counted: (units, 2, BINS) int64, `histogram` of the bootstrap's units.
-        unit_calibration: (units, 3, CALIBRATION_BINS) float64, their `reliability`.
+        calibration: (3, CALIBRATION_BINS) float64, `reliability` of the split.
     """
 
     model: str
@@ -88,18 +88,12 @@ class Evaluation:
     source: np.ndarray
     at: tuple[AtThreshold, ...]
     unit_counted: np.ndarray
-    unit_calibration: np.ndarray
+    calibration: np.ndarray
 
     @property
     def curve(self) -> Curve:
         """Counts at all thresholds."""
         return Curve.of(self.unit_counted.sum(axis=0))
-
-    @property
-    def calibration(self) -> np.ndarray:
-        """`reliability` counts (3, CALIBRATION_BINS) of the split."""
-        found: np.ndarray = self.unit_calibration.sum(axis=0)
-        return found
 
     @property
     def average_precision(self) -> float:
@@ -149,18 +143,19 @@ class Evaluation:
 
         return {radius: of(radius) for radius in boundary_rates(counts[0])}
 
-    def probability_intervals(self) -> Intervals | None:
-        """The same of the average precision and the expected calibration error."""
+    @cached_property
+    def precision_interval(self) -> Interval | None:
+        """The same of the average precision.
+
+        The calibration error has none: it is a sum of absolute values, which drawing again makes
+        larger, so that its interval need not hold it.
+        """
         if not self.drawable:
             return None
-        units = len(self.unit_counted)
-        return intervals(
-            self.unit_counted.reshape(units, -1),
-            lambda sums: {"average_precision": average_precision(sums.reshape(-1, 2, BINS))},
-        ) | intervals(
-            self.unit_calibration.reshape(units, -1),
-            lambda sums: {"ece": calibration_error(sums.reshape(-1, 3, CALIBRATION_BINS))},
-        )
+        counts = self.unit_counted.reshape(len(self.unit_counted), -1)
+        return intervals(counts, lambda sums: {"": average_precision(sums.reshape(-1, 2, BINS))})[
+            ""
+        ]
 
     def object_intervals(self, at: AtThreshold) -> Intervals | None:
         """The same of the object metrics; None where objects may reach over several units."""
@@ -182,7 +177,7 @@ class Evaluation:
             "at": [self._threshold_dict(at) for at in self.at],
             "average_precision": self.average_precision,
             "calibration": calibration_dict(self.calibration),
-            "intervals": _lists(self.probability_intervals()),
+            "average_precision_interval": self.precision_interval and list(self.precision_interval),
             "curve": self.curve.to_dict(),
             "sources": list(self.sources),
             "tiles": {
@@ -244,8 +239,7 @@ class Evaluation:
         """Boundaries and probabilities."""
         first = self.at[0]
         rows = {"average precision": self.average_precision, "ECE": self.ece}
-        drawn = self.probability_intervals() or {}
-        ends = dict(zip(rows, drawn.values(), strict=False))
+        ends = {"average precision": self.precision_interval}
         edges = self.boundary_intervals(first) or {}
         for radius, found in boundary_rates(first.boundary.sum(axis=0)).items():
             label = f"boundary F1, {radius}"

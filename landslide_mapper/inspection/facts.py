@@ -42,7 +42,9 @@ class Report:
         inside = isinstance(known.get("radiometry"), dict)
         refused = known.get("usable") is False or known.get("bundled_model") is False
         some_refused = known.get("unusable") or known.get("bundled_model_refuses")
-        if inside or known.get("model", path) is None or refused or some_refused:
+        layers = known.get("layers")
+        empty = layers is not None and not any(layer.get("usable") for layer in layers)
+        if empty or inside or known.get("model", path) is None or refused or some_refused:
             return None
         return {
             "scene": f"lsmap detect {path} -o slides.gpkg",

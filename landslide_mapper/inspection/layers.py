@@ -35,7 +35,8 @@ def _layer(
         return row, f"{name}: table without geometry"
     labels = read_labels(path, layer=name)
     area, reason = _area(labels)
-    row |= {"crs": crs_code(labels.crs), **labels.counts.to_dict(), "area_m2": area}
+    row |= {"crs": crs_code(labels.crs), "usable": len(labels.polygons)}
+    row |= {**labels.counts.to_dict(), "area_m2": area}
     counts = labels.counts
     text = "\n".join(
         [

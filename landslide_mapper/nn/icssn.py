@@ -86,6 +86,12 @@ class ICSSN(Network):
     def begin_epoch(self, epoch: int) -> None:
         """Whose turn it is: the classifier's first."""
         self.classifies = epoch // self.config.round_epochs % 2 == 0
+        self._segmented = epoch >= self.config.round_epochs
+
+    @property
+    def ready(self) -> bool:
+        """Whether the segmenter has had its turn."""
+        return self._segmented
 
     def predict_logits(self, normalised: Tensor) -> Tensor:
         """Logits (N, H, W) of normalised images."""

@@ -13,7 +13,8 @@ reconstruction and the contrast. Without ``distillation`` there is no teacher: t
 teacher network", the student, which is what remains of the branch, takes the teacher's place.
 It gives the features that are added when the network predicts, and its own features of the whole
 image, through which no gradient passes, are what its masked view is to recover and to be contrasted
-with. So all that is missing is the averaging of eq. 1.
+with. So all that is missing is the averaging of eq. 1 (and that
+the teacher's batch statistics are of whole images only).
 """
 
 from __future__ import annotations

@@ -122,6 +122,11 @@ class Network(nn.Module, ABC):
     def begin_epoch(self, epoch: int) -> None:
         """Called before the steps of an epoch, counted from 0; nothing else may depend on it."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether the epochs so far have trained all that prediction needs."""
+        return True
+
     def after_step(self) -> None:
         """Called after each step of the optimiser."""
 

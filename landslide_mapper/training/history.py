@@ -47,19 +47,36 @@ def read_log(path: Path) -> list[dict[str, float]]:
         raise LsmapFailure(f"cannot read the training log {path}: {error}") from error
 
 
-def best_row(rows: Sequence[LogRow]) -> LogRow:
-    """The epoch whose weights are kept, the first of equal ones.
+RANKED = {
+    "half": ("landslide_iou", "landslide_iou_at_threshold"),
+    "threshold": ("landslide_iou_at_threshold", "landslide_iou"),
+}
 
-    It has the highest landslide IoU on validation at 0.5; where that is the same (0 in the first
-    epochs, before probabilities have their level), at the best threshold. The last one where there
-    was no validation.
+
+def improves(row: Row, rows: Sequence[Row], best_at: str) -> bool:
+    """Whether the weights of the newest epoch are to be kept, given the epochs before.
+
+    They are where nothing is measured, in a final fit. Equal landslide IoU (0 in the first epochs,
+    before probabilities have their level) is settled by that at the other threshold.
     """
+    if not measured([row]) or not rows:
+        return True
+    before = best_row(rows)
+    one, other = ([each.get(name, 0.0) for name in RANKED[best_at]] for each in (row, before))
+    return one > other or not before.get("kept", True)
+
+
+def best_row(rows: Sequence[LogRow]) -> LogRow:
+    """The epoch whose weights were kept last.
+
+    Logs of earlier versions do not say: there it is the best at 0.5, or the last of a final fit.
+    """
+    kept = [row for row in rows if row.get("kept")]
+    if kept:
+        return kept[-1]
     if not measured(rows):
         return rows[-1]
-    return max(
-        rows,
-        key=lambda row: (row["landslide_iou"], row.get("landslide_iou_at_threshold", 0.0)),
-    )
+    return max(rows, key=lambda row: [row.get(name, 0.0) for name in RANKED["half"]])
 
 
 def measured(rows: Sequence[Row]) -> bool:

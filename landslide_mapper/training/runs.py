@@ -77,18 +77,24 @@ def plan_run(
     if final and resume:
         raise LsmapError("--final begins a fit, --resume goes on with one: give one of them")
     if final:
-        config = override(_after(final), given)
+        config = override(_after(final, given.get("epochs")), given)
         return run or _new_run(config), config
     run = run or _last_run()
     return run, override(read_train_config(run / CONFIG), given)
 
 
-def _after(run: Path) -> TrainConfig:
-    """The settings of a run, and what it chose, for a final fit without validation."""
+def _after(run: Path, epochs: int | None) -> TrainConfig:
+    """The settings of a run, and what it chose, for a final fit without validation.
+
+    `epochs` None: as many as its best one had.
+    """
     config = read_train_config(run / CONFIG)
     if config.final:
         raise LsmapError(f"{run} is a final fit already, after {config.final}: name that one")
-    return replace(config, final=str(run), epochs=read_info(run / BEST).epoch)
+    epochs = epochs or read_info(run / BEST).epoch
+    if config.model.arch == "icssn":
+        epochs = max(epochs, 2 * config.model.round_epochs)  # both networks have their turn
+    return replace(config, final=str(run), epochs=epochs, warmup=min(config.warmup, float(epochs)))
 
 
 def _new_run(config: TrainConfig) -> Path:

@@ -32,9 +32,9 @@ from landslide_mapper.config import ModelConfig, TrainConfig
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.optimiser import make_optimizer
 from landslide_mapper.prepare import PrepareConfig, prepare
-from landslide_mapper.train import autocast
 from landslide_mapper.training.loaders import load_datasets, make_loaders
 from landslide_mapper.training.parallel import Process
+from landslide_mapper.training.validation import autocast
 
 ON_CUDA = (
     "mrife:resnet101:4:512,mrife:resnet101:best:512,mrife:resnet18:4:512,mrife:resnet18:best:512,"
