@@ -54,6 +54,11 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     Raises `LsmapError` for input that cannot be used, `LsmapFailure` when the disk gives out.
     """
     _check_target(config)
+    with only_one(config.output, "making"):
+        return _prepare(config)
+
+
+def _prepare(config: PrepareConfig) -> PrepareReport:
     workers = worker_count(config.workers)
 
     def for_each(work: Callable[[A], B], items: Sequence[A], what: str) -> list[B]:
@@ -68,7 +73,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
             "parts of one scene, a scene that is mapped later is stretched as a whole"
         )
     try:
-        with only_one(config.output, "making"), _whole_or_not_at_all(config.output) as folder:
+        with _whole_or_not_at_all(config.output) as folder:
             records, dropped = _write_tiles(config, layout, folder, for_each)
             written = [record for record in records if record.written]
             if not any(record.landslide_px for record in written):

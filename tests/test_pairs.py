@@ -12,6 +12,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.data.pairs import area_weights
@@ -264,3 +265,24 @@ def test_area_weights_are_means(start: int, span: int, out: int, size: int) -> N
     assert weights.sum() * span / out == pytest.approx(covered)
     if start == 0 and span == size:
         assert weights.sum(axis=1) == pytest.approx(1)
+
+
+def test_masks_the_wrong_way_round_are_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(1, 255, (64, 64, 3)).astype(np.uint8)
+    red = np.full((64, 64, 3), 255, np.uint8)
+    red[10:30, 10:30, 1:] = 0  # on white
+    for name, picture in (("images", pixels), ("white", red), ("most", red[..., 1])):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.fromarray(picture).save(tmp_path / name / f"{number}.png")
+
+    def make(masks: str) -> None:
+        pairs = ((tmp_path / "images", tmp_path / masks),)
+        prepare(PrepareConfig(tmp_path / "d", pairs=pairs, tile_size=64, stretch="none"))
+
+    with pytest.raises(LsmapError, match="every pixel of every mask is landslide"):
+        make("white")
+    make("most")
+    assert "90% of the pixels are landslide" in capsys.readouterr().err

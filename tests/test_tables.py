@@ -290,7 +290,7 @@ def test_figures_stand_beside_the_papers_with_their_spread() -> None:
         "| MRIFE − Baseline (DeepLabV3+) | 1 | +0.1667 [+0.1667, +0.1667] | – | +0.0553 |" in said
     )
     assert "| ICSSN | – | – (0.9493)" in said
-    assert "| MRIFE − ICSSN | – | – | +0.0191 |" in said
+    assert "| MRIFE − ICSSN | – | – | – | +0.0191 |" in said
 
 
 def test_other_data_scales_and_settings_are_not_mixed() -> None:

@@ -21,6 +21,7 @@ import torch
 import torch._dynamo
 from click.testing import CliRunner
 from learning import learn_by_heart
+from PIL import Image
 from torch import nn
 
 from landslide_mapper.checkpoint import read_info
@@ -34,12 +35,16 @@ from landslide_mapper.config import (
 )
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.data.together import check_splits
+from landslide_mapper.errors import LsmapError
 from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.training.history import best_row, read_log, write_log
+from landslide_mapper.prepare import PrepareConfig, prepare
+from landslide_mapper.staging import only_one
+from landslide_mapper.training.history import best_row, improves, read_log, write_log
 from landslide_mapper.training.loaders import common_gsd, load_datasets, make_loaders
 from landslide_mapper.training.parallel import Process
 from landslide_mapper.training.runs import plan_run
@@ -546,3 +551,88 @@ def test_new_runs_are_numbered(
     assert (tmp_path / "runs" / "mrife-resnet18-2" / "best.safetensors").is_file()
     run("train", "--resume", "--epochs", 2)
     assert len(read_log(tmp_path / "runs" / "mrife-resnet18-2" / "log.csv")) == 2
+
+
+def test_splits_that_contradict_each_other_are_refused(
+    dataset: Path, tmp_path: Path, train_scenes: list[Path], train_labels: Path
+) -> None:
+    again = tmp_path / "again"
+    tiles = ["--tile-size", 128, "--workers", 1]
+    run("prepare", *train_scenes, train_labels, "-o", again, "--seed", 7, *tiles)
+    output = run("train", dataset, again, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=2)
+    assert "in different splits of them" in output
+    check_splits([load_dataset(dataset), load_dataset(dataset)])
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_in_two_data_sets_keep_their_split(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            band = np.zeros((64, 64), np.uint8) + number
+            band[:20] = 1 if name == "masks" else 200
+            Image.fromarray(band).save(tmp_path / name / f"{number}.png")
+    pairs = ["--pairs", tmp_path / "images", tmp_path / "masks", "--tile-size", 64]
+    for seed in (0, 3):
+        run("prepare", *pairs, "-o", tmp_path / f"d{seed}", "--seed", seed)
+    check_splits([load_dataset(tmp_path / "d0")] * 2)
+    with pytest.raises(LsmapError, match="in different splits"):
+        check_splits([load_dataset(tmp_path / f"d{seed}") for seed in (0, 3)])
+    output = run("prepare", *pairs, *pairs[:3], "-o", tmp_path / "d", code=2)
+    assert "is given twice" in output
+
+
+def test_a_data_set_that_was_prepared_anew_is_noticed(
+    tmp_path: Path, train_scenes: list[Path], train_labels: Path
+) -> None:
+    folder = tmp_path / "d"
+    tiles = [*train_scenes, train_labels, "-o", folder, "--tile-size", 128, "--workers", 1]
+    run("prepare", *tiles)
+    run("train", folder, "-o", tmp_path / "run", *QUICK, "--epochs", 1)
+    warned = "is not the data set of this name"
+    assert warned not in run("evaluate", tmp_path / "run", folder, "-o", tmp_path / "e1")
+    run("prepare", *tiles, "--seed", 7, "--overwrite")
+    assert warned in run("evaluate", tmp_path / "run", folder, "-o", tmp_path / "e2")
+    final = ["train", "--final", tmp_path / "run", "-o", tmp_path / "final"]
+    assert "these are not the tiles" in run(*final, code=2)
+
+
+def test_two_runs_do_not_share_a_folder(dataset: Path, tmp_path: Path) -> None:
+    with only_one(tmp_path / "run", "training"):
+        output = run("train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=2)
+    assert "another lsmap is training this" in output
+    with only_one(tmp_path / "d", "making"), pytest.raises(LsmapError, match="is making this"):
+        prepare(PrepareConfig(tmp_path / "d", scenes=("a.tif",), labels="b.gpkg"))
+    with only_one(tmp_path / "new" / "run", "training"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_epoch_that_is_kept() -> None:
+    def row(iou: float, tuned: float, kept: float) -> dict[str, float]:
+        return {"landslide_iou": iou, "landslide_iou_at_threshold": tuned, "kept": kept}
+
+    first = row(0.6, 0.6, 1.0)
+    later = row(0.5, 0.7, 0.0)
+    assert improves(first, [], "half")
+    assert not improves(later, [first], "half")
+    assert improves(later, [first], "threshold")
+    assert best_row([first, later]) is first
+    assert improves(row(0.1, 0.1, 0.0), [row(0.9, 0.9, 0.0)], "half")  # of a network not ready yet
+    assert improves({"loss": 1.0}, [{"loss": 2.0}], "half")  # a final fit
+
+
+def test_icssn_keeps_no_epoch_before_its_segmenter_has_learnt(
+    dataset: Path, tmp_path: Path
+) -> None:
+    run("train", dataset, "-o", tmp_path / "run", *QUICK, "--arch", "icssn", "--epochs", 2)
+    rows = read_log(tmp_path / "run" / "log.csv")
+    assert [row["kept"] for row in rows] == [0, 1]
+    assert read_info(tmp_path / "run" / "best.safetensors").epoch == 2
+
+
+def test_a_final_fit_of_few_epochs_has_a_short_warm_up(dataset: Path, tmp_path: Path) -> None:
+    options = [*QUICK, "--epochs", 2, "--warmup", 2, "--lr", 1e-6]
+    run("train", dataset, "-o", tmp_path / "run", *options)
+    config = plan_run(None, None, None, False, (), {"epochs": 1}, tmp_path / "run")[1]
+    assert (config.epochs, config.warmup) == (1, 1.0)

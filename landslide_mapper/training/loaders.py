@@ -17,6 +17,7 @@ from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.together import check_splits
 from landslide_mapper.errors import LsmapError, LsmapFailure, warn
 from landslide_mapper.nn.encoder import STRIDE
 from landslide_mapper.serving import near_training
@@ -29,7 +30,8 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
     """Open the datasets and see that they can be trained on together.
 
     Raises:
-        LsmapError: they differ in tile size, bands or radiometry, or do not fit the network.
+        LsmapError: they differ in tile size, bands or radiometry, have the same ground in
+            different splits, or do not fit the network.
     """
     datasets = [load_dataset(path) for path in config.datasets]
     first = datasets[0]
@@ -40,6 +42,7 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
                     f"{other.root} has {name} {getattr(other, name)}, {first.root} has "
                     f"{getattr(first, name)}: prepare both with the same settings"
                 )
+    check_splits(datasets)
     sizes = [dataset.gsd for dataset in datasets if dataset.gsd is not None]
     if sizes and not near_training(max(sizes) / min(sizes)):
         warn(
