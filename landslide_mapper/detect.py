@@ -26,7 +26,7 @@ from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapFailure, NothingSeenError, note, one_line
-from landslide_mapper.geo import blend
+from landslide_mapper.geo import blend, remote
 from landslide_mapper.geo.blocks import Block, Layout, stacks
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.mapping.config import DetectConfig
@@ -37,6 +37,7 @@ from landslide_mapper.mapping.workspace import Workspace
 from landslide_mapper.predictors import info_of, load_predictor
 from landslide_mapper.staging import Staging
 
+SHOWN = 20  # scenes, at most, that QGIS is told to open
 FULL = 1_000_000  # bytes; with less than that left, a disk is full
 # What a part does not depend on, and what it depends on by rounding only (bf16 on CUDA: by up to
 # 0.01), so that a run that is out of memory goes on with a smaller batch or on the CPU.
@@ -53,7 +54,7 @@ class DetectReport:
     seconds: float
     polygons: Path
     files: tuple[Path, ...]
-    scenes: tuple[str, ...]  # as GDAL opens them
+    scenes: tuple[str, ...]  # the files among them
 
     def summary(self) -> str:
         """The result in a few lines, for the terminal."""
@@ -67,7 +68,7 @@ class DetectReport:
 
     def qgis_command(self) -> str:
         """The command that shows the polygons over the scenes in QGIS."""
-        return shlex.join(["qgis", *self.scenes[:3], str(self.polygons)])
+        return shlex.join(["qgis", *self.scenes[:SHOWN], str(self.polygons)])
 
 
 def _area(area: float) -> str:
@@ -142,7 +143,8 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
         seconds=time.monotonic() - started,
         polygons=config.output,
         files=(config.output, *made),
-        scenes=tuple(p.scene.gdal for p in plans if not p.scene.gdal.startswith("<")),
+        # QGIS takes no URLs, nor names of GDAL's own, from its command line.
+        scenes=tuple(p.scene.gdal for p in plans if remote.is_local(p.scene.gdal)),
     )
 
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from landslide_mapper.checkpoint import BEST, BUNDLED, CONFIG, SUFFIX, ModelInfo, find_model
 from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.evaluation.inventories import Comparison, compare
+from landslide_mapper.evaluation.inventories import (
+    FALSE_ALARM,
+    MISSED,
+    PARTIAL,
+    Comparison,
+    compare,
+)
 from landslide_mapper.evaluation.inventories import summary as compared
 from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.sources import check_no_input
@@ -183,8 +189,11 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
         write_verdicts(stage(VERDICTS), found)
         stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
         staging.publish()
-    counts = {"missed": 0, "false alarm": 0} | found.reference.counts() | found.mapped.counts()
-    last = f"{counts['missed']} missed, {counts['false alarm']} false alarms"
+    reference, mapped = found.reference.counts(), found.mapped.counts()
+    last = (
+        f"{reference.get(MISSED, 0)} missed; of the mapped {mapped.get(PARTIAL, 0)} partly right, "
+        f"{mapped.get(FALSE_ALARM, 0)} false alarms"
+    )
     table = [*compared(found), *object_lines(found.objects), last]
     return EvaluateReport(found, tuple(table), config.output / VERDICTS)
 

@@ -22,8 +22,8 @@ from landslide_mapper.explanation.config import ExplainConfig
 from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
 from landslide_mapper.explanation.passes import draw
 from landslide_mapper.explanation.subject import Subject, find_subject
-from landslide_mapper.geo.remote import without_query
-from landslide_mapper.geo.sources import check_no_input
+from landslide_mapper.geo.remote import is_local, without_query
+from landslide_mapper.geo.sources import TAG, check_no_input
 from landslide_mapper.geo.style import probability_qml
 from landslide_mapper.nn.gradcam import GradCam, Target
 from landslide_mapper.predictors import default_batch, is_onnx
@@ -40,12 +40,14 @@ class ExplainReport:
         folder, stem: where the files are, and what their names begin with.
         figures: the JSON file's content.
         files: all of them.
+        scene: its file; empty for one that is none on this machine.
     """
 
     folder: Path
     stem: str
     figures: dict[str, Any]
     files: tuple[Path, ...]
+    scene: tuple[str, ...]
 
     def summary(self) -> str:
         """The result in a few lines, for the terminal."""
@@ -68,8 +70,9 @@ class ExplainReport:
         return self.folder / f"{self.stem}.png"
 
     def qgis_command(self) -> str:
-        """The command that shows the maps in QGIS."""
-        return shlex.join(["qgis", *(str(path) for path in self.files if path.suffix == ".tif")])
+        """The command that shows the last map, of all that is fused, over the scene in QGIS."""
+        maps = [str(path) for path in self.files if path.suffix == ".tif"]
+        return shlex.join(["qgis", *self.scene, maps[-1]])
 
 
 def _cell(value: float | None, column: str) -> str:
@@ -109,7 +112,8 @@ def explain(config: ExplainConfig) -> ExplainReport:
         figures = _figures(config, info, cam.target(), threshold, store)
         _write(store, subject, figures, made, folder)
         staging.publish()
-    return ExplainReport(config.output, subject.scene.stem, figures, tuple(targets.values()))
+    scene = (subject.scene.gdal,) if is_local(subject.scene.gdal) else ()
+    return ExplainReport(config.output, subject.scene.stem, figures, tuple(targets.values()), scene)
 
 
 def _targets(config: ExplainConfig, subject: Subject, names: tuple[str, ...]) -> dict[str, Path]:
@@ -154,7 +158,8 @@ def _write(
     image = Picture.of(subject.scene, subject.frame, outlines)
     titled = [("image" if outlines is None else "image and labels", image)]
     for index, name in enumerate(store.names):
-        store.write_raster(index, subject.scene, folder / "strips.tif", made[f"{name}.tif"])
+        said = {f"{TAG}MODEL": figures["model"], f"{TAG}EXPLAINS": f"{name}, of its maximum"}
+        store.write_raster(index, subject.scene, folder / "strips.tif", made[f"{name}.tif"], said)
         made[f"{name}.qml"].write_text(probability_qml(), "utf-8")
         heated = image.heated(made[f"{name}.tif"])
         heated.save(made[f"{name}.png"])

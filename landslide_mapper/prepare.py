@@ -40,6 +40,7 @@ from landslide_mapper.data.tiles import (
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.remote import without_query
+from landslide_mapper.geo.style import add_default_style, split_qml
 from landslide_mapper.staging import check_folder, only_one
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -194,7 +195,15 @@ def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileReco
     }
     frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs)
     frame = frame.sort_values("tile_id", ignore_index=True)
-    pyogrio.write_dataframe(frame, path, layer="tiles", driver="GPKG", geometry_type="Polygon")
+    pyogrio.write_dataframe(
+        frame,
+        path,
+        layer="tiles",
+        driver="GPKG",
+        geometry_type="Polygon",
+        layer_options={"GEOMETRY_NAME": "geom"},
+    )
+    add_default_style(path, "tiles", "geom", split_qml(), "split", "lsmap: split of each tile")
 
 
 def _info(

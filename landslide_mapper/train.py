@@ -72,15 +72,16 @@ class TrainReport:
     def summary(self) -> str:
         """What a person wants to read at the end."""
         best = self.best
+        epochs = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
         files = f"{self.run / BEST}  {self.run / LOG}  {self.run / CURVES}"
         if not measured([best]):
             return (
-                f"Trained {self.epochs} epochs on training and validation tiles; the model is that "
+                f"Trained {epochs} on training and validation tiles; the model is that "
                 f"of the last epoch, its threshold {best['threshold']:.2f}. What it is worth, only "
                 f"the test split can say.\n{files}"
             )
         return (
-            f"Trained {self.epochs} epochs; best is epoch {best['epoch']:.0f}: validation "
+            f"Trained {epochs}; best is epoch {best['epoch']:.0f}: validation "
             f"landslide IoU {best['landslide_iou']:.4f}, precision {best['precision']:.4f}, "
             f"recall {best['recall']:.4f}, F1 {best['f1']:.4f} at 0.5; landslide IoU "
             f"{best['landslide_iou_at_threshold']:.4f} at the model's threshold, "

@@ -8,11 +8,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 from fakes import blobs, grey, model_info, write_scene
 from fakes import detect_brightness as run
+
+from landslide_mapper.evaluate import EvaluateConfig, evaluate
+from landslide_mapper.explain import ExplainConfig, explain
+from landslide_mapper.prepare import PrepareConfig, prepare
 
 # Debian's python3-qgis belongs to the system's own Python.
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -48,6 +53,76 @@ job.start()
 job.waitForFinished()
 job.renderedImage().save(picture)
 print("SAID" + json.dumps([Qgis.QGIS_VERSION, said]))
+"""
+
+
+# Opens files as a drag and drop would, and says of each what a person would see.
+ASK = """
+import json, sys
+from osgeo import ogr
+from qgis.core import QgsApplication, QgsRasterLayer, QgsVectorLayer
+app = QgsApplication([], False)
+app.initQgis()
+
+def said(path):
+    raster = path.endswith(".tif")
+    layer = QgsRasterLayer(path, path) if raster else QgsVectorLayer(path, path, "ogr")
+    if not layer.isValid():
+        return {"valid": False}
+    extent, renderer = layer.extent(), layer.renderer()
+    facts = {
+        "valid": True,
+        "crs": layer.crs().authid(),
+        "renderer": renderer.type(),
+        "extent": [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()],
+        "abstract": layer.metadata().abstract(),
+    }
+    if raster:
+        facts["legend"] = [label for label, _ in renderer.legendSymbologyItems()]
+        facts["nodata"] = layer.dataProvider().sourceNoDataValue(1)
+    else:
+        facts["legend"] = [item.label() for item in renderer.legendSymbolItems()]
+        facts["count"] = layer.featureCount()
+        facts["fields"] = {f.name(): f.typeName() for f in layer.fields()}
+        facts["widgets"] = {
+            f.name(): layer.editorWidgetSetup(i).type() for i, f in enumerate(layer.fields())
+        }
+        # The class of every feature; None is drawn by nothing.
+        from qgis.core import QgsRenderContext
+        context = QgsRenderContext()
+        context.expressionContext().appendScopes(
+            __import__("qgis.core").core.QgsExpressionContextUtils.globalProjectLayerScopes(layer))
+        own = renderer.clone()
+        own.startRender(context, layer.fields())
+        facts["undrawn"] = 0
+        for feature in layer.getFeatures():
+            context.expressionContext().setFeature(feature)
+            facts["undrawn"] += own.symbolForFeature(feature, context) is None
+        own.stopRender(context)
+    return facts
+
+answer = {"parquet": ogr.GetDriverByName("Parquet") is not None,
+          "layers": [said(path) for path in sys.argv[1:]]}
+print("SAID" + json.dumps(answer))
+"""
+
+# Goes through a layer as a reviewer does: yes, no, nothing, and a polygon that was missed.
+REVIEW = """
+import sys
+from qgis.core import (QgsApplication, QgsGeometry, QgsVectorLayer, QgsVectorLayerUtils)
+app = QgsApplication([], False)
+app.initQgis()
+path, wkt = sys.argv[1:]
+layer = QgsVectorLayer(path, path, "ogr")
+review = layer.fields().indexOf("review")
+assert layer.startEditing()
+for number, feature in enumerate(layer.getFeatures()):
+    if number % 3 < 2:
+        layer.changeAttributeValue(feature.id(), review, ("yes", "no")[number % 3])
+drawn = QgsVectorLayerUtils.createFeature(layer, QgsGeometry.fromWkt(wkt), {review: "yes"})
+assert layer.addFeature(drawn)
+assert layer.commitChanges(), layer.commitErrors()
+print("SAID" + str(layer.featureCount()))
 """
 
 
@@ -105,3 +180,136 @@ def test_qgis_shows_polygons_and_rasters_in_place_and_in_colour(tmp_path: Path) 
     large = np.kron(mask, np.ones((2, 2), bool))
     assert coloured[large].mean() > 0.9
     assert coloured[~large].mean() < 0.2
+
+
+def in_qgis(script: str, folder: Path, *args: object) -> Any:
+    done = subprocess.run(
+        [SYSTEM_PYTHON, "-c", script, *map(str, args)],
+        env={**QUIET, "XDG_RUNTIME_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answers = [line[4:] for line in done.stdout.splitlines() if line.startswith("SAID")]
+    assert answers, done.stderr
+    return json.loads(answers[0])
+
+
+def ask(folder: Path, *files: Path) -> list[dict[str, Any]]:
+    layers: list[dict[str, Any]] = in_qgis(ASK, folder, *files)["layers"]
+    return layers
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> tuple[str, Path]:
+    """A scene and its polygons as a GeoPackage."""
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(3, (200, 200), smooth=6)))
+    run(scene, tmp_path / "slides.gpkg", model_info(threshold=0.7))
+    return scene, tmp_path / "slides.gpkg"
+
+
+@pytest.mark.usefixtures("qgis")
+def test_qgis_shows_every_verdict_in_its_colour(tmp_path: Path, mapped: tuple[str, Path]) -> None:
+    _, slides = mapped
+    table = geopandas.read_file(slides)
+    moved = table.iloc[1:].translate(xoff=3.0)
+    reference = geopandas.GeoDataFrame(geometry=moved, crs=table.crs).to_crs(4326)
+    reference.to_file(tmp_path / "reference.gpkg")
+    evaluate(EvaluateConfig(str(tmp_path / "reference.gpkg"), tmp_path / "out", str(slides)))
+    (said,) = ask(tmp_path, tmp_path / "out" / "verdicts.gpkg")
+    assert said["valid"]
+    assert said["crs"] == "EPSG:4326"  # that of the reference
+    assert said["renderer"] == "categorizedSymbol"
+    assert said["count"] == 2 * len(table) - 1
+    assert said["undrawn"] == 0
+    assert said["legend"] == [
+        "reference: matched", "reference: found in part", "reference: missed",
+        "mapped: matched", "mapped: partly right", "mapped: false alarm",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("qgis")
+def test_qgis_shows_the_heat_of_explain(tmp_path: Path, bundled_scene: Path) -> None:
+    scene = tmp_path / "scene.tif"
+    with rasterio.open(bundled_scene) as raster:
+        window = rasterio.windows.Window(256, 256, 256, 256)
+        profile = {"driver": "GTiff", "width": 256, "height": 256, "count": 3, "dtype": "uint8"}
+        profile |= {"crs": raster.crs, "transform": raster.window_transform(window)}
+        pixels = raster.read(window=window)
+    with rasterio.open(scene, "w", **profile) as raster:
+        raster.write(pixels)
+        bounds = list(raster.bounds)
+    report = explain(ExplainConfig(str(scene), tmp_path / "out", "bundled"))
+    heat = [path for path in report.files if path.suffix == ".tif"]
+    assert len(heat) == 3
+    for said in ask(tmp_path, *heat):
+        assert said["valid"]
+        assert said["crs"] == "EPSG:32648"
+        assert said["renderer"] == "singlebandpseudocolor"
+        assert said["nodata"] == 255
+        assert said["legend"] == [f"{percent} %" for percent in (0, 10, 20, 40, 60, 80, 100)]
+        np.testing.assert_allclose(said["extent"], bounds)
+
+
+@pytest.mark.usefixtures("qgis")
+def test_qgis_shows_geoparquet_where_its_gdal_can(tmp_path: Path, mapped: tuple[str, Path]) -> None:
+    scene, slides = mapped
+    run(scene, tmp_path / "slides.parquet", model_info(threshold=0.7))
+    answer = in_qgis(ASK, tmp_path, tmp_path / "slides.parquet", slides)
+    parquet, package = answer["layers"]
+    if not answer["parquet"]:
+        assert not parquet["valid"]  # Debian's and Ubuntu's GDAL have no Arrow
+        pytest.skip("this QGIS has a GDAL without Parquet")
+    assert parquet["valid"]
+    assert parquet["crs"] == "EPSG:32648"
+    assert (parquet["renderer"], parquet["count"]) == ("graduatedSymbol", package["count"])
+    np.testing.assert_allclose(parquet["extent"], package["extent"])
+
+
+@pytest.mark.usefixtures("qgis")
+def test_a_layer_is_reviewed_in_qgis_and_read_back(
+    tmp_path: Path, mapped: tuple[str, Path]
+) -> None:
+    _, slides = mapped
+    before = geopandas.read_file(slides)
+    wkt = (
+        "Polygon((300001 3499999, 300009 3499999, 300009 3499991, 300001 3499991, 300001 3499999))"
+    )
+    assert in_qgis(REVIEW, tmp_path, slides, wkt) == len(before) + 1
+    after = geopandas.read_file(slides)
+    assert set(after["review"].dropna()) == {"yes", "no"}
+    drawn = after.iloc[-1]
+    assert drawn["review"] == "yes"
+    assert np.isnan(drawn["confidence"])
+
+
+@pytest.mark.usefixtures("qgis")
+def test_a_polygon_that_was_drawn_by_hand_is_seen(tmp_path: Path, mapped: tuple[str, Path]) -> None:
+    _, slides = mapped
+    wkt = (
+        "Polygon((300001 3499999, 300009 3499999, 300009 3499991, 300001 3499991, 300001 3499999))"
+    )
+    in_qgis(REVIEW, tmp_path, slides, wkt)
+    assert ask(tmp_path, slides)[0]["undrawn"] == 0
+
+
+@pytest.mark.usefixtures("qgis")
+def test_review_is_a_choice_in_the_form(tmp_path: Path, mapped: tuple[str, Path]) -> None:
+    assert ask(tmp_path, mapped[1])[0]["widgets"]["review"] == "ValueMap"
+
+
+@pytest.mark.usefixtures("qgis")
+def test_qgis_shows_the_split_of_tiles(tmp_path: Path) -> None:
+    mask = blobs(3, (512, 512), 0.2, smooth=4)
+    scene = write_scene(tmp_path / "scene.tif", grey(mask))
+    run(scene, tmp_path / "slides.gpkg", model_info(threshold=0.7))
+    prepare(
+        PrepareConfig(
+            tmp_path / "d", scenes=(scene,), labels=str(tmp_path / "slides.gpkg"), tile_size=64
+        )
+    )
+    (said,) = ask(tmp_path, tmp_path / "d" / "tiles.gpkg")
+    assert said["renderer"] == "categorizedSymbol"
+    assert said["legend"] == ["train", "val", "test"]
+    assert said["undrawn"] == 0
+    assert said["crs"] == "EPSG:32648"

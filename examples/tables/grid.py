@@ -81,6 +81,7 @@ TWO_ENCODERS = NO_CONTRAST | {"no-mfm": ""}
 ADAMW = {"optimizer": "adamw", "lr": "0.0005", "weight-decay": "0.01", "warmup": "0.2"}
 ZOOM = {"zoom": "1.5"}
 NEAR = {"aspp-rates": "6,12,18"}
+JITTER = {"jitter": "1.4"}
 
 
 def _paper(metrics: tuple[str, ...], *values: float) -> dict[str, float]:
@@ -176,6 +177,7 @@ TABLES = (
             Row("B", BASELINE),
             Row("B, AdamW", BASELINE | ADAMW),
             Row("B, AdamW, zoom", BASELINE | ADAMW | ZOOM),
+            Row("B, AdamW, jitter", BASELINE | ADAMW | JITTER),
             Row("B+M", NO_CONTRAST),
             Row("B+M, AdamW", NO_CONTRAST | ADAMW),
             Row("two encoders, nothing masked", TWO_ENCODERS),
@@ -185,6 +187,7 @@ TABLES = (
         (
             ("B, AdamW", "B"),
             ("B, AdamW, zoom", "B, AdamW"),
+            ("B, AdamW, jitter", "B, AdamW"),
             ("B+M, AdamW", "B+M"),
             ("B+M, AdamW", "B, AdamW"),
             ("B+M", "two encoders, nothing masked"),

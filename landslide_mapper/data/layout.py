@@ -28,11 +28,11 @@ from landslide_mapper.data.tiles import (
     Territory,
     TileSource,
 )
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
-from landslide_mapper.geo.labels import Labels, LayerOptions, read_aoi, read_labels
+from landslide_mapper.geo.labels import Labels, LayerOptions, feature_count, read_aoi, read_labels
 from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
@@ -111,6 +111,9 @@ def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | No
         ignored = read_labels(
             config.labels, config.layer, config.ignore_where, config.labels_crs, OPTIONS
         )
+    if config.where:
+        _warn_of_untaken(labels, ignored)
+    if ignored is not None:
         labels = labels.without(ignored.fids)
     aoi = read_aoi(config.aoi) if config.aoi else None
     if aoi is not None and aoi.crs is None and labels.crs is not None:
@@ -118,8 +121,34 @@ def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | No
             f"{aoi.path}: the AOI has no CRS; set it with: ogr2ogr -a_srs EPSG:... OUTPUT INPUT"
         )
     if not len(labels.polygons):
-        raise LsmapError(f"{labels.path}: no landslide polygon is left ({_left_out(labels)})")
+        raise LsmapError(f"{labels.path}: {_none_left(config, labels, ignored)}")
     return labels, ignored, aoi
+
+
+def _warn_of_untaken(labels: Labels, ignored: Labels | None) -> None:
+    """Say how many features neither --where nor --ignore-where takes: there is background."""
+    taken = labels.counts.features
+    if ignored is not None:
+        both = np.isin(labels.fids, ignored.fids).sum()
+        taken += ignored.counts.features - int(both)
+    rest = feature_count(labels) - taken
+    if rest:
+        warn(
+            f"{labels.path}: {rest} features that no condition takes count as background; "
+            "--ignore-where leaves such out"
+        )
+
+
+def _none_left(config: PrepareConfig, labels: Labels, ignored: Labels | None) -> str:
+    """Why there is no landslide, in words."""
+    if config.where and not labels.counts.features:
+        return f"no polygon fulfils --where {config.where!r}"
+    if ignored is not None and len(ignored.polygons):
+        return (
+            "all polygons that would be landslides fulfil --ignore-where "
+            f"{config.ignore_where!r} too, which goes before"
+        )
+    return f"no landslide polygon is left ({_left_out(labels)})"
 
 
 def _left_out(labels: Labels) -> str:

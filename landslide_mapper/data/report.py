@@ -47,7 +47,7 @@ class PrepareReport:
             share = counts["landslide_px"] / counts["valid_px"] if counts["valid_px"] else 0.0
             out.append(
                 f"{split:<7}{counts['tiles']:>{max(width, 7)}}{counts['positive_tiles']:>16}"
-                f"{share:>16.2%} "
+                f"{share:>17.2%}"
             )
         out += ["", *_area_lines(info), *_left_out_lines(info)]
         empty = [split for split in SPLITS if not info["counts"][split]["tiles"]]
@@ -56,8 +56,19 @@ class PrepareReport:
                 f"No tiles in {' and '.join(empty)}: too few blocks hold landslides; add scenes, "
                 "make tiles smaller (--tile-size) or give a --split-file."
             )
+        return [*out, "", *self._next()]
+
+    def _next(self) -> list[str]:
+        """The next command, as far as there are tiles for it."""
+        train = self.info["counts"]["train"]
         target = "" if str(self.root) == "dataset" else f" {self.root}"
-        return [*out, "", f"Next: lsmap train{target}"]
+        if train["positive_tiles"] < 2:
+            return [
+                "Too few tiles with landslide to train on: add scenes or make tiles smaller, e.g. "
+                f"--tile-size {self.info['tile_size'] // 2}"
+            ]
+        few = " --batch-size 2" if train["tiles"] < 4 else ""
+        return [f"Next: lsmap train{target}{few}"]
 
 
 def _area_lines(info: dict[str, Any]) -> list[str]:

@@ -49,6 +49,7 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
     parts = [_table(comparison.reference, "reference", comparison.unit)]
     mapped = _table(comparison.mapped, "mapped", comparison.unit)
     parts.append(mapped if crs is None else mapped.to_crs(crs))
+    given = f"{comparison.mapped.path} against {comparison.reference.path}"
     table = geopandas.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=crs)
     with _one_line():
         pyogrio.write_dataframe(
@@ -58,7 +59,10 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
             driver="GPKG",
             geometry_type="MultiPolygon",
             promote_to_multi=True,
-            layer_options={"GEOMETRY_NAME": "geom"},
+            layer_options={
+                "GEOMETRY_NAME": "geom",
+                "DESCRIPTION": f"lsmap: {given}, a match at IoU ≥ 0.5",
+            },
         )
         add_default_style(
             path, LAYER, "geom", verdict_qml(), "verdict", "lsmap: verdict on each landslide"

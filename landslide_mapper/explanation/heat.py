@@ -161,10 +161,13 @@ class HeatStore:
         outer_edge = total["edge"] - (total["inside"] - total["interior"])
         return float(total["inside"]), float(total["outside"]), float(outer_edge)
 
-    def write_raster(self, index: int, scene: Scene, strips: Path, target: Path) -> None:
+    def write_raster(
+        self, index: int, scene: Scene, strips: Path, target: Path, tags: dict[str, str]
+    ) -> None:
         """One map as a COG: percent of its own maximum, 255 where nothing was seen; with style.
 
-        `strips` is where an intermediate raster may be made. Raises `OSError`.
+        `strips` is where an intermediate raster may be made, `tags` is its metadata. Raises
+        `OSError`.
         """
         frame = self._frame
         scale = self._maximum[index] or 1.0
@@ -174,7 +177,7 @@ class HeatStore:
                 share = np.minimum(self._values[index, rows] / np.float32(scale), np.float32(1))
                 percent = rasters.percent(share, self._valid[rows])
                 raster.write(frame.row + top, frame.col, percent)
-        rasters.finish_probability(strips, target)
+        rasters.finish_probability(strips, target, tags)
         strips.unlink()
 
 

@@ -131,6 +131,13 @@ def read_labels(
     return Labels(path, layer, known, polygons, counts, np.asarray(fids)[keep], options)
 
 
+def feature_count(labels: Labels) -> int:
+    """How many features the layer has, whatever was asked of them."""
+    vector = open_vector(labels.path)
+    info = pyogrio.read_info(vector, layer=labels.layer, force_feature_count=True)
+    return int(info["features"])
+
+
 def open_vector(path: str) -> str | bytes:
     """What pyogrio reads the file by: its path; GeoParquet, which its GDAL cannot read, in memory.
 

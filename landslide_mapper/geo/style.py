@@ -5,11 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 # Yellow to dark red: from barely above the threshold to certain.
 RAMP = ((255, 217, 71), (253, 174, 54), (248, 124, 40), (227, 59, 30), (158, 1, 31))
+BY_HAND, DRAWN = 2, (0, 112, 192)  # stands for no confidence; colour
+SPLIT_COLOURS = {"train": (0, 114, 178), "val": (230, 159, 0), "test": (204, 0, 120)}
 LANDSLIDE_COLOUR = (227, 59, 30)
 
 MASK_COLOURS = {0: (236, 236, 236, 255), 1: (*LANDSLIDE_COLOUR, 255), 255: (0, 0, 0, 0)}
@@ -18,6 +21,18 @@ MASK_COLOURS = {0: (236, 236, 236, 255), 1: (*LANDSLIDE_COLOUR, 255), 255: (0, 0
 TIMESTAMP = "2000-01-01T00:00:00.000Z"
 
 _VERSION = "3.22.0"
+
+# NULL has a sign of its own in QGIS's lists.
+_REVIEW = """<fieldConfiguration><field name="review"><editWidget type="ValueMap"><config>
+<Option type="Map"><Option type="List" name="map">
+<Option type="Map"><Option type="QString" name="not looked at"
+ value="{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"/></Option>
+<Option type="Map"><Option type="QString" name="yes, a landslide" value="yes"/></Option>
+<Option type="Map"><Option type="QString" name="no" value="no"/></Option>
+</Option></Option></config></editWidget></field></fieldConfiguration>
+<defaults><default field="review" expression="'yes'" applyOnUpdate="0"/></defaults>
+<previewExpression>"id"</previewExpression>
+"""
 
 _STYLE_TABLE = """
 CREATE TABLE layer_styles (
@@ -39,37 +54,73 @@ CREATE TABLE layer_styles (
 
 
 def polygon_qml(threshold: float) -> str:
-    """Style of the polygon layer: five classes of `confidence` from the threshold to 1."""
+    """Style of the polygon layer: five classes of `confidence` from the threshold to 1.
+
+    A polygon that was drawn by hand has no confidence, and a class of its own. `review` is a choice
+    in forms, and "yes" for what is drawn.
+    """
     low = min(max(threshold, 0.0), 0.95)
     edges = [low + (1 - low) * step / len(RAMP) for step in range(len(RAMP) + 1)]
-    ranges, symbols = [], []
-    for index, colour in enumerate(RAMP):
-        lower, upper = edges[index], edges[index + 1]
-        label = f"{lower:.2f} – {upper:.2f}"
-        ranges.append(
-            f'<range lower="{0 if index == 0 else lower:.6f}" upper="{upper:.6f}" '
-            f'label={quoteattr(label)} symbol="{index}" render="true"/>'
-        )
-        symbols.append(fill_symbol(index, colour, opacity=70, width=0.5))
+    classes = [
+        (f"{lower:.0%} – {upper:.0%}".replace("%", " %"), 0 if index == 0 else lower, upper)
+        for index, (lower, upper) in enumerate(pairwise(edges))
+    ]
+    classes.append(("drawn by hand", BY_HAND - 0.5, BY_HAND + 0.5))
+    ranges = [
+        f'<range lower="{lower:.6f}" upper="{upper:.6f}" label={quoteattr(label)} '
+        f'symbol="{index}" render="true"/>'
+        for index, (label, lower, upper) in enumerate(classes)
+    ]
+    attribute = quoteattr(f'coalesce("confidence", {BY_HAND})')
     return vector_qml(
-        'type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor"',
+        f'type="graduatedSymbol" attr={attribute} graduatedMethod="GraduatedColor"',
         f"<ranges>{''.join(ranges)}</ranges>",
-        symbols,
+        [
+            fill_symbol(index, colour, opacity=70, width=0.5)
+            for index, colour in enumerate((*RAMP, DRAWN))
+        ],
+        _REVIEW,
+        "Symbology|Fields|Forms",
     )
 
 
-def vector_qml(kind: str, classes: str, symbols: Sequence[str]) -> str:
+def split_qml() -> str:
+    """Style of the footprints of tiles: outlines, a colour for each split."""
+    categories = "".join(
+        f'<category value="{split}" symbol="{index}" label="{split}" render="true"/>'
+        for index, split in enumerate(SPLIT_COLOURS)
+    )
+    return vector_qml(
+        'type="categorizedSymbol" attr="split"',
+        f"<categories>{categories}</categories>",
+        [
+            fill_symbol(index, colour, opacity=0, width=0.5, filled=False)
+            for index, colour in enumerate(SPLIT_COLOURS.values())
+        ],
+    )
+
+
+def vector_qml(
+    kind: str,
+    classes: str,
+    symbols: Sequence[str],
+    forms: str = "",
+    categories: str = "Symbology",
+) -> str:
     """Style of a polygon layer.
 
     Args:
         kind: attributes of the renderer, its type and what it goes by.
         classes: its ranges or categories, as XML.
         symbols: of `fill_symbol`, to which the classes point.
+        forms: what else is in the document, as XML.
+        categories: what there is in the document, in QGIS's words.
     """
     return _document(
         f'<renderer-v2 {kind} symbollevels="0" enableorderby="0" forceraster="0">\n'
         f"{classes}\n<symbols>{''.join(symbols)}</symbols>\n"
-        "</renderer-v2>\n<layerGeometryType>2</layerGeometryType>\n"
+        f"</renderer-v2>\n<layerGeometryType>2</layerGeometryType>\n{forms}",
+        categories,
     )
 
 
@@ -143,10 +194,10 @@ def _raster_qml(renderer: str) -> str:
     return _document(f"<pipe>{renderer}</pipe>\n<blendMode>0</blendMode>\n")
 
 
-def _document(content: str) -> str:
+def _document(content: str, categories: str = "Symbology") -> str:
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        f'<qgis version="{_VERSION}" styleCategories="Symbology">\n{content}</qgis>\n'
+        f'<qgis version="{_VERSION}" styleCategories="{categories}">\n{content}</qgis>\n'
     )
 
 

@@ -10,6 +10,9 @@ import pyproj
 
 from landslide_mapper.geo.crs import crs_name
 
+REVIEWED = "review = 'yes'"
+NOT_REVIEWED = "review IS NULL OR review NOT IN ('yes', 'no')"
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -44,12 +47,14 @@ class Report:
         some_refused = known.get("unusable") or known.get("bundled_model_refuses")
         layers = known.get("layers")
         empty = layers is not None and not any(layer.get("usable") for layer in layers)
+        if layers is not None and _own(layers) in ("tiles", "verdicts"):
+            return None  # squares, and two inventories in one
         if empty or inside or known.get("model", path) is None or refused or some_refused:
             return None
         return {
             "scene": f"lsmap detect {path} -o slides.gpkg",
             "scenes": f"lsmap detect {path} -o slides.gpkg",
-            "labels": f"lsmap prepare SCENE... {path}",
+            "labels": f"lsmap prepare SCENE... {path}{_conditions(layers or [])}",
             "dataset": f"lsmap train {path}",
             "run": f"lsmap evaluate {path} DATASET",
             "model": f"lsmap detect REGION.tif -o slides.gpkg --model {path}",
@@ -64,6 +69,27 @@ class Report:
             lines.append(f"  {fact.label:<{width}}  {first}".rstrip())
             lines += [f"  {'':<{width}}  {line}".rstrip() for line in rest]
         return "\n".join(lines)
+
+
+# By which fields lsmap's own layers are told.
+_OWN = {
+    "tiles": {"tile_id", "split", "landslide_fraction"},
+    "verdicts": {"role", "verdict", "partner"},
+    "landslides": {"confidence", "review"},
+}
+
+
+def _own(layers: list[dict[str, Any]]) -> str | None:
+    """Which of lsmap's own layers is among these, if any."""
+    fields = set().union(*(layer["fields"] for layer in layers))
+    return next((name for name, own in _OWN.items() if own <= fields), None)
+
+
+def _conditions(layers: list[dict[str, Any]]) -> str:
+    """What turns a map that was reviewed into labels."""
+    if _own(layers) != "landslides":
+        return ""
+    return f' --where "{REVIEWED}" --ignore-where "{NOT_REVIEWED}"'
 
 
 def plain(key: str, label: str, value: Any, unit: str = "") -> Fact:

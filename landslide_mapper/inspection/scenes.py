@@ -67,7 +67,7 @@ def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:
         _extent(scenes),
         _refused("unusable", "for lsmap", unusable, len(sources), "can be used"),
     ]
-    return (*facts, _by_bundled(partial(_serves_all, scenes)))
+    return (*facts, _by_bundled(partial(_serves_all, scenes))) if scenes else tuple(facts)
 
 
 def _reason(source: Source, error: LsmapError) -> str:

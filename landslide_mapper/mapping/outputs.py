@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
+
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import rasters, vectors
+from landslide_mapper.geo.labels import open_vector
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import check_no_input
 from landslide_mapper.mapping.config import DetectConfig
@@ -40,6 +44,19 @@ def extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, li
     return found
 
 
+def reviewed(path: Path) -> int:
+    """How many polygons of a layer have a verdict in their field `review`."""
+    try:
+        vector = open_vector(str(path))
+        layer = {"layer": vectors.LAYER} if path.suffix.lower() == ".gpkg" else {}
+        _, _, _, columns = pyogrio.raw.read(
+            vector, columns=["review"], read_geometry=False, **layer
+        )
+    except (LsmapError, ValueError, DataSourceError, DataLayerError):
+        return 0  # no layer of lsmap's
+    return sum(bool(verdict) for column in columns for verdict in column)
+
+
 def _numbered(stems: Sequence[str]) -> list[str]:
     """Names; those that come twice are numbered."""
     names: list[str] = []
@@ -56,6 +73,11 @@ def check_outputs(
 ) -> None:
     """Raise `LsmapError` where an output exists, cannot be made, or is an input."""
     check_targets(vectors.outputs(config.output), config.overwrite)
+    if config.output.exists() and (count := reviewed(config.output)):
+        raise LsmapError(
+            f"{config.output}: {count} of its polygons have been reviewed, which --overwrite would "
+            "undo; choose another name"
+        )
     made = list(vectors.outputs(config.output))
     for kind, paths in extras.items():
         for path in (path for path in paths if path):
