@@ -25,7 +25,7 @@ from tqdm import tqdm
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
 from landslide_mapper.device import enough_memory
-from landslide_mapper.errors import LsmapFailure, NothingSeenError, note, one_line
+from landslide_mapper.errors import LsmapFailure, NothingSeenError, note, one_line, warn
 from landslide_mapper.geo import blend, remote
 from landslide_mapper.geo.blocks import Block, Layout, stacks
 from landslide_mapper.geo.radiometry import fit
@@ -130,10 +130,12 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
                 plan_detection(config, model.info)  # the outputs there are another run's
             _map(config, model, works, space)
             with Staging(config.output) as staging:
-                count, area = join_all(config, model.info, works, plans, space.store, staging)
+                count, area, seen = join_all(config, model.info, works, plans, space.store, staging)
                 space.publishing()
                 staging.publish()
         space.clear()
+    if not seen:
+        warn("no valid pixel lies in what was asked for, so nothing was mapped")
     frames = [work.layout.frame for work in works]
     made = [path for p in plans for path in (p.mask, p.probability, p.overlay) if path]
     return DetectReport(

@@ -354,3 +354,37 @@ def test_geocentric_scenes_are_refused_and_what_has_no_area_is_kept(tmp_path: Pa
     scene = write_scene(tmp_path / "s.tif", band, "EPSG:4978")
     with pytest.raises(LsmapError, match="geocentric"):
         run(scene, tmp_path / "slides.gpkg")
+
+
+def test_where_nothing_was_seen_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band = grey(blobs(1, (80, 160)))
+    band[:, 80:] = 0
+    scene = write_scene(tmp_path / "s.tif", band, nodata=0)
+    for columns, said in (((0, 80), False), ((90, 150), True)):
+        west, north = UTM * (columns[0], 10)
+        east, south = UTM * (columns[1], 70)
+        box = (west, south, east, north)
+        run(scene, tmp_path / "slides.gpkg", bbox=box, overwrite=True)
+        assert ("no valid pixel lies in what was asked for" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".fgb", ".parquet"])
+def test_a_reviewed_layer_is_never_replaced(tmp_path: Path, suffix: str) -> None:
+    scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))))
+    layer = tmp_path / f"slides{suffix}"
+    run(scene, layer)
+    run(scene, layer, overwrite=True)
+    table = read(layer)
+    table["review"] = table["review"].astype(object)
+    table.loc[0, "review"] = "yes"
+    table.loc[1, "review"] = ""
+    if suffix == ".parquet":
+        table.to_parquet(layer)
+    else:
+        table.to_file(layer, **({"layer": "landslides"} if suffix == ".gpkg" else {}))
+    before = layer.read_bytes()
+    with pytest.raises(LsmapError, match="1 of its polygons have been reviewed"):
+        run(scene, layer, overwrite=True)
+    assert layer.read_bytes() == before

@@ -10,6 +10,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from click.testing import CliRunner
 from rasterio.transform import from_origin
 from safetensors.numpy import save_file
@@ -392,3 +393,23 @@ def test_real_label_layers(shared_data: Path) -> None:
     slumps = geopandas.read_file(next(folder.glob("polygon-z*/*.shp"))).to_crs("ESRI:102008")
     area = slumps.make_valid().area.sum()
     assert layers["polygon-z (Segal2015)"]["area_m2"] == pytest.approx(area, rel=1e-3)
+
+
+def test_what_lsmap_made_itself_is_known(tmp_path: Path, bundled_scene: Path) -> None:
+    layer = tmp_path / "slides.gpkg"
+    fields = {"confidence": [0.5], "review": ["yes"]}
+    square = [shapely.box(0, 0, 1, 1)]
+    geopandas.GeoDataFrame(fields, geometry=square, crs=4326).to_file(layer)
+    command = describe(str(layer)).next_command()
+    assert command is not None
+    assert "--where \"review = 'yes'\"" in command
+    assert "review IS NULL" in command
+    for fields in (
+        {"tile_id": ["a"], "split": ["train"], "landslide_fraction": [0.1]},
+        {"role": ["mapped"], "verdict": ["match"], "partner": [1]},
+    ):
+        geopandas.GeoDataFrame(fields, geometry=square, crs=4326).to_file(layer)
+        assert describe(str(layer)).next_command() is None
+    points = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=4326)
+    points.to_file(tmp_path / "points.gpkg")
+    assert describe(str(tmp_path / "points.gpkg")).next_command() is None

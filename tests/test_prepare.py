@@ -488,3 +488,31 @@ def test_author_split_of_many_scenes(tmp_path: Path, shared_data: Path) -> None:
     for tile in dataset.tiles:
         assert tile.split == listed[f"{tile.source}.tif"]
     assert area_ratio(dataset) == pytest.approx(1, abs=0.005)
+
+
+def test_conditions_that_leave_nothing_say_why(
+    tmp_path: Path, scene: str, slides: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LsmapError, match="no polygon fulfils --where \"kind = 'none'\""):
+        make(tmp_path, [scene], slides, where="kind = 'none'")
+    with pytest.raises(LsmapError, match=r"fulfil --ignore-where .* too, which goes before"):
+        make(tmp_path, [scene], slides, where="kind = 'slide'", ignore_where="kind LIKE 's%'")
+    make(tmp_path, [scene], slides, where="kind = 'slide'")
+    assert "10 features that no condition takes count as background" in capsys.readouterr().err
+    make(tmp_path, [scene], slides, name="b", where="kind = 'slide'", ignore_where="kind = 'maybe'")
+    assert "no condition" not in capsys.readouterr().err
+
+
+def test_the_next_command_suits_the_tiles(
+    tmp_path: Path, bundled_scene: Path, bundled_labels: Path
+) -> None:
+    given: dict[str, Any] = {"scenes": (str(bundled_scene),), "labels": str(bundled_labels)}
+    for size, said in (
+        (512, "--batch-size 2"),
+        (256, f"Next: lsmap train {tmp_path / '256'}"),
+    ):
+        report = prepare(PrepareConfig(tmp_path / str(size), tile_size=size, **given))
+        assert report.lines()[-1].endswith(said)
+    given["scenes"] *= 2
+    with pytest.raises(LsmapError, match="given twice"):
+        prepare(PrepareConfig(tmp_path / "d", **given))

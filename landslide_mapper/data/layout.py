@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     """The layout for scenes with label polygons."""
     assert config.labels is not None
     scenes = [open_scene(source, config.bands) for source in expand_sources(config.scenes)]
+    again, times = Counter(os.path.realpath(scene.gdal) for scene in scenes).most_common(1)[0]
+    if times > 1:  # its tiles would count twice
+        raise LsmapError(f"{again}: is given twice; name every scene once")
     check_bands(scenes)
     labels, ignored, aoi = _read_all(config)
     facts: dict[str, Any] = {"labels": _label_facts(labels, ignored, aoi)}

@@ -39,8 +39,8 @@ def join_all(
     plans: Sequence[ScenePlan],
     store: Store,
     staging: Staging,
-) -> tuple[int, float]:
-    """Stage all outputs; returns the number of landslides and their area in m².
+) -> tuple[int, float, int]:
+    """Stage all outputs; returns the number of landslides, their area in m², and of valid pixels.
 
     Landslides that several scenes show where they overlap are put together.
     """
@@ -51,6 +51,7 @@ def join_all(
     hidden = staging.folder(config.output)
     names = store.names()
     areas: list[float] = []
+    seen = 0
     shapers = [Landslides(plan.scene, config.shaping, plan.to_layer) for plan in plans]
     merger = Merger(*_footprints(works, shapers), plans[0].layer_crs)
     with vectors.PolygonWriter(target, hidden, info.threshold_or(config.threshold)) as writer:
@@ -66,7 +67,10 @@ def join_all(
 
         for number, (work, plan) in enumerate(zip(works, plans, strict=True)):
             _check_parts(work, names, store)
-            overlay = join_scene(work, plan, shapers[number], store, hidden, partial(emit, number))
+            overlay, valid = join_scene(
+                work, plan, shapers[number], store, hidden, partial(emit, number)
+            )
+            seen += valid
             _finish(plan, staging, hidden, overlay, config.overwrite, tags)
         write(*merger.finish())
     for path in (*vectors.leftovers(config.output), *vectors.outputs(config.output)):
@@ -74,7 +78,7 @@ def join_all(
             staging.stage_sidecar(path, config.overwrite)
         else:
             staging.stage(path, optional=path != config.output)
-    return writer.count, sum(areas)
+    return writer.count, sum(areas), seen
 
 
 def _footprints(
@@ -110,8 +114,10 @@ def join_scene(
     store: Store,
     hidden: Path,
     emit: Emit,
-) -> Overlay | None:
-    """Hand every landslide of a scene to `emit`; returns the picture with their outlines.
+) -> tuple[Overlay | None, int]:
+    """Hand every landslide of a scene to `emit`.
+
+    Returns the picture with their outlines, and the number of valid pixels.
 
     Landslides that reach over blocks are put together, shaped and measured here. Memory holds
     one part and the components that are not yet complete. The scene's rasters are left in the
@@ -122,6 +128,7 @@ def join_scene(
     """
     frame = work.layout.frame
     overlay = Overlay(plan.scene, frame) if plan.overlay else None
+    seen = 0
     with ExitStack() as stack:
 
         def raster(name: str, needed: bool) -> rasters.StripRaster | None:
@@ -149,6 +156,7 @@ def join_scene(
         blocks = list(work.blocks())
         for block in tqdm(blocks, f"joining {plan.scene.name}", disable=None, leave=False):
             part = _read(store, work.part_name(block))
+            seen += part.seen
             for target, values in ((mask, part.mask), (percent, part.percent)):
                 if target and values is not None:
                     target.write(block.frame.row, block.frame.col, values)
@@ -156,7 +164,7 @@ def join_scene(
             border = BlockComponents(Components.empty(), part.open, part.sides)
             join(joiner.add(block.band, block.column, border))
         join(joiner.finish())
-    return overlay
+    return overlay, seen
 
 
 def _read(store: Store, name: str) -> parts.Part:

@@ -28,6 +28,7 @@ class Part:
         columns: what is said of each, one array per name.
         open: components that may go on in the next block, not yet shaped.
         sides: which of them touch which pixel of the block's sides.
+        seen: number of valid pixels.
         mask: uint8 (h, w), see `geo.rasters`; None when nobody asked for it.
         percent: likewise, the probability.
     """
@@ -36,6 +37,7 @@ class Part:
     columns: dict[str, np.ndarray]
     open: Components
     sides: Sides
+    seen: int
     mask: np.ndarray | None = None
     percent: np.ndarray | None = None
 
@@ -48,6 +50,7 @@ def to_bytes(part: Part) -> bytes:
     arrays |= {f"column.{name}": values for name, values in part.columns.items()}
     arrays |= {f"open.{name}": getattr(part.open, name) for name in ("pixels", "total", "highest")}
     arrays |= {f"sides.{name}": values for name, values in vars(part.sides).items()}
+    arrays["seen"] = np.array(part.seen)
     for name in ("mask", "percent"):
         raster = getattr(part, name)
         if raster is not None:
@@ -81,6 +84,7 @@ def from_bytes(content: bytes) -> Part:
         },
         open=Components(_get_polygons(arrays, "open"), *(arrays[f"open.{n}"] for n in names)),
         sides=Sides(**{n: arrays[f"sides.{n}"] for n in ("top", "bottom", "left", "right")}),
+        seen=int(arrays["seen"]),
         **rasters,
     )
 

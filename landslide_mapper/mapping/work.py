@@ -133,6 +133,7 @@ class SceneWork:
             columns=landslides.columns(whole, outlines),
             open=components.open,
             sides=components.sides,
+            seen=int(np.count_nonzero(canvas.mask != rasters.UNSEEN)),
             mask=canvas.mask if self.mask else None,
             percent=canvas.percent,
         )
