@@ -24,7 +24,7 @@ from landslide_mapper import __version__
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import common_crs, footprints, has_place
 from landslide_mapper.data.layout import TileLayout, scene_layout
-from landslide_mapper.data.manifest import MANIFEST, SCHEMA_VERSION, TILES
+from landslide_mapper.data.manifest import LAYER, MANIFEST, SCHEMA_VERSION, TILES
 from landslide_mapper.data.pair_layout import pair_layout
 from landslide_mapper.data.report import PrepareReport, landslide_area
 from landslide_mapper.data.split import SPLITS
@@ -198,12 +198,12 @@ def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileReco
     pyogrio.write_dataframe(
         frame,
         path,
-        layer="tiles",
+        layer=LAYER,
         driver="GPKG",
         geometry_type="Polygon",
         layer_options={"GEOMETRY_NAME": "geom"},
     )
-    add_default_style(path, "tiles", "geom", split_qml(), "split", "lsmap: split of each tile")
+    add_default_style(path, LAYER, "geom", split_qml(), "split", "lsmap: split of each tile")
 
 
 def _info(

@@ -168,7 +168,7 @@ def test_the_command_writes_verdicts(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / "out"
     result = CliRunner().invoke(main, ["evaluate", a, b, "-o", str(out)])
     assert result.exit_code == 0, result.output
-    assert "2 missed; of the mapped 1 partly right, 1 false alarms" in result.output
+    assert "2 missed; of the mapped 2 partly right, 1 false alarms" in result.output
     assert {path.name for path in out.iterdir()} == {"metrics.json", "verdicts.gpkg"}
     assert json.loads((out / "metrics.json").read_text("utf-8"))["kind"] == "inventories"
     layer = geopandas.read_file(out / "verdicts.gpkg", layer="verdicts")

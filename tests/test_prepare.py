@@ -297,7 +297,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, scene: str, slides: str)
     make(tmp_path, [scene], slides)
     with pytest.raises(LsmapError, match="--overwrite"):
         make(tmp_path, [scene], slides)
-    with pytest.raises(LsmapError, match="no landslide polygon"):
+    with pytest.raises(LsmapError, match="no polygon fulfils"):
         make(tmp_path, [scene], slides, overwrite=True, where="kind = 'none'")
     assert load_dataset(tmp_path / "dataset").tiles
     assert make(tmp_path, [scene], slides, overwrite=True, tile_size=128).tile_size == 128

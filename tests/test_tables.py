@@ -88,8 +88,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 17
-    assert [one.seed for one in planned] == [0] * 17 + [1] * 17
+    assert len({one.key for one in planned}) == len(planned) == 2 * 18
+    assert [one.seed for one in planned] == [0] * 18 + [1] * 17
     assert planned[0].settings == grid.BASELINE
 
 

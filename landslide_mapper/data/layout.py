@@ -115,7 +115,7 @@ def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | No
         ignored = read_labels(
             config.labels, config.layer, config.ignore_where, config.labels_crs, OPTIONS
         )
-    if config.where:
+    if config.where and labels.counts.features:
         _warn_of_untaken(labels, ignored)
     if ignored is not None:
         labels = labels.without(ignored.fids)

@@ -15,7 +15,7 @@ from landslide_mapper.errors import LsmapError
 
 SCHEMA_VERSION = 1
 MANIFEST = "dataset.json"
-TILES = "tiles.gpkg"
+TILES, LAYER = "tiles.gpkg", "tiles"
 FIELDS = ("tile_id", "split", "landslide_fraction", "landslide_px", "valid_px", "source")
 
 
@@ -92,8 +92,10 @@ def load_dataset(path: str | Path) -> Dataset:
             f"this one reads {SCHEMA_VERSION}); run lsmap prepare again"
         )
     try:
-        _, _, _, columns = pyogrio.raw.read(root / TILES, columns=list(FIELDS), read_geometry=False)
-        meta = pyogrio.read_info(root / TILES)
+        _, _, _, columns = pyogrio.raw.read(
+            root / TILES, layer=LAYER, columns=list(FIELDS), read_geometry=False
+        )
+        meta = pyogrio.read_info(root / TILES, layer=LAYER)
     except (DataSourceError, DataLayerError) as error:
         raise LsmapError(f"{root}: {TILES} is missing or damaged; run lsmap prepare again") from (
             error

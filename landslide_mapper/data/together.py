@@ -8,7 +8,7 @@ import geopandas
 import numpy as np
 import shapely
 
-from landslide_mapper.data.manifest import TILES, Dataset
+from landslide_mapper.data.manifest import LAYER, TILES, Dataset
 from landslide_mapper.data.split import conflicts
 from landslide_mapper.errors import LsmapError
 
@@ -44,7 +44,7 @@ def _contradicting_files(datasets: Sequence[Dataset]) -> str:
 
 def _contradicting_ground(datasets: Sequence[Dataset]) -> str:
     """Tiles of one data set that lie on those of another split of another one."""
-    tables = [geopandas.read_file(dataset.root / TILES) for dataset in datasets]
+    tables = [geopandas.read_file(dataset.root / TILES, layer=LAYER) for dataset in datasets]
     placed = [(n, table) for n, table in enumerate(tables) if table.crs is not None]
     if len(placed) < 2:
         return ""
