@@ -92,7 +92,8 @@ class Curve:
 def average_precision(counted: np.ndarray) -> np.ndarray:
     """Area under the precision-recall curve, Σ (R_k − R_k+1) · P_k, for histograms (..., 2, BINS).
 
-    Threshold 0 is one of them here: what is found nowhere else is found there.
+    Threshold 0 is one of them here: what is found nowhere else is found there. The other thresholds
+    are the edges of the bins, so where most probabilities lie in one bin it is a little low.
     """
     above = np.asarray(counted)[..., ::-1].cumsum(axis=-1)[..., ::-1]
     background, landslide = above[..., 0, :], above[..., 1, :]

@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from landslide_mapper.errors import LsmapError, note
 
+LONGEST_NAME = 200  # bytes; hidden files on the way have some more, and file systems take 255
+
 
 class Staging:
     """A context in which outputs are made; `publish` moves them to their places.
@@ -106,6 +108,10 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
     A style file (``.qml``) that exists is no hindrance: see `Staging.stage_sidecar`.
     """
     for target in targets:
+        if len(os.fsencode(target.name)) > LONGEST_NAME:
+            raise LsmapError(
+                f"{target}: this name is too long; at most {LONGEST_NAME} bytes will do"
+            )
         if target.is_dir():
             raise LsmapError(f"{target}: this is a folder; give the name of a file to write")
         if target.exists() and not overwrite and target.suffix != ".qml":

@@ -388,3 +388,10 @@ def test_a_reviewed_layer_is_never_replaced(tmp_path: Path, suffix: str) -> None
     with pytest.raises(LsmapError, match="1 of its polygons have been reviewed"):
         run(scene, layer, overwrite=True)
     assert layer.read_bytes() == before
+
+
+def test_a_name_that_is_too_long_is_refused_at_once(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))))
+    with pytest.raises(LsmapError, match="this name is too long"):
+        run(scene, tmp_path / f"{'s' * 210}.gpkg")
+    assert run(scene, tmp_path / f"{'s' * 195}.gpkg").landslides > 0
