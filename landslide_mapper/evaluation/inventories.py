@@ -281,52 +281,71 @@ def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[L
 
 def _judge(mapped: Labels, reference: Labels, a: np.ndarray, b: np.ndarray) -> Comparison:
     """Compare what is in the plane: mapped `a` and reference `b`."""
-    areas = (shapely.area(b), shapely.area(a))
     pairs, shared = overlaps(b, a)  # reference, mapped
-    iou = ratio(shared, areas[0][pairs[:, 0]] + areas[1][pairs[:, 1]] - shared)
+    iou = ratio(shared, shapely.area(b)[pairs[:, 0]] + shapely.area(a)[pairs[:, 1]] - shared)
     kept = match_pairs(pairs, iou)
     pieces = (disjoint(b), disjoint(a))
-    judged = []
-    for kind, (labels, flat, verdict) in enumerate(
-        ((reference, b, MISSED), (mapped, a, FALSE_ALARM))
-    ):
-        other = mapped if kind == 0 else reference
-        on_other, common = overlaps(flat, pieces[1 - kind])
-        covered = ratio(np.bincount(on_other[:, 0], common, len(flat)), areas[kind])
-        best = np.zeros(len(flat))
-        np.maximum.at(best, pairs[:, kind], iou)
-        partner = np.full(len(flat), -1, np.int64)
-        partner[pairs[kept, kind]] = other.fids[pairs[kept, 1 - kind]]
-        said = np.where(covered >= FOUND_SHARE, PARTIAL, verdict)
-        said[pairs[kept, kind]] = MATCH
-        judged.append(
-            Judged(
-                path=labels.path,
-                fids=labels.fids,
-                polygons=labels.polygons,
-                crs=labels.crs,
-                area=areas[kind],
-                iou=best,
-                covered=np.minimum(covered, 1.0),
-                partner=partner,
-                verdict=said.astype(object),
-            )
-        )
+    of_reference = _verdicts(reference, b, pieces[1], mapped.fids, pairs, iou, kept, MISSED)
+    swapped = pairs[:, ::-1]
+    of_mapped = _verdicts(mapped, a, pieces[0], reference.fids, swapped, iou, kept, FALSE_ALARM)
     unit = "m²" if reference.crs is not None else "units²"
     return Comparison(
-        mapped=judged[1],
-        reference=judged[0],
+        mapped=of_mapped,
+        reference=of_reference,
         unit=unit,
         mapped_area=float(shapely.area(pieces[1]).sum()),
         reference_area=float(shapely.area(pieces[0]).sum()),
         shared_area=float(overlaps(*pieces)[1].sum()),
         objects=score(
-            areas[0],
-            areas[1],
-            (judged[0].verdict == MATCH, judged[1].verdict == MATCH),
-            judged[0].covered >= FOUND_SHARE,
+            of_reference.area,
+            of_mapped.area,
+            (of_reference.verdict == MATCH, of_mapped.verdict == MATCH),
+            of_reference.covered >= FOUND_SHARE,
             unit,
         ),
+    )
+
+
+def _verdicts(
+    labels: Labels,
+    flat: np.ndarray,
+    other: np.ndarray,
+    other_fids: np.ndarray,
+    pairs: np.ndarray,
+    iou: np.ndarray,
+    kept: np.ndarray,
+    alone: str,
+) -> Judged:
+    """What is to be said of the landslides of one inventory.
+
+    Args:
+        labels: the inventory.
+        flat: its polygons in the plane, (n,).
+        other: the ground of the other inventory in the plane, without overlaps.
+        other_fids: ids of the other's landslides.
+        pairs: (p, 2) indices of landslides of this and the other that share ground.
+        iou: (p,) of the pairs.
+        kept: which pairs are partners.
+        alone: the verdict on what has nothing to do with the other.
+    """
+    own, partners = pairs[:, 0], np.full(len(flat), -1, np.int64)
+    partners[own[kept]] = other_fids[pairs[kept, 1]]
+    on_other, common = overlaps(flat, other)
+    covered = ratio(np.bincount(on_other[:, 0], common, len(flat)), shapely.area(flat))
+    best = np.zeros(len(flat))
+    np.maximum.at(best, own, iou)
+    verdict = np.where(covered >= FOUND_SHARE, PARTIAL, alone)
+    verdict[own[kept]] = MATCH
+    return Judged(
+        path=labels.path,
+        fids=labels.fids,
+        polygons=labels.polygons,
+        crs=labels.crs,
+        area=shapely.area(flat),
+        iou=best,
+        covered=np.minimum(covered, 1.0),
+        partner=partners,
+        verdict=verdict.astype(object),
     )
 
 

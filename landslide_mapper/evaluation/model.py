@@ -54,18 +54,7 @@ def evaluate_dataset(
             take. LsmapFailure: a tile cannot be read.
     """
     check(info, dataset, split, threshold)
-    if dataset.radiometry_rule != info.radiometry:
-        warn(
-            f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
-            f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
-        )
-    if info.digests.get(dataset.root.resolve().name, dataset.digest) != dataset.digest:
-        warn(
-            f"{dataset.root} is not the data set of this name that {info.name} was trained on: if "
-            "it was prepared anew, tiles that are tested now may have been learnt"
-        )
-    if info.final and split == "val":
-        warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
+    _warn(info, dataset, split)
     chosen = [(info.threshold_or(threshold), "model" if threshold is None else "given")]
     unseen = () if split == "val" or info.final else dataset.split("val")
     if tune and any(tile.landslide_px for tile in unseen):
@@ -93,6 +82,22 @@ def evaluate_dataset(
         unit_counted=counted,
         calibration=calibration,
     )
+
+
+def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
+    """Say what makes the figures mean less than they seem to."""
+    if dataset.radiometry_rule != info.radiometry:
+        warn(
+            f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
+            f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
+        )
+    if info.digests.get(dataset.root.resolve().name, dataset.digest) != dataset.digest:
+        warn(
+            f"{dataset.root} is not the data set of this name that {info.name} was trained on: if "
+            "it was prepared anew, tiles that are tested now may have been learnt"
+        )
+    if info.final and split == "val":
+        warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
 
 
 def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None) -> None:
