@@ -182,6 +182,7 @@ def _work(config: DetectConfig, info: ModelInfo, number: int, plan: ScenePlan) -
         shaping=config.shaping,
         mask=plan.mask is not None or config.fill_holes > 0,
         percent=plan.probability is not None,
+        shared=plan.shared,
         batch_size=config.batch_size,
     )
 

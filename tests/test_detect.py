@@ -341,3 +341,31 @@ def test_geojson_is_wgs84_to_the_centimetre(tmp_path: Path) -> None:
     there = read(tmp_path / "a.geojson").to_crs("EPSG:32648")
     assert read(tmp_path / "a.gpkg").hausdorff_distance(there).max() < 0.01
     assert pyproj.CRS(read(tmp_path / "a.geojson").crs).to_epsg() == 4326
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("crs", ["EPSG:32648", "EPSG:32647"])
+def test_small_landslides_are_told_when_all_scenes_are_known(
+    tmp_path: Path, seed: int, crs: str
+) -> None:
+    """Sheets that overlap have what one large scene has, though they show pieces of it."""
+    found = blobs(seed, (120, 160), 0.3, smooth=2)
+    whole = write_scene(tmp_path / "whole.tif", grey(found))
+    sheets = []
+    for row, col in ((0, 0), (0, 70), (55, 0), (55, 70)):
+        part = grey(found[row : row + 65, col : col + 90])
+        place = UTM * Affine.translation(col, row)
+        sheets.append(write_scene(tmp_path / f"{row}_{col}.tif", part, transform=place))
+    if crs != "EPSG:32648":  # the layer is in another CRS than the other sheets
+        far = write_scene(tmp_path / "far.tif", grey(found[:9, :9]), crs, UTM)
+        sheets.insert(0, far)
+    options = {"min_area": 12.0, "simplify": 0}
+    run(whole, tmp_path / "one.gpkg", **options)
+    run(sheets, tmp_path / "many.gpkg", gsd="native", **options)
+    one, many = read(tmp_path / "one.gpkg"), read(tmp_path / "many.gpkg")
+    many = many[many.scene != "far.tif"]
+    assert len(one) == len(many) > 3
+    assert sorted(many.area_m2) == pytest.approx(sorted(one.area_m2), rel=1e-3)
+    assert one.area_m2.min() >= 12 * (1 - 1e-9)
+    pieces = run(sheets, tmp_path / "pieces.gpkg", gsd="native", simplify=0).landslides
+    assert pieces > len(many) + 3  # there was something to leave out

@@ -48,15 +48,22 @@ class Canvas(Protocol):
 class Landslides:
     """Turns the components of one scene into polygons with attributes, batch by batch.
 
-    `to_layer` leads from the scene's CRS to that of the layer; None: it is the same.
+    `to_layer` leads from the scene's CRS to that of the layer; None: it is the same. What touches
+    the `shared` ground, in pixels, may go on in another scene: it is kept however small it is.
     """
 
     def __init__(
-        self, scene: Scene, shaping: Shaping, to_layer: pyproj.Transformer | None = None
+        self,
+        scene: Scene,
+        shaping: Shaping,
+        to_layer: pyproj.Transformer | None = None,
+        shared: shapely.Geometry | None = None,
     ) -> None:
         self._scene = scene
         self._shaping = shaping
         self._to_layer = to_layer
+        self._shared = shared
+        shapely.prepare(shared)
         self._tolerance = shaping.in_pixels(scene)
         self._wgs84 = wgs84_transformer(scene.crs)
         self._measurer = Measurer(scene.crs, scene.transform, max(scene.gsd) if scene.gsd else None)
@@ -78,6 +85,8 @@ class Landslides:
         if self._shaping.min_area > 0 and len(components):
             # What cannot be measured (beyond the limb of a satellite's view) is not small.
             large = ~(self._measurer.area(components.polygons) < self._shaping.min_area)
+            if self._shared is not None:
+                large |= shapely.intersects(components.polygons, self._shared)
             if canvas is not None:
                 canvas.burn(components.polygons[~large], 0)
             components, room = components.where(large), None if room is None else room[large]

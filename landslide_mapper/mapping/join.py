@@ -52,11 +52,15 @@ def join_all(
     names = store.names()
     areas: list[float] = []
     seen = 0
-    shapers = [Landslides(plan.scene, config.shaping, plan.to_layer) for plan in plans]
+    shapers = [Landslides(plan.scene, config.shaping, plan.to_layer, plan.shared) for plan in plans]
     merger = Merger(*_footprints(works, shapers), plans[0].layer_crs)
     with vectors.PolygonWriter(target, hidden, info.threshold_or(config.threshold)) as writer:
 
         def write(polygons: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+            if config.min_area and len(polygons):  # those on overlaps have not been asked yet
+                large = ~(columns["area_m2"] < config.min_area)
+                polygons = polygons[large]
+                columns = {name: values[large] for name, values in columns.items()}
             if len(polygons):
                 areas.append(float(columns["area_m2"].sum()))
                 writer.write(polygons, columns)
@@ -145,7 +149,7 @@ def join_scene(
             if len(outlines):
                 emit(outlines, columns)
                 if overlay:
-                    overlay.draw(outlines)
+                    overlay.draw(outlines[~(columns["area_m2"] < work.shaping.min_area)])
 
         def join(complete: Components) -> None:
             # Next to the sides of blocks nobody knew how much room there was to simplify.

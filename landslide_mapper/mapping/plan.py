@@ -18,7 +18,7 @@ from landslide_mapper.geo.aoi import Aoi, AskedArea, nothing_asked, place, read_
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.crs import WGS84, crs_name, wgs84_transformer
 from landslide_mapper.geo.grid import Frame, default_overlap
-from landslide_mapper.geo.measure import reproject, to_map
+from landslide_mapper.geo.measure import reproject, to_map, to_pixels
 from landslide_mapper.geo.placing import beyond_the_antimeridian
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
@@ -27,6 +27,7 @@ from landslide_mapper.mapping.outputs import check_outputs, extra_outputs
 from landslide_mapper.serving import open_for, working_scene
 
 EDGE_PIECES = 32  # of the longer side of an outline, which is bent in another CRS
+SHARED_MARGIN = 2.0  # pixels by which what other scenes show is taken to be larger
 TORN = 0.25  # of a step that bends: its middle is not so far off; half of it off is a jump
 
 
@@ -41,6 +42,7 @@ class ScenePlan:
         aoi: what is mapped of them; None: all that is valid.
         layer_crs: CRS of the polygon layer.
         to_layer: the way there; None: the layer has the scene's CRS.
+        shared: what other scenes show as well, in pixels; None for nothing.
         mask, probability, overlay: extra outputs.
     """
 
@@ -50,6 +52,7 @@ class ScenePlan:
     aoi: Aoi | None
     layer_crs: pyproj.CRS | None
     to_layer: pyproj.Transformer | None
+    shared: shapely.Geometry | None
     mask: Path | None
     probability: Path | None
     overlay: Path | None
@@ -74,7 +77,8 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
     _check_metres(config, scenes)
     crs = _layer_crs(config.output, scenes)
     ways = [_way(scene, aoi, crs) for scene, aoi in chosen]
-    _warn_of_overlaps(config, chosen, ways)
+    shared = _shared_ground(chosen, ways, crs)
+    _warn_of_overlaps(config, shared)
     overlap = default_overlap(info.tile_size) if config.overlap is None else config.overlap
     return [
         ScenePlan(
@@ -84,6 +88,7 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
             aoi=aoi,
             layer_crs=crs,
             to_layer=ways[number],
+            shared=shared[number],
             **{kind: paths[number] for kind, paths in extras.items()},
         )
         for number, (scene, aoi) in enumerate(chosen)
@@ -193,31 +198,46 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
     return crs
 
 
-def _warn_of_overlaps(
-    config: DetectConfig,
+def _shared_ground(
     chosen: Sequence[tuple[Scene, Aoi | None]],
     ways: Sequence[pyproj.Transformer | None],
-) -> None:
-    """Say that filters see one scene at a time, where scenes overlap."""
-    asked = [name for name in ("min_area", "fill_holes") if getattr(config, name)]
-    asked += ["simplify"] if config.simplify else []
-    if not asked or len(chosen) < 2:
-        return
+    crs: pyproj.CRS | None,
+) -> list[shapely.Geometry | None]:
+    """What other scenes show as well, in pixels of each scene; None for nothing."""
     shapes = np.full(len(chosen), shapely.Point(), dtype=object)
     for number, ((scene, aoi), way) in enumerate(zip(chosen, ways, strict=True)):
-        if scene.placed:
+        if scene.placed:  # the coordinates of pictures mean nothing
             frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
             placed = to_map(outline(frame), scene.transform)
             shapes[number] = (reproject(placed, way) if way else placed)[0]
     one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    pairs = one < other
-    shared = shapely.area(shapely.intersection(shapes[one[pairs]], shapes[other[pairs]]))
-    if (shared > 0).any():
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+    found: list[shapely.Geometry | None] = [None] * len(chosen)
+    for number in np.unique(one[one != other]):
+        scene, way = chosen[number][0], ways[number]
+        others = np.array([shapely.union_all(shapes[other[(one == number) & (other != number)]])])
+        if way is not None:
+            back = pyproj.Transformer.from_crs(crs, scene.crs, always_xy=True)
+            others = reproject(others, back)
+        found[number] = shapely.buffer(to_pixels(others, scene.transform)[0], SHARED_MARGIN)
+    return found
+
+
+def _warn_of_overlaps(config: DetectConfig, shared: Sequence[shapely.Geometry | None]) -> None:
+    """Say what filters do where scenes overlap."""
+    if not any(shared):
+        return
+    masks = config.min_area and (config.mask or config.probability)
+    asked = ["--fill-holes"] * bool(config.fill_holes) + ["--simplify"] * bool(config.simplify)
+    if asked:
         warn(
-            f"scenes overlap: {options} act on each scene by itself, before a landslide that two "
-            "of them show is put together; to filter whole landslides give a mosaic "
-            "(gdalbuildvrt mosaic.vrt SCENE...)"
+            f"scenes overlap: {' and '.join(asked)} act on each scene by itself, before a "
+            "landslide that two of them show is put together; a mosaic has whole ones: "
+            "gdalbuildvrt mosaic.vrt SCENE..."
+        )
+    if masks:
+        warn(
+            "scenes overlap: --min-area acts on whole landslides in the layer; in the masks those "
+            "on overlaps stay, however small"
         )
 
 

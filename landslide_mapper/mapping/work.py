@@ -12,6 +12,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
+import shapely
 
 from landslide_mapper.geo import blend, rasters, remote
 from landslide_mapper.geo.aoi import Aoi
@@ -41,6 +42,7 @@ class SceneWork:
         radiometry: the scene's, fitted once.
         threshold, shaping: what is a landslide.
         mask, percent: whether parts carry these rasters.
+        shared: what other scenes show as well, in pixels; None for nothing.
         batch_size: windows predicted at once; None: what the predictor says.
         run: says of which run the parts are. A worker of a cluster may finish one when its client
             has long gone and another run has begun in the same place.
@@ -55,6 +57,7 @@ class SceneWork:
     shaping: Shaping
     mask: bool
     percent: bool
+    shared: shapely.Geometry | None
     batch_size: int | None
     run: str = ""
 
@@ -124,7 +127,7 @@ class SceneWork:
         )
         room = room_inside(components.whole.polygons, frame, block.inner)
         drawn = rasters.ArrayCanvas(canvas.mask, frame.row, frame.col)
-        landslides = Landslides(self.scene, self.shaping)
+        landslides = Landslides(self.scene, self.shaping, shared=self.shared)
         whole, outlines = landslides.shape(
             components.whole, drawn if self.mask else None, room, components.open.polygons
         )
