@@ -230,14 +230,14 @@ def _warn_of_overlaps(config: DetectConfig, shared: Sequence[shapely.Geometry | 
     asked = ["--fill-holes"] * bool(config.fill_holes) + ["--simplify"] * bool(config.simplify)
     if asked:
         warn(
-            f"scenes overlap or adjoin: {' and '.join(asked)} act on each scene by itself, before a "
-            "landslide that two of them show is put together; a mosaic has whole ones: "
+            f"scenes overlap or adjoin: {' and '.join(asked)} act on each scene by itself, before "
+            "a landslide that two of them show is put together; a mosaic has whole ones: "
             "gdalbuildvrt mosaic.vrt SCENE..."
         )
     if masks:
         warn(
-            "scenes overlap or adjoin: --min-area acts on whole landslides in the layer; in the masks those "
-            "on overlaps stay, however small"
+            "scenes overlap or adjoin: --min-area acts on whole landslides in the layer; in the "
+            "masks those on overlaps stay, however small"
         )
 
 
