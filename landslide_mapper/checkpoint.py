@@ -45,7 +45,8 @@ class ModelInfo:
         epoch: epochs behind these weights.
         final: whether it was trained on validation tiles as well; calibration and threshold are
             then those of the run before.
-        digests: `Dataset.digest` of what it was trained on, by the folder's name.
+        digests: `Dataset.digest` of what it was trained on, in order, by `unique_names` of the
+            folders.
         created: date, ISO 8601.
         lsmap_version: version that wrote the file.
     """

@@ -132,21 +132,22 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_one(output: Path, doing: str) -> Iterator[None]:
+def only_one(output: Path, doing: str, lock: Path | None = None) -> Iterator[None]:
     """A context that one process at a time is in, for what it makes at `output`.
 
     Args:
-        output: a file or folder; the folder above it is made.
+        output: a file or folder.
         doing: what is done to it, in words.
+        lock: the file to lock, in a folder that is made; None: a hidden one beside the output.
 
     Raises:
         LsmapError: another process is in it, or there is no place for the lock.
     """
     place = output.resolve()
-    lock = place.parent / f".{place.name}.lock"
-    missing = [folder for folder in place.parents if not folder.exists()]
+    lock = lock or place.parent / f".{place.name}.lock"
+    missing = [folder for folder in lock.parents if not folder.exists()]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock)
         held.acquire(timeout=0)
     except Timeout as error:
@@ -154,7 +155,7 @@ def only_one(output: Path, doing: str) -> Iterator[None]:
             f"{output}: another lsmap is {doing} this; wait for it to end or choose another name"
         ) from error
     except OSError as error:
-        raise LsmapError(f"{place.parent}: cannot be written to ({error.strerror})") from error
+        raise LsmapError(f"{lock.parent}: cannot be written to ({error.strerror})") from error
     try:
         yield
     finally:

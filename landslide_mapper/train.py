@@ -23,6 +23,7 @@ from tqdm import tqdm
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import BEST, LOG, ModelInfo, read_info, save_model
 from landslide_mapper.config import TrainConfig
+from landslide_mapper.data.layout import unique_names
 from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
@@ -130,9 +131,10 @@ def train(
         torch.manual_seed(config.seed)
         model = build(config.model)
         state = load_state(run / STATE) if resume else {}
-        _check_data(state, datasets, run)
+        _check_tiles(state.pop("data", []), datasets, run)
         if config.final and not resume:
-            _check_final(config, datasets)
+            before = read_info(Path(config.final) / BEST)
+            _check_tiles(list(before.digests.values()), datasets, config.final)
         rows: list[Row] = state.pop("rows", [])
         start: str = state.pop("start", "")
         if resume and process.leads:
@@ -176,8 +178,8 @@ def train(
             row |= {"kept": float(improved), "seconds": time.perf_counter() - began}
             rows.append(row)
             if process.leads:
-                info = describe(config, datasets, run, row, start)
-                _save_epoch(run, model, optimizer, rows, info if improved else None, start, data)
+                info = describe(config, datasets, run, row, start) if improved else None
+                _save_epoch(run, model, optimizer, rows, info, start, data)
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
@@ -259,24 +261,12 @@ def _compile(model: Network) -> None:
         part.compile()
 
 
-def _check_data(state: dict[str, Any], datasets: list[Dataset], run: Path) -> None:
-    """Raise `LsmapError` unless a run goes on with the tiles that it began with."""
-    now = [dataset.digest for dataset in datasets]
-    if state.pop("data", now) != now:
+def _check_tiles(then: list[str], datasets: list[Dataset], run: str | Path) -> None:
+    """Raise `LsmapError` unless these are the tiles, by digest, that `run` had; [] is not known."""
+    if then and then != [dataset.digest for dataset in datasets]:
         raise LsmapError(
             f"{', '.join(str(dataset.root) for dataset in datasets)}: these are not the tiles that "
             f"{run} began with; prepare them as they were, or start a new run"
-        )
-
-
-def _check_final(config: TrainConfig, datasets: list[Dataset]) -> None:
-    """Raise `LsmapError` unless a final fit has the tiles of the run that it follows."""
-    then = list(read_info(Path(config.final) / BEST).digests.values())
-    now = [dataset.digest for dataset in datasets]
-    if then and then != now:
-        raise LsmapError(
-            f"{', '.join(str(dataset.root) for dataset in datasets)}: these are not the tiles that "
-            f"{config.final} was trained and validated on; prepare them as they were"
         )
 
 
@@ -320,7 +310,13 @@ def describe(
         data=f"{', '.join(dataset.root.name for dataset in datasets)}{final}; {start}",
         epoch=int(row["epoch"]),
         final=bool(config.final),
-        digests={dataset.root.resolve().name: dataset.digest for dataset in datasets},
+        digests=dict(
+            zip(
+                unique_names([d.root.resolve().name for d in datasets]),
+                [d.digest for d in datasets],
+                strict=True,
+            )
+        ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         lsmap_version=__version__,
     )

@@ -31,7 +31,7 @@ from landslide_mapper.cli import main
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.aoi import place, read_area
-from landslide_mapper.geo.scan import link, roots
+from landslide_mapper.geo.scan import link
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.prepare import PrepareConfig, prepare
 
@@ -333,7 +333,7 @@ def test_linked_blocks_are_one_group(pairs: list[tuple[int, int]]) -> None:
         groups = [low if group == high else group for group in groups]
     parent = np.arange(12)
     link(parent, *np.array(pairs, dtype=int).reshape(-1, 2).T)
-    assert roots(parent).tolist() == groups
+    assert parent.tolist() == groups
 
 
 @pytest.mark.parametrize(

@@ -135,10 +135,10 @@ def qgis() -> None:
         pytest.skip(f"{SYSTEM_PYTHON} cannot import qgis (Debian: apt install python3-qgis)")
 
 
-def look(folder: Path, scene: str, files: list[Path]) -> list[dict[str, Any]]:
-    """What QGIS says of each file; the first is rendered over the scene as map.png."""
+def in_qgis(script: str, folder: Path, *args: object) -> Any:
+    """What a script says, run by the Python that has QGIS."""
     done = subprocess.run(
-        [SYSTEM_PYTHON, "-c", LOOK, scene, str(folder / "map.png"), *map(str, files)],
+        [SYSTEM_PYTHON, "-c", script, *map(str, args)],
         env={**QUIET, "XDG_RUNTIME_DIR": str(folder)},
         capture_output=True,
         text=True,
@@ -146,7 +146,12 @@ def look(folder: Path, scene: str, files: list[Path]) -> list[dict[str, Any]]:
     )
     answers = [line[4:] for line in done.stdout.splitlines() if line.startswith("SAID")]
     assert answers, done.stderr
-    layers: list[dict[str, Any]] = json.loads(answers[0])[1]
+    return json.loads(answers[0])
+
+
+def look(folder: Path, scene: str, files: list[Path]) -> list[dict[str, Any]]:
+    """What QGIS says of each file; the first is rendered over the scene as map.png."""
+    layers: list[dict[str, Any]] = in_qgis(LOOK, folder, scene, folder / "map.png", *files)[1]
     return layers
 
 
@@ -180,19 +185,6 @@ def test_qgis_shows_polygons_and_rasters_in_place_and_in_colour(tmp_path: Path) 
     large = np.kron(mask, np.ones((2, 2), bool))
     assert coloured[large].mean() > 0.9
     assert coloured[~large].mean() < 0.2
-
-
-def in_qgis(script: str, folder: Path, *args: object) -> Any:
-    done = subprocess.run(
-        [SYSTEM_PYTHON, "-c", script, *map(str, args)],
-        env={**QUIET, "XDG_RUNTIME_DIR": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    answers = [line[4:] for line in done.stdout.splitlines() if line.startswith("SAID")]
-    assert answers, done.stderr
-    return json.loads(answers[0])
 
 
 def ask(folder: Path, *files: Path) -> list[dict[str, Any]]:

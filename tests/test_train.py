@@ -636,3 +636,14 @@ def test_a_final_fit_of_few_epochs_has_a_short_warm_up(dataset: Path, tmp_path: 
     run("train", dataset, "-o", tmp_path / "run", *options)
     config = plan_run(None, None, None, False, (), {"epochs": 1}, tmp_path / "run")[1]
     assert (config.epochs, config.warmup) == (1, 1.0)
+
+
+def test_data_sets_of_one_name_are_told_apart(dataset: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(dataset, tmp_path / "other" / dataset.name)
+    run("train", dataset, other, "-o", tmp_path / "run", *QUICK, "--epochs", 1)
+    digest = load_dataset(dataset).digest
+    found = read_info(tmp_path / "run" / "best.safetensors").digests
+    assert found == {dataset.name: digest, f"{dataset.name}~2": digest}
+    run("train", "--final", tmp_path / "run", "-o", tmp_path / "final")
+    said = run("evaluate", tmp_path / "run", other, "-o", tmp_path / "out")
+    assert "not the data set" not in said

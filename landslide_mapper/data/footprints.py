@@ -13,7 +13,7 @@ from landslide_mapper.data.split import SplitBlock, conflicts
 from landslide_mapper.data.tiles import Plan, SceneSource, TileSource
 from landslide_mapper.errors import note
 from landslide_mapper.geo.crs import WGS84, same_crs
-from landslide_mapper.geo.scan import link, roots
+from landslide_mapper.geo.scan import link
 
 
 def settle(plans: list[Plan], sources: Sequence[TileSource]) -> tuple[list[Plan], int]:
@@ -59,7 +59,7 @@ def same_ground(blocks: Sequence[SplitBlock], sources: Sequence[TileSource]) -> 
     # cannot grow sideways over the whole map. What overlaps less is settled window by window.
     same = shared > 0.5 * np.maximum(area[one], area[other])
     link(group, one[same], other[same])
-    return roots(group).tolist()
+    return group.tolist()
 
 
 def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None, bool]:

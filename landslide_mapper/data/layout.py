@@ -33,7 +33,7 @@ from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
-from landslide_mapper.geo.labels import Labels, LayerOptions, feature_count, read_aoi, read_labels
+from landslide_mapper.geo.labels import Labels, LayerOptions, read_aoi, read_labels
 from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_scene
@@ -131,11 +131,9 @@ def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | No
 
 def _warn_of_untaken(labels: Labels, ignored: Labels | None) -> None:
     """Say how many features neither --where nor --ignore-where takes: there is background."""
-    taken = labels.counts.features
+    rest = labels.others
     if ignored is not None:
-        both = np.isin(labels.fids, ignored.fids).sum()
-        taken += ignored.counts.features - int(both)
-    rest = feature_count(labels) - taken
+        rest -= ignored.counts.features - int(np.isin(labels.fids, ignored.fids).sum())
     if rest:
         warn(
             f"{labels.path}: {rest} features that no condition takes count as background; "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from landslide_mapper.checkpoint import ModelInfo
+from landslide_mapper.data.layout import unique_names
 from landslide_mapper.data.manifest import Dataset, Tile
 from landslide_mapper.data.split import SPLITS
 from landslide_mapper.errors import LsmapError, warn
@@ -91,7 +92,9 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
             f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
             f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
         )
-    if info.digests.get(dataset.root.resolve().name, dataset.digest) != dataset.digest:
+    (name,) = unique_names([dataset.root.resolve().name])
+    then = {digest for key, digest in info.digests.items() if key.partition("~")[0] == name}
+    if then and dataset.digest not in then:
         warn(
             f"{dataset.root} is not the data set of this name that {info.name} was trained on: if "
             "it was prepared anew, tiles that are tested now may have been learnt"

@@ -90,7 +90,7 @@ class Evaluation:
     unit_counted: np.ndarray
     calibration: np.ndarray
 
-    @property
+    @cached_property
     def curve(self) -> Curve:
         """Counts at all thresholds."""
         return Curve.of(self.unit_counted.sum(axis=0))

@@ -68,6 +68,7 @@ class Labels:
     counts: LabelCounts
     fids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     options: LayerOptions = field(default_factory=LayerOptions)
+    others: int = 0  # features of the layer that the condition did not take
 
     def without(self, fids: np.ndarray) -> Labels:
         """The same layer less the features with these ids."""
@@ -105,10 +106,12 @@ def read_labels(
     vector = open_vector(path)
     layer = layer or _only_layer(path, vector, options)
     columns: list[str] = []
+    others = 0
     try:
         if where is not None:
             # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
-            fields = map(str, pyogrio.read_info(vector, layer=layer)["fields"])
+            info = pyogrio.read_info(vector, layer=layer, force_feature_count=True)
+            fields, others = map(str, info["fields"]), int(info["features"])
             columns = [field for field in fields if field.lower() in where.lower()]
         meta, fids, wkb, _ = pyogrio.raw.read(
             vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True
@@ -126,16 +129,10 @@ def read_labels(
         ) from error
     if wkb is None:
         raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry")
+    others = max(0, others - len(wkb))
     polygons, keep, counts = _clean(wkb)
     known = _layer_crs(path, meta["crs"], crs, options)
-    return Labels(path, layer, known, polygons, counts, np.asarray(fids)[keep], options)
-
-
-def feature_count(labels: Labels) -> int:
-    """How many features the layer has, whatever was asked of them."""
-    vector = open_vector(labels.path)
-    info = pyogrio.read_info(vector, layer=labels.layer, force_feature_count=True)
-    return int(info["features"])
+    return Labels(path, layer, known, polygons, counts, np.asarray(fids)[keep], options, others)
 
 
 def open_vector(path: str) -> str | bytes:

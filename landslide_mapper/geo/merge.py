@@ -28,6 +28,19 @@ SHARED = 1 / 2
 Columns = dict[str, np.ndarray]
 
 
+def neighbours(footprints: Sequence[shapely.Polygon], distance: float) -> list[Any]:
+    """For each footprint, the others within a distance, as one prepared geometry, or None."""
+    shapes = np.array(footprints, dtype=object)
+    one, other = shapely.STRtree(shapes).query(shapes, predicate="dwithin", distance=distance)
+    apart = one != other
+    one, other = one[apart], other[apart]
+    found: list[Any] = [None] * len(shapes)
+    for index in np.unique(one):
+        found[index] = shapely.union_all(shapes[other[one == index]])
+        shapely.prepare(found[index])
+    return found
+
+
 class Merger:
     """Lets polygons through, but holds back those that another scene may show as well.
 
@@ -41,23 +54,10 @@ class Merger:
         self._pixel = pixel
         self._crs = layer_crs
         self._slack = SLACK * pixel
-        self._others = self._beside(footprints)
+        self._others = neighbours(footprints, self._slack)
         self._scenes: list[np.ndarray] = []
         self._polygons: list[np.ndarray] = []
         self._columns: list[Columns] = []
-
-    def _beside(self, footprints: Sequence[shapely.Polygon]) -> list[Any]:
-        """For each footprint, the others that meet it, as one geometry, or None."""
-        shapes = np.array(footprints, dtype=object)
-        tree = shapely.STRtree(shapes)
-        one, other = tree.query(shapes, predicate="dwithin", distance=self._slack)
-        apart = one != other
-        one, other = one[apart], other[apart]
-        found: list[Any] = [None] * len(shapes)
-        for index in np.unique(one):
-            found[index] = shapely.union_all(shapes[other[one == index]])
-            shapely.prepare(found[index])
-        return found
 
     def add(
         self, scene: int, polygons: np.ndarray, columns: Mapping[str, Any]

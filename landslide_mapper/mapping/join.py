@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 from tqdm import tqdm
 
 from landslide_mapper.checkpoint import ModelInfo
@@ -23,7 +22,7 @@ from landslide_mapper.geo.sources import TAG
 from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
 from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.config import DetectConfig, provenance
-from landslide_mapper.mapping.plan import ScenePlan, outline
+from landslide_mapper.mapping.plan import ScenePlan
 from landslide_mapper.mapping.store import Store
 from landslide_mapper.mapping.work import SceneWork
 from landslide_mapper.staging import Staging
@@ -53,7 +52,7 @@ def join_all(
     areas: list[float] = []
     seen = 0
     shapers = [Landslides(plan.scene, config.shaping, plan.to_layer, plan.shared) for plan in plans]
-    merger = Merger(*_footprints(works, shapers), plans[0].layer_crs)
+    merger = Merger([plan.footprint for plan in plans], _pixel(plans), plans[0].layer_crs)
     with vectors.PolygonWriter(target, hidden, info.threshold_or(config.threshold)) as writer:
 
         def write(polygons: np.ndarray, columns: dict[str, np.ndarray]) -> None:
@@ -85,20 +84,10 @@ def join_all(
     return writer.count, sum(areas), seen
 
 
-def _footprints(
-    works: Sequence[SceneWork], shapers: Sequence[Landslides]
-) -> tuple[list[shapely.Polygon], float]:
-    """Outlines of the scenes in the layer's CRS, and the smallest pixel in its units.
-
-    A plain image has none: that two of them have the same coordinates means nothing.
-    """
-    found, pixels = [], []
-    for work, shaper in zip(works, shapers, strict=True):
-        frame = work.layout.frame
-        footprint = shaper.on_map(outline(frame))[0]
-        found.append(footprint if work.scene.placed else shapely.Polygon())
-        pixels.append(math.sqrt(footprint.area / (frame.height * frame.width)))
-    return found, min(pixels)
+def _pixel(plans: Sequence[ScenePlan]) -> float:
+    """Side of the smallest pixel in units of the layer; 1 where no scene has a place."""
+    sides = [math.sqrt(p.footprint.area / (p.frame.height * p.frame.width)) for p in plans]
+    return min((side for side in sides if side), default=1.0)
 
 
 def _check_parts(work: SceneWork, names: Collection[str], store: Store) -> None:

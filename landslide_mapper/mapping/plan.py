@@ -19,6 +19,7 @@ from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.crs import WGS84, crs_name, wgs84_transformer
 from landslide_mapper.geo.grid import Frame, default_overlap
 from landslide_mapper.geo.measure import reproject, to_map, to_pixels
+from landslide_mapper.geo.merge import neighbours
 from landslide_mapper.geo.placing import beyond_the_antimeridian
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
@@ -42,6 +43,7 @@ class ScenePlan:
         aoi: what is mapped of them; None: all that is valid.
         layer_crs: CRS of the polygon layer.
         to_layer: the way there; None: the layer has the scene's CRS.
+        footprint: what is mapped of it, in the layer's CRS; empty for a picture without a place.
         shared: what other scenes show as well, in pixels; None for nothing.
         mask, probability, overlay: extra outputs.
     """
@@ -52,6 +54,7 @@ class ScenePlan:
     aoi: Aoi | None
     layer_crs: pyproj.CRS | None
     to_layer: pyproj.Transformer | None
+    footprint: shapely.Polygon
     shared: shapely.Geometry | None
     mask: Path | None
     probability: Path | None
@@ -77,7 +80,8 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
     _check_metres(config, scenes)
     crs = _layer_crs(config.output, scenes)
     ways = [_way(scene, aoi, crs) for scene, aoi in chosen]
-    shared = _shared_ground(chosen, ways, crs)
+    footprints = [_footprint(*one, way) for one, way in zip(chosen, ways, strict=True)]
+    shared = _shared_ground(scenes, footprints, crs)
     _warn_of_overlaps(config, shared)
     overlap = default_overlap(info.tile_size) if config.overlap is None else config.overlap
     return [
@@ -88,6 +92,7 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
             aoi=aoi,
             layer_crs=crs,
             to_layer=ways[number],
+            footprint=footprints[number],
             shared=shared[number],
             **{kind: paths[number] for kind, paths in extras.items()},
         )
@@ -198,27 +203,28 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
     return crs
 
 
+def _footprint(scene: Scene, aoi: Aoi | None, way: pyproj.Transformer | None) -> shapely.Polygon:
+    """What is mapped of a scene, in the layer's CRS; empty for a picture, which lies nowhere."""
+    if not scene.placed:
+        return shapely.Polygon()
+    frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
+    placed = to_map(outline(frame), scene.transform)
+    return (reproject(placed, way) if way else placed)[0]
+
+
 def _shared_ground(
-    chosen: Sequence[tuple[Scene, Aoi | None]],
-    ways: Sequence[pyproj.Transformer | None],
-    crs: pyproj.CRS | None,
+    scenes: Sequence[Scene], footprints: Sequence[shapely.Polygon], crs: pyproj.CRS | None
 ) -> list[shapely.Geometry | None]:
     """What other scenes show as well, in pixels of each scene; None for nothing."""
-    shapes = np.full(len(chosen), shapely.Point(), dtype=object)
-    for number, ((scene, aoi), way) in enumerate(zip(chosen, ways, strict=True)):
-        if scene.placed:  # the coordinates of pictures mean nothing
-            frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
-            placed = to_map(outline(frame), scene.transform)
-            shapes[number] = (reproject(placed, way) if way else placed)[0]
-    one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    found: list[shapely.Geometry | None] = [None] * len(chosen)
-    for number in np.unique(one[one != other]):
-        scene, way = chosen[number][0], ways[number]
-        others = np.array([shapely.union_all(shapes[other[(one == number) & (other != number)]])])
-        if way is not None:
+    found: list[shapely.Geometry | None] = []
+    for scene, others in zip(scenes, neighbours(footprints, 0.0), strict=True):
+        if others is not None and scene.crs != crs:
             back = pyproj.Transformer.from_crs(crs, scene.crs, always_xy=True)
-            others = reproject(others, back)
-        found[number] = shapely.buffer(to_pixels(others, scene.transform)[0], SHARED_MARGIN)
+            (others,) = reproject(np.array([others]), back)
+        if others is not None:
+            (others,) = to_pixels(np.array([others]), scene.transform)
+            others = shapely.buffer(others, SHARED_MARGIN)
+        found.append(others)
     return found
 
 

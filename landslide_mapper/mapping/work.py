@@ -21,7 +21,7 @@ from landslide_mapper.geo.features import Landslides, Shaping
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.radiometry import Radiometry, sample_digest
 from landslide_mapper.geo.reading import scene_rows
-from landslide_mapper.geo.scene import Scene, open_raster
+from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.simplify import room_inside
 from landslide_mapper.geo.sources import files_of
 from landslide_mapper.geo.vectorize import vectorize_block
@@ -177,7 +177,7 @@ class _Canvas:
 def identify(work: SceneWork) -> dict[str, Any]:
     """What tells whether a scene is still the same, as JSON values.
 
-    Its size, place, nodata and curves, which follow its pixels; size in bytes and time of the last
+    Its size, place and curves, which follow its pixels; size in bytes and time of the last
     change of every file that it is made of; of what lies elsewhere, pixels all over the scene.
     """
     scene = asdict(work.scene) | {"crs": work.scene.crs and work.scene.crs.to_wkt()}
@@ -186,8 +186,6 @@ def identify(work: SceneWork) -> dict[str, Any]:
     if work.aoi is not None:
         polygons = () if work.aoi.polygons is None else work.aoi.polygons
         found["aoi"] = [repr(work.aoi.frame), *(polygon.wkb_hex for polygon in polygons)]
-    with open_raster(work.scene) as raster:
-        found["nodata"] = repr((raster.nodatavals, raster.mask_flag_enums))
     files = files_of(work.scene)
     found["files"] = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     if not files or remote.is_remote(work.scene.gdal):

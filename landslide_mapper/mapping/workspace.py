@@ -13,11 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.mapping.store import open_store
-from landslide_mapper.staging import unique_name
+from landslide_mapper.staging import only_one, unique_name
 
 DESCRIPTION = "run.json"
 PUBLISHING = "publishing"  # written before the first output is moved to its place
@@ -40,25 +38,17 @@ class Workspace:
         self._folder = hidden_folder(output)
         place = f"{scratch.rstrip('/')}/{unique_name(output)}.parts" if scratch else None
         self.store = open_store(place or str(self._folder / "parts"))
-        self._lock = FileLock(self._folder / "lock")
+        self._alone = only_one(output, "writing", self._folder / "lock")
 
     def __enter__(self) -> Workspace:
-        self._folder.mkdir(exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise LsmapError(
-                f"{self._output}: another lsmap is writing this; wait for it to end or choose "
-                "another name"
-            ) from error
+        self._alone.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # storage that has gone; an error of the work is worth more
             if not self.parts():
                 self.clear()
-        (self._folder / "lock").unlink(missing_ok=True)
-        self._lock.release()
+        self._alone.__exit__(None, None, None)
         with suppress(OSError):  # there are parts to go on with
             self._folder.rmdir()
 
