@@ -332,28 +332,6 @@ def test_geojson_without_crs_is_refused(tmp_path: Path) -> None:
         run(scene, tmp_path / "slides.geojson")
 
 
-def test_filters_on_overlapping_scenes_are_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = blobs(1, (80, 160))
-    for name, cut in (("a", slice(0, 90)), ("b", slice(70, 160)), ("c", slice(100, 160))):
-        place = UTM * Affine.translation(cut.start, 0)
-        write_scene(tmp_path / f"{name}.tif", grey(found[:, cut]), transform=place)
-    masks = {"mask": tmp_path / "masks"}
-    for other, options, warned in (
-        ("b", {"fill_holes": 5.0}, "--fill-holes act on each scene"),
-        ("b", {"min_area": 5.0} | masks, "in the masks those on overlaps stay"),
-        ("b", {"min_area": 5.0}, ""),
-        ("b", {}, ""),
-        ("c", {"min_area": 5.0, "fill_holes": 5.0} | masks, ""),
-    ):
-        scenes = [str(tmp_path / "a.tif"), str(tmp_path / f"{other}.tif")]
-        run(scenes, tmp_path / "slides.gpkg", overwrite=True, **options)
-        said = capsys.readouterr().err
-        assert ("scenes overlap" in said) == bool(warned)
-        assert warned in said
-
-
 def test_geocentric_scenes_are_refused_and_what_has_no_area_is_kept(tmp_path: Path) -> None:
     band = grey(blobs(1, (80, 80)))
     scene = write_scene(tmp_path / "s.tif", band, "EPSG:4978")

@@ -50,7 +50,7 @@ def test_the_mask_is_the_polygons(
     canvas = ArrayCanvas(classes(mask, valid), *place)
     found = components(mask, *place)
     landslides = Landslides(scene, Shaping(min_area, fill_holes, 0))
-    kept, outlines = landslides.shape(found, canvas)
+    kept, outlines, _ = landslides.shape(found, canvas)
     assert outlines is kept.polygons
     assert shapely.is_valid(outlines).all()
     moved = shapely.transform(outlines, lambda points: points - np.array(place[::-1]))
@@ -79,7 +79,7 @@ def test_every_number_of_a_row_is_measured(scene: Scene) -> None:
     probability[15, 40] = 1
     found = vectorize_block(mask, probability[mask]).whole
     landslides = Landslides(scene, Shaping())
-    kept, outlines = landslides.shape(found, None)
+    kept, outlines, _ = landslides.shape(found, None)
     columns = landslides.columns(kept, outlines)
     assert set(columns) == {name for name, kind in FIELDS.items() if kind is np.float64}
     assert all(values.shape == (1,) and values.dtype == np.float64 for values in columns.values())
@@ -101,7 +101,7 @@ def test_no_component_makes_no_row(scene: Scene) -> None:
     nothing = components(np.zeros((4, 5), bool))
     canvas = ArrayCanvas(np.zeros((4, 5), np.uint8), 0, 0)
     landslides = Landslides(scene, Shaping(5, 5))
-    kept, outlines = landslides.shape(nothing, canvas, np.zeros(0))
+    kept, outlines, _ = landslides.shape(nothing, canvas, np.zeros(0))
     assert len(kept) == len(outlines) == 0
     assert all(len(values) == 0 for values in landslides.columns(kept, outlines).values())
 
@@ -117,7 +117,7 @@ def test_room_stays_with_its_polygon(scene: Scene) -> None:
     found = components(mask)
     landslides = Landslides(scene, Shaping(min_area=10, tolerance=2))
     room = np.array([9.0, 0.0, 1e9])
-    kept, outlines = landslides.shape(found, None, room)
+    kept, outlines, _ = landslides.shape(found, None, room)
     assert len(kept) == 2
     moved = shapely.hausdorff_distance(kept.polygons, outlines)
     assert moved[0] <= 0.71 < moved[1] <= 4

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from landslide_mapper.geo.measure import Measurer, reproject
-from landslide_mapper.geo.merge import Merger
+from landslide_mapper.geo.measure import reproject
+from landslide_mapper.geo.merge import groups, neighbours, union
 
-UTM = pyproj.CRS.from_epsg(32648)
 GRID = Affine(0.5, 0, 400000, 0, -0.5, 3500000)
-NUMBERS = ("area_m2", "perimeter_m", "length_m", "width_m", "confidence", "max_probability")
+PIXEL = 0.5
 
 
 def polygons_of(mask: np.ndarray, transform: Affine = GRID) -> np.ndarray:
@@ -25,40 +24,20 @@ def polygons_of(mask: np.ndarray, transform: Affine = GRID) -> np.ndarray:
     return np.array([shape(geometry) for geometry, _ in found], dtype=object)
 
 
-def columns_of(polygons: np.ndarray, scene: str, confidence: float = 0.7) -> dict[str, object]:
-    measurer = Measurer(UTM, Affine.identity(), 1.0)
-    table: dict[str, object] = {name: np.full(len(polygons), confidence) for name in NUMBERS}
-    table |= {"area_m2": measurer.area(polygons), "lon": np.zeros(len(polygons))}
-    table |= {"lat": np.zeros(len(polygons)), "scene": scene, "model": "fake"}
-    return table
+def merged(*cuts: np.ndarray) -> tuple[list[shapely.Polygon], list[set[int]]]:
+    """What polygons of several scenes make together, and the scenes that each is of."""
+    polygons = np.concatenate(cuts)
+    scenes = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
+    found, shown = [], []
+    for group in groups(polygons, scenes, PIXEL):
+        for part in union(polygons[group], PIXEL) if len(group) > 1 else polygons[group]:
+            found.append(part)
+            shown.append(set(scenes[group].tolist()))
+    return found, shown
 
 
-def footprint(rows: tuple[int, int], cols: tuple[int, int]) -> shapely.Polygon:
-    corners = [GRID * (cols[0], rows[1]), GRID * (cols[1], rows[0])]
-    return shapely.box(*corners[0], *corners[1])
-
-
-def merged(cuts: list[tuple[shapely.Polygon, np.ndarray]]) -> tuple[np.ndarray, dict]:
-    merger = Merger([outline for outline, _ in cuts], 0.5, UTM)
-    out = [
-        merger.add(number, polygons, columns_of(polygons, f"{number}.tif", 0.5 + number / 10))
-        for number, (_, polygons) in enumerate(cuts)
-    ]
-    out.append(merger.finish())
-    assert merger.finish()[0].size == 0
-    kept = [(polygons, columns) for polygons, columns in out if len(polygons)]
-    if not kept:
-        return np.empty(0, dtype=object), {}
-    names = kept[0][1]
-    assert all(len(values) == len(p) for p, columns in kept for values in columns.values())
-    return (
-        np.concatenate([polygons for polygons, _ in kept]),
-        {name: np.concatenate([columns[name] for _, columns in kept]) for name in names},
-    )
-
-
-def sorted_sets(polygons: np.ndarray) -> list[shapely.Polygon]:
-    return sorted(shapely.normalize(polygons).tolist(), key=lambda polygon: polygon.wkb)
+def sorted_sets(polygons: list[shapely.Polygon]) -> list[shapely.Polygon]:
+    return sorted(shapely.normalize(polygons), key=lambda polygon: polygon.wkb)
 
 
 @given(
@@ -77,37 +56,26 @@ def test_two_cuts_of_a_mask_make_the_whole_again(
     left, right = mask.copy(), mask.copy()
     left[:, second:] = False
     right[:, :first] = False
-    sides = [((0, 30), (0, second)), ((0, 30), (first, 30))]
     if down:
         mask, left, right = mask.T, left.T, right.T
-        sides = [(cols, rows) for rows, cols in sides]
-    outlines = [footprint(*side) for side in sides]
-    found, columns = merged([(outlines[0], polygons_of(left)), (outlines[1], polygons_of(right))])
+    found, shown = merged(polygons_of(left), polygons_of(right))
     expected = polygons_of(mask)
     assert len(found) == len(expected)
-    for one, two in zip(sorted_sets(found), sorted_sets(expected), strict=True):
+    for one, two in zip(sorted_sets(found), sorted_sets(list(expected)), strict=True):
         assert one.is_valid
         assert one.equals(two)
-    if len(found):
-        measurer = Measurer(UTM, Affine.identity(), 1.0)
-        np.testing.assert_allclose(columns["area_m2"], measurer.area(found), rtol=1e-9)
-        several = [", " in scene for scene in columns["scene"]]
-        assert set(columns["scene"]) <= {"0.tif", "1.tif", "0.tif, 1.tif"}
-        assert ((columns["confidence"] > 0.5) & (columns["confidence"] < 0.6))[several].all()
-        assert (columns["max_probability"][several] == 0.6).all()
+    for polygon, scenes in zip(found, shown, strict=True):
+        assert scenes == {
+            scene
+            for scene, cut in enumerate((left, right))
+            if shapely.intersects(polygons_of(cut), polygon.buffer(-0.1)).any()
+        }
 
 
-def test_scenes_that_do_not_meet_pass_through() -> None:
-    polygons = polygons_of(blobs(1, (30, 30)))
-    aside = shapely.transform(polygons, lambda points: points + 1000)
-    merger = Merger(
-        [footprint((0, 30), (0, 30)), shapely.box(*shapely.total_bounds(aside))], 1, UTM
-    )
-    for number, some in enumerate((polygons, aside)):
-        out, columns = merger.add(number, some, columns_of(some, "a.tif"))
-        assert out is some
-        assert list(columns["scene"]) == ["a.tif"] * len(some)
-    assert len(merger.finish()[0]) == 0
+def test_only_scenes_that_meet_are_neighbours() -> None:
+    boxes = [shapely.box(0, 0, 2, 2), shapely.box(1, 1, 3, 3), shapely.box(3.01, 1, 4, 2)]
+    near = neighbours([*boxes, shapely.box(9, 9, 10, 10), shapely.Polygon()], 0.02)
+    assert [None if one is None else one.area for one in near] == [4, 4.99, 4, None, None]
 
 
 def test_scenes_of_another_crs_meet_within_the_slack() -> None:
@@ -118,19 +86,17 @@ def test_scenes_of_another_crs_meet_within_the_slack() -> None:
         back = pyproj.Transformer.from_crs(4326, 32648, always_xy=True)
         moved = np.array([shapely.affinity.translate(right, shift)])
         moved = reproject(reproject(moved, there), back)
-        outlines = [left, shapely.box(400010, 0, 400020, 15)]
-        found, columns = merged([(outlines[0], np.array([left])), (outlines[1], moved)])
+        found, shown = merged(np.array([left]), moved)
         assert len(found) == count
         assert all(p.geom_type == "Polygon" and p.is_valid and not p.interiors for p in found)
         if count == 1:
             assert abs(found[0].area - 200) < 0.11
-            assert columns["scene"][0] == "0.tif, 1.tif"
+            assert shown == [{0, 1}]
 
 
 def test_polygons_of_one_scene_stay_apart_and_order_is_kept() -> None:
-    outline = shapely.box(0, 0, 10, 10)
     first = shapely.box([0, 2, 8], [0, 0, 0], [2, 4, 9], [1, 1, 1])  # two share an edge
     second = shapely.box([8.5], [0.5], [9.5], [1.5])
-    found, columns = merged([(outline, first), (outline, second)])
+    found, shown = merged(first, second)
     assert [polygon.bounds for polygon in found] == [(0, 0, 2, 1), (2, 0, 4, 1), (8, 0, 9.5, 1.5)]
-    assert list(columns["scene"]) == ["0.tif", "0.tif", "0.tif, 1.tif"]
+    assert shown == [{0}, {0}, {0, 1}]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyproj
@@ -14,7 +15,7 @@ from landslide_mapper.geo.crs import wgs84_transformer
 from landslide_mapper.geo.measure import Measurer, inner_points, reproject, to_map
 from landslide_mapper.geo.rasters import UNSEEN
 from landslide_mapper.geo.scene import Scene
-from landslide_mapper.geo.simplify import DEFAULT_TOLERANCE, simplify
+from landslide_mapper.geo.simplify import DEFAULT_TOLERANCE, room_between, simplify
 from landslide_mapper.geo.vectorize import Components
 
 
@@ -34,22 +35,49 @@ class Shaping:
 
 
 class Canvas(Protocol):
-    """A mask that can be looked into and changed; polygons (n,) follow its pixels' edges."""
+    """A mask that can be looked into and changed, inside polygons (n,) in pixels."""
 
     def holds(self, polygons: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
         """Whether a pixel inside each polygon has one of `values`, as a bool array (n,)."""
         ...
 
     def burn(self, polygons: np.ndarray, value: int) -> None:
-        """Give all pixels inside the polygons this value."""
+        """Give all pixels inside the polygons that were seen this value."""
         ...
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Components that may go on in another scene: they wait, as they are, until that is known.
+
+    `room` (n,) is how far off their neighbours in the scene are, in pixels: see `room_between`.
+    """
+
+    components: Components
+    room: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Pieces]) -> Pieces:
+        """All of `parts`, in their order; none is fine."""
+        return cls(
+            Components.concatenate([part.components for part in parts]),
+            np.concatenate([np.empty(0), *(part.room for part in parts)]),
+        )
+
+
+class Shaped(NamedTuple):
+    """Components (n,) that are kept, their outlines (n,) in pixels, and what has to wait."""
+
+    components: Components
+    outlines: np.ndarray
+    pieces: Pieces
 
 
 class Landslides:
     """Turns the components of one scene into polygons with attributes, batch by batch.
 
     `to_layer` leads from the scene's CRS to that of the layer; None: it is the same. What touches
-    the `shared` ground, in pixels, may go on in another scene: it is kept however small it is.
+    the `shared` ground, in pixels, may go on in another scene, and is not shaped.
     """
 
     def __init__(
@@ -74,29 +102,44 @@ class Landslides:
         canvas: Canvas | None,
         room: np.ndarray | None = None,
         beside: np.ndarray | None = None,
-    ) -> tuple[Components, np.ndarray]:
-        """The components that are kept, and their simplified outlines, both in pixels.
+    ) -> Shaped:
+        """Leave out, fill and simplify, as was asked for; set aside what may not be whole.
 
         What is left out or filled changes on `canvas` as well, so that mask and polygons say the
         same. Filling holes needs it; None otherwise means that nobody asked for a mask. `room` and
         `beside` are what `simplify` takes: how far off each component's unknown neighbours are,
         in pixels, and known ones that are not shaped now.
         """
-        if self._shaping.min_area > 0 and len(components):
-            # What cannot be measured (beyond the limb of a satellite's view) is not small.
-            large = ~(self._measurer.area(components.polygons) < self._shaping.min_area)
-            if self._shared is not None:
-                large |= shapely.intersects(components.polygons, self._shared)
-            if canvas is not None:
-                canvas.burn(components.polygons[~large], 0)
-            components, room = components.where(large), None if room is None else room[large]
+        aside = np.zeros(len(components), bool)
+        if self._shared is not None:
+            aside = np.asarray(shapely.intersects(components.polygons, self._shared))
+        pieces = Pieces(components.where(aside), np.empty(0))
+        if aside.any():
+            near = room_between(components.polygons, self._tolerance, room, beside)
+            pieces = Pieces(components.where(aside), near[aside])
+            waiting = pieces.components.polygons
+            beside = waiting if beside is None else np.concatenate([beside, waiting])
+            components, room = components.where(~aside), None if room is None else room[~aside]
+        large = self.sieve(components, canvas)
+        components, room = components.where(large), None if room is None else room[large]
         if self._shaping.fill_holes > 0:
             assert canvas is not None
             polygons = self._filled(components.polygons, canvas)
             components = Components(
                 polygons, components.pixels, components.total, components.highest
             )
-        return components, simplify(components.polygons, self._tolerance, room, beside)
+        outlines = simplify(components.polygons, self._tolerance, room, beside)
+        return Shaped(components, outlines, pieces)
+
+    def sieve(self, components: Components, canvas: Canvas | None) -> np.ndarray:
+        """Which components are large enough, bool (n,); the others vanish from `canvas`."""
+        large = np.ones(len(components), bool)
+        if self._shaping.min_area > 0 and len(components):
+            # What cannot be measured (beyond the limb of a satellite's view) is not small.
+            large = ~(self._measurer.area(components.polygons) < self._shaping.min_area)
+            if canvas is not None:
+                canvas.burn(components.polygons[~large], 0)
+        return large
 
     def _filled(self, polygons: np.ndarray, canvas: Canvas) -> np.ndarray:
         """Fill small holes, unless they hold pixels that were not seen or another landslide."""

@@ -6,6 +6,7 @@ Mask: 0 background, 1 landslide, 255 not seen. Probability: whole percent, 255 n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,11 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+import shapely
+from affine import Affine
 from rasterio._err import CPLE_BaseError  # rasterio lets it through when a write fails
 from rasterio.errors import RasterioError
+from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from landslide_mapper.errors import one_line
@@ -26,21 +30,26 @@ from landslide_mapper.geo.style import MASK_COLOURS
 
 UNSEEN = 255
 BLOCK = 512  # pixels a side of a tile
+CELL = 8 * BLOCK  # pixels in a row that polygons are looked for in at once
 
 
 class StripRaster:
     """A uint8 GeoTIFF of a part of a scene, `frame`, that is written block by block.
 
-    What is never written is 255. A finished part can be changed again (`burn`). Rows, columns and
-    polygons are in pixels of the scene. A context manager; raises `OSError` when the disk does
-    not take it.
+    What is never written is 255. A finished part can be changed again (`burn`), and so can a file
+    that has been closed: without a `scene` it is opened again. Rows, columns and polygons are in
+    pixels of the scene. A context manager; raises `OSError` when the disk does not take it.
     """
 
-    def __init__(self, path: Path, scene: Scene, frame: Frame) -> None:
+    def __init__(self, path: Path, scene: Scene | None, frame: Frame) -> None:
         self.path = path
         self._frame = frame
         with as_os_error():
-            self._raster = rasterio.open(path, "w+", **_profile(scene, frame))
+            self._raster = (
+                rasterio.open(path, "w+", **_profile(scene, frame))
+                if scene
+                else rasterio.open(path, "r+")
+            )
 
     def __enter__(self) -> StripRaster:
         return self
@@ -66,35 +75,66 @@ class StripRaster:
                 self._raster.write(part, 1, window=window)
 
     def holds(self, polygons: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
-        """Whether a pixel inside each pixel-edge polygon has one of `values`."""
+        """Whether a pixel with its centre inside each polygon has one of `values`.
+
+        Polygons are apart; of one within another, only the inner one is asked.
+        """
         found = np.zeros(len(polygons), dtype=bool)
-        for index, window, rows, cols in self._parts(polygons):
-            with as_os_error():
-                pixels = self._raster.read(1, window=window)
-            found[index] |= np.isin(pixels[rows, cols], values).any()
+        for part, chosen, inside in pixels_inside(polygons, self._frame):
+            hit = np.isin(self._read(part), values)
+            found[chosen[np.unique(inside[hit & (inside > 0)]) - 1]] = True
         return found
 
     def burn(self, polygons: np.ndarray, value: int) -> None:
-        """Give the pixels inside pixel-edge polygons this value."""
-        for _, window, rows, cols in self._parts(polygons):
-            with as_os_error():
-                pixels = self._raster.read(1, window=window)
-                pixels[rows, cols] = value
-                self._raster.write(pixels, 1, window=window)
+        """Give what was seen of the pixels with their centres inside the polygons this value."""
+        for part, _, inside in pixels_inside(polygons, self._frame):
+            pixels = self._read(part)
+            pixels[(inside > 0) & (pixels != UNSEEN)] = value
+            self.write(part.row, part.col, pixels)
 
-    def _parts(self, polygons: np.ndarray) -> Iterator[tuple[int, Window, np.ndarray, np.ndarray]]:
-        """The pixels of each polygon by windows: its index, a window, rows and columns in it."""
-        for index in range(len(polygons)):
-            for _, rows, cols in covered(polygons[index : index + 1]):
-                rows, cols = rows - self._frame.row, cols - self._frame.col
-                # A window that is as high as a tile fits into memory, however wide it is.
-                for tile in np.unique(rows // BLOCK):
-                    here = rows // BLOCK == tile
-                    top, left = int(rows[here].min()), int(cols[here].min())
-                    height = int(rows[here].max()) + 1 - top
-                    width = int(cols[here].max()) + 1 - left
-                    window = Window(left, top, width, height)
-                    yield index, window, rows[here] - top, cols[here] - left
+    def at(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """The values of pixels of the scene, one by one; 255 where the raster has none."""
+        found = np.full(len(rows), UNSEEN, np.uint8)
+        own = self._frame
+        here = (rows >= own.row) & (rows < own.bottom) & (cols >= own.col) & (cols < own.right)
+        if here.any():
+            rows, cols = rows[here], cols[here]
+            top, left = int(rows.min()), int(cols.min())
+            part = Frame(top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left)
+            found[here] = self._read(part)[rows - top, cols - left]
+        return found
+
+    def _read(self, part: Frame) -> np.ndarray:
+        own = self._frame
+        window = Window(part.col - own.col, part.row - own.row, part.width, part.height)
+        with as_os_error():
+            pixels: np.ndarray = self._raster.read(1, window=window)
+        return pixels
+
+
+def pixels_inside(
+    polygons: np.ndarray, within: Frame
+) -> Iterator[tuple[Frame, np.ndarray, np.ndarray]]:
+    """Which pixels have their centres inside polygons (n,) in pixels, as far as they are `within`.
+
+    Yields frames that fit into memory, the indices (k,) of the polygons in each, and int32
+    (h, w): 0 or the position in these indices, counted from 1, of the polygon that a pixel is in.
+    """
+    tree = shapely.STRtree(polygons)
+    for top in range(within.row, within.bottom if len(polygons) else within.row, BLOCK):
+        bottom = min(top + BLOCK, within.bottom)
+        row = tree.query(shapely.box(within.col, top, within.right, bottom))
+        if len(row) == 0:
+            continue
+        left, _, right, _ = shapely.total_bounds(polygons[row])
+        left, right = max(math.floor(left), within.col), min(math.ceil(right), within.right)
+        for first in range(left, right, CELL):
+            part = Frame(top, first, bottom - top, min(CELL, right - first))
+            chosen = tree.query(shapely.box(first, top, part.right, bottom))
+            if len(chosen):
+                shapes = zip(polygons[chosen], range(1, len(chosen) + 1), strict=True)
+                shape, place = (part.height, part.width), Affine.translation(first, top)
+                yield part, chosen, rasterize(shapes, shape, transform=place, dtype="int32")
 
 
 class ArrayCanvas:
@@ -114,9 +154,11 @@ class ArrayCanvas:
         return found
 
     def burn(self, polygons: np.ndarray, value: int) -> None:
-        """Give the pixels inside pixel-edge polygons this value."""
+        """Give what was seen of the pixels inside pixel-edge polygons this value."""
         for _, rows, cols in covered(polygons):
-            self.values[rows - self._row, cols - self._col] = value
+            rows, cols = rows - self._row, cols - self._col
+            seen = self.values[rows, cols] != UNSEEN
+            self.values[rows[seen], cols[seen]] = value
 
 
 def _profile(scene: Scene, frame: Frame) -> dict[str, Any]:

@@ -30,6 +30,7 @@ _CUT_DEVIATION = _CUT / math.sqrt(2)
 # Two landslides that touch at a pixel corner are 2 × 0.354 apart once their corners are cut.
 SAFE_TOLERANCE = 2 * _CUT_DEVIATION
 _HAIR = 1 - 1e-6  # "less than half" in floating point
+_SAME = 1e-6  # pixels: a unit edge that has been on the map and back is no exact one
 _PIECE = 32  # edges; distances are measured between pieces of outlines, whose bounds are tight
 
 
@@ -57,10 +58,25 @@ def simplify(
         return polygons
     if tolerance <= SAFE_TOLERANCE:
         return _simplify(polygons, np.full(len(polygons), tolerance))
-    near = np.full(len(polygons), np.inf) if room is None else room
-    if (near > 2 * SAFE_TOLERANCE).any():
-        near = np.minimum(near, _nearest(polygons, beside, 2 * tolerance))
+    near = room_between(polygons, tolerance, room, beside)
     return _simplify(polygons, np.clip(near / 2 * _HAIR, SAFE_TOLERANCE, tolerance))
+
+
+def room_between(
+    polygons: np.ndarray,
+    tolerance: float,
+    room: np.ndarray | None = None,
+    beside: np.ndarray | None = None,
+) -> np.ndarray:
+    """Pixels between each polygon and the nearest other one, as far as `simplify` needs to know.
+
+    The arguments are those of `simplify`; the result can be its `room` later on, when the
+    neighbours are no longer at hand.
+    """
+    near = np.full(len(polygons), np.inf) if room is None else room
+    if tolerance > SAFE_TOLERANCE and (near > 2 * SAFE_TOLERANCE).any():
+        near = np.minimum(near, _nearest(polygons, beside, 2 * tolerance))
+    return near
 
 
 def room_inside(
@@ -124,6 +140,9 @@ def _simplify(polygons: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
         again = bad[owner]
         chamfered = _polygons(exact[again], (np.cumsum(bad) - 1)[owner[again]])
         simple[bad] = _simplify_safely(chamfered, rest[bad])
+        # Corners that another grid's pixels reach into cannot be cut.
+        torn = np.flatnonzero(bad)[~shapely.is_valid(simple[bad])]
+        simple[torn] = polygons[torn]
     return simple
 
 
@@ -153,6 +172,8 @@ def _strays(before: np.ndarray, after: np.ndarray, tolerance: np.ndarray) -> np.
 def _chamfer(polygons: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray]:
     """Replace every corner of every ring by two points, `cut` before and after it.
 
+    On edges that are shorter than twice that, as another CRS may make them, the middle is taken.
+
     Returns the rings as closed lines, whose ends stay in place when they are simplified, and the
     polygon that each is of.
     """
@@ -160,13 +181,16 @@ def _chamfer(polygons: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray]:
     corners, ring = shapely.get_coordinates(rings, return_index=True)
     last = np.append(ring[1:] != ring[:-1], True)  # a ring repeats its first point
     ahead = np.roll(corners, -1, axis=0)
-    step = cut * np.sign(ahead - corners)  # edges are axis-aligned
+    edge = ahead - corners
+    length = np.maximum(np.hypot(*edge.T), 1e-300)[:, None]  # a ring's last point has no edge
+    step = np.minimum(cut / length, 0.5) * edge
     points = np.empty((len(corners), 2, 2))
     points[:, 0] = corners + step
     points[:, 1] = ahead - step
     points[last, 0] = points[np.flatnonzero(np.append(True, last[:-1])), 0]
     # A unit edge has shrunk to its midpoint, which its two corners both gave.
-    kept = np.stack([np.ones(len(corners), bool), (points[:, 0] != points[:, 1]).any(axis=1)], 1)
+    apart = (np.abs(points[:, 0] - points[:, 1]) > _SAME).any(axis=1)
+    kept = np.stack([np.ones(len(corners), bool), apart], 1)
     kept[last, 1] = False
     return shapely.linestrings(points[kept], indices=np.repeat(ring, 2)[kept.ravel()]), owner
 

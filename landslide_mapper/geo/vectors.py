@@ -144,11 +144,11 @@ class PolygonWriter:
             self._flush()
             self._finish()
 
-    def write(self, polygons: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+    def write(self, polygons: np.ndarray, columns: Mapping[str, Any]) -> None:
         """Append shapely `polygons` (n,) in the layer's CRS with their attributes.
 
-        `columns` has an array (n,) for each of `FIELDS` but ``id``; one that is missing stays
-        empty, and so does NaN.
+        `columns` has an array (n,), or one value for all, for each of `FIELDS` but ``id``; one
+        that is missing stays empty, and so does NaN.
         """
         if len(polygons) == 0:
             return
@@ -283,7 +283,7 @@ class _Stage:
         return {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
-def _typed(columns: Mapping[str, np.ndarray], count: int, size: int) -> dict[str, np.ndarray]:
+def _typed(columns: Mapping[str, Any], count: int, size: int) -> dict[str, np.ndarray]:
     """All of `FIELDS`, in their types; ids go on from `count`; what is missing is empty."""
     table: dict[str, np.ndarray] = {"id": np.arange(count + 1, count + size + 1, dtype=np.int32)}
     for name, kind in list(FIELDS.items())[1:]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -15,20 +15,22 @@ from tqdm import tqdm
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.geo import rasters, style, vectors
-from landslide_mapper.geo.features import Landslides
-from landslide_mapper.geo.merge import Merger
+from landslide_mapper.geo.features import Landslides, Pieces
 from landslide_mapper.geo.overlay import Overlay
 from landslide_mapper.geo.sources import TAG
 from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
 from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.config import DetectConfig, provenance
+from landslide_mapper.mapping.overlaps import Overlaps
 from landslide_mapper.mapping.plan import ScenePlan
 from landslide_mapper.mapping.store import Store
 from landslide_mapper.mapping.work import SceneWork
 from landslide_mapper.staging import Staging
 
-# Takes outlines in pixels of the scene and what is said of each.
-Emit = Callable[[np.ndarray, dict[str, np.ndarray]], None]
+MASK, PROBABILITY = "mask.tif", "probability.tif"  # rasters of a scene before they are finished
+
+# Takes outlines in the CRS of the layer and what is said of each.
+Write = Callable[[np.ndarray, dict[str, Any]], None]
 
 
 def join_all(
@@ -51,43 +53,43 @@ def join_all(
     names = store.names()
     areas: list[float] = []
     seen = 0
-    shapers = [Landslides(plan.scene, config.shaping, plan.to_layer, plan.shared) for plan in plans]
-    merger = Merger([plan.footprint for plan in plans], _pixel(plans), plans[0].layer_crs)
+    overlaps = Overlaps(plans, config.shaping)
+
+    def strips(number: int) -> Path:
+        return hidden / f"strips-{number}"
+
+    def finish(number: int) -> None:
+        _finish(plans[number], staging, strips(number), config.overwrite, tags)
+
     with vectors.PolygonWriter(target, hidden, info.threshold_or(config.threshold)) as writer:
 
-        def write(polygons: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-            if config.min_area and len(polygons):  # those on overlaps have not been asked yet
-                large = ~(columns["area_m2"] < config.min_area)
-                polygons = polygons[large]
-                columns = {name: values[large] for name, values in columns.items()}
-            if len(polygons):
+        def write(outlines: np.ndarray, columns: dict[str, Any]) -> None:
+            if len(outlines):
                 areas.append(float(columns["area_m2"].sum()))
-                writer.write(polygons, columns)
-
-        def emit(number: int, outlines: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-            named: dict[str, Any] = {"scene": plans[number].scene.name, "model": info.name}
-            write(*merger.add(number, shapers[number].on_map(outlines), columns | named))
+                writer.write(outlines, columns | {"model": info.name})
 
         for number, (work, plan) in enumerate(zip(works, plans, strict=True)):
             _check_parts(work, names, store)
-            overlay, valid = join_scene(
-                work, plan, shapers[number], store, hidden, partial(emit, number)
-            )
+            wait = partial(overlaps.add, number)
+            overlay, valid = join_scene(work, plan, store, strips(number), write, wait)
             seen += valid
-            _finish(plan, staging, hidden, overlay, config.overwrite, tags)
-        write(*merger.finish())
+            if plan.overlay and overlay:
+                overlay.save(_stage(staging, plan.overlay))
+            if plan.shared is None:
+                finish(number)
+        masks = (lambda number: strips(number) / MASK) if any(w.mask for w in works) else None
+        for outlines, columns, scenes in overlaps.landslides(masks):
+            shown = [", ".join(plans[number].scene.name for number in some) for some in scenes]
+            write(outlines, columns | {"scene": shown})
+    for number, plan in enumerate(plans):
+        if plan.shared is not None:
+            finish(number)
     for path in (*vectors.leftovers(config.output), *vectors.outputs(config.output)):
         if path.suffix == ".qml":
             staging.stage_sidecar(path, config.overwrite)
         else:
             staging.stage(path, optional=path != config.output)
     return writer.count, sum(areas), seen
-
-
-def _pixel(plans: Sequence[ScenePlan]) -> float:
-    """Side of the smallest pixel in units of the layer; 1 where no scene has a place."""
-    sides = [math.sqrt(p.footprint.area / (p.frame.height * p.frame.width)) for p in plans]
-    return min((side for side in sides if side), default=1.0)
 
 
 def _check_parts(work: SceneWork, names: Collection[str], store: Store) -> None:
@@ -103,48 +105,51 @@ def _check_parts(work: SceneWork, names: Collection[str], store: Store) -> None:
 def join_scene(
     work: SceneWork,
     plan: ScenePlan,
-    landslides: Landslides,
     store: Store,
-    hidden: Path,
-    emit: Emit,
+    strips: Path,
+    write: Write,
+    wait: Callable[[Pieces], None],
 ) -> tuple[Overlay | None, int]:
-    """Hand every landslide of a scene to `emit`.
+    """Hand the landslides of a scene to `write`, and to `wait` what may go on in another scene.
 
     Returns the picture with their outlines, and the number of valid pixels.
 
     Landslides that reach over blocks are put together, shaped and measured here. Memory holds
     one part and the components that are not yet complete. The scene's rasters are left in the
-    folder `hidden`, row by row.
+    folder `strips`, row by row.
 
     Raises:
         LsmapFailure: a part is damaged. OSError: something cannot be written.
     """
     frame = work.layout.frame
+    landslides = Landslides(plan.scene, work.shaping, plan.to_layer, plan.shared)
     overlay = Overlay(plan.scene, frame) if plan.overlay else None
     seen = 0
+    strips.mkdir(exist_ok=True)
     with ExitStack() as stack:
 
         def raster(name: str, needed: bool) -> rasters.StripRaster | None:
-            path = hidden / f"strips-{name}.tif"
             if not needed:
                 return None
-            return stack.enter_context(rasters.StripRaster(path, plan.scene, frame))
+            return stack.enter_context(rasters.StripRaster(strips / name, plan.scene, frame))
 
-        mask = raster("mask", work.mask)
-        percent = raster("probability", plan.probability is not None)
+        mask = raster(MASK, work.mask)
+        percent = raster(PROBABILITY, plan.probability is not None)
         joiner = Joiner(work.layout.columns)
 
-        def hand_on(outlines: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        def hand_on(outlines: np.ndarray, columns: dict[str, np.ndarray], pieces: Pieces) -> None:
             if len(outlines):
-                emit(outlines, columns)
-                if overlay:
-                    overlay.draw(outlines[~(columns["area_m2"] < work.shaping.min_area)])
+                write(landslides.on_map(outlines), columns | {"scene": plan.scene.name})
+            wait(pieces)
+            if overlay:
+                overlay.draw(outlines)
+                overlay.draw(pieces.components.polygons)
 
         def join(complete: Components) -> None:
             # Next to the sides of blocks nobody knew how much room there was to simplify.
             room = np.zeros(len(complete))
-            complete, outlines = landslides.shape(complete, mask, room)
-            hand_on(outlines, landslides.columns(complete, outlines))
+            complete, outlines, pieces = landslides.shape(complete, mask, room)
+            hand_on(outlines, landslides.columns(complete, outlines), pieces)
 
         blocks = list(work.blocks())
         for block in tqdm(blocks, f"joining {plan.scene.name}", disable=None, leave=False):
@@ -153,7 +158,7 @@ def join_scene(
             for target, values in ((mask, part.mask), (percent, part.percent)):
                 if target and values is not None:
                     target.write(block.frame.row, block.frame.col, values)
-            hand_on(part.outlines, part.columns)
+            hand_on(part.outlines, part.columns, part.pieces)
             border = BlockComponents(Components.empty(), part.open, part.sides)
             join(joiner.add(block.band, block.column, border))
         join(joiner.finish())
@@ -173,25 +178,16 @@ def _read(store: Store, name: str) -> parts.Part:
 
 
 def _finish(
-    plan: ScenePlan,
-    staging: Staging,
-    hidden: Path,
-    overlay: Overlay | None,
-    replace: bool,
-    tags: dict[str, str],
+    plan: ScenePlan, staging: Staging, strips: Path, replace: bool, tags: dict[str, str]
 ) -> None:
-    """Turn the strips of this scene into its outputs."""
+    """Turn the strips of a scene into its outputs."""
     if plan.mask:
-        rasters.finish_mask(hidden / "strips-mask.tif", _stage(staging, plan.mask), tags)
+        rasters.finish_mask(strips / MASK, _stage(staging, plan.mask), tags)
         _style(staging, plan.mask, style.mask_qml(), replace)
     if plan.probability:
-        strips = hidden / "strips-probability.tif"
-        rasters.finish_probability(strips, _stage(staging, plan.probability), tags)
+        rasters.finish_probability(strips / PROBABILITY, _stage(staging, plan.probability), tags)
         _style(staging, plan.probability, style.probability_qml(), replace)
-    if plan.overlay and overlay:
-        overlay.save(_stage(staging, plan.overlay))
-    for strips in hidden.glob("strips-*"):
-        strips.unlink()
+    shutil.rmtree(strips)
 
 
 def _stage(staging: Staging, target: Path) -> Path:

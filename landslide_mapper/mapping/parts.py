@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import shapely
 
+from landslide_mapper.geo.features import Pieces
 from landslide_mapper.geo.vectorize import Components, Sides
+
+MEASURES = ("pixels", "total", "highest")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Part:
     Attributes:
         outlines: finished landslides in pixels of the scene.
         columns: what is said of each, one array per name.
+        pieces: whole components that may go on in another scene, not yet shaped.
         open: components that may go on in the next block, not yet shaped.
         sides: which of them touch which pixel of the block's sides.
         seen: number of valid pixels.
@@ -35,6 +39,7 @@ class Part:
 
     outlines: np.ndarray
     columns: dict[str, np.ndarray]
+    pieces: Pieces
     open: Components
     sides: Sides
     seen: int
@@ -46,9 +51,10 @@ def to_bytes(part: Part) -> bytes:
     """The part as the content of a file."""
     arrays: dict[str, np.ndarray] = {}
     _put_polygons(arrays, "outlines", part.outlines)
-    _put_polygons(arrays, "open", part.open.polygons)
     arrays |= {f"column.{name}": values for name, values in part.columns.items()}
-    arrays |= {f"open.{name}": getattr(part.open, name) for name in ("pixels", "total", "highest")}
+    _put_components(arrays, "pieces", part.pieces.components)
+    arrays["pieces.room"] = part.pieces.room
+    _put_components(arrays, "open", part.open)
     arrays |= {f"sides.{name}": values for name, values in vars(part.sides).items()}
     arrays["seen"] = np.array(part.seen)
     for name in ("mask", "percent"):
@@ -69,7 +75,6 @@ def from_bytes(content: bytes) -> Part:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"damaged part: {error}") from error
-    names = ("pixels", "total", "highest")
     rasters: dict[str, Any] = {}
     for name in ("mask", "percent"):
         if name in arrays:
@@ -82,11 +87,22 @@ def from_bytes(content: bytes) -> Part:
             for name, values in arrays.items()
             if name.startswith("column.")
         },
-        open=Components(_get_polygons(arrays, "open"), *(arrays[f"open.{n}"] for n in names)),
+        pieces=Pieces(_get_components(arrays, "pieces"), arrays["pieces.room"]),
+        open=_get_components(arrays, "open"),
         sides=Sides(**{n: arrays[f"sides.{n}"] for n in ("top", "bottom", "left", "right")}),
         seen=int(arrays["seen"]),
         **rasters,
     )
+
+
+def _put_components(arrays: dict[str, np.ndarray], name: str, components: Components) -> None:
+    _put_polygons(arrays, name, components.polygons)
+    arrays |= {f"{name}.{measure}": getattr(components, measure) for measure in MEASURES}
+
+
+def _get_components(arrays: dict[str, np.ndarray], name: str) -> Components:
+    polygons = _get_polygons(arrays, name)
+    return Components(polygons, *(arrays[f"{name}.{measure}"] for measure in MEASURES))
 
 
 def _put_polygons(arrays: dict[str, np.ndarray], name: str, polygons: np.ndarray) -> None:

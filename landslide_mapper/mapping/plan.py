@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from landslide_mapper.geo import vectors
 from landslide_mapper.geo.aoi import Aoi, AskedArea, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.crs import WGS84, crs_name, wgs84_transformer
+from landslide_mapper.geo.features import Shaping
 from landslide_mapper.geo.grid import Frame, default_overlap
 from landslide_mapper.geo.measure import reproject, to_map, to_pixels
-from landslide_mapper.geo.merge import neighbours
+from landslide_mapper.geo.merge import SLACK, neighbours
 from landslide_mapper.geo.placing import beyond_the_antimeridian
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
@@ -28,7 +29,7 @@ from landslide_mapper.mapping.outputs import check_outputs, extra_outputs
 from landslide_mapper.serving import open_for, working_scene
 
 EDGE_PIECES = 32  # of the longer side of an outline, which is bent in another CRS
-SHARED_MARGIN = 2.0  # pixels by which what other scenes show is taken to be larger
+SHARED_MARGIN = 2.0  # pixels by which what other scenes show is taken to be larger, at least
 TORN = 0.25  # of a step that bends: its middle is not so far off; half of it off is a jump
 
 
@@ -80,24 +81,22 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
     _check_metres(config, scenes)
     crs = _layer_crs(config.output, scenes)
     ways = [_way(scene, aoi, crs) for scene, aoi in chosen]
-    footprints = [_footprint(*one, way) for one, way in zip(chosen, ways, strict=True)]
-    shared = _shared_ground(scenes, footprints, crs)
-    _warn_of_overlaps(config, shared)
     overlap = default_overlap(info.tile_size) if config.overlap is None else config.overlap
-    return [
+    plans = [
         ScenePlan(
             scene=scene,
             grid=WindowGrid(scene.height, scene.width, info.tile_size, overlap),
-            frame=aoi.frame if aoi else Frame.whole(scene.height, scene.width),
+            frame=_frame(scene, aoi),
             aoi=aoi,
             layer_crs=crs,
-            to_layer=ways[number],
-            footprint=footprints[number],
-            shared=shared[number],
+            to_layer=way,
+            footprint=_footprint(scene, aoi, way),
+            shared=None,
             **{kind: paths[number] for kind, paths in extras.items()},
         )
-        for number, (scene, aoi) in enumerate(chosen)
+        for number, ((scene, aoi), way) in enumerate(zip(chosen, ways, strict=True))
     ]
+    return _with_shared_ground(plans, config.shaping)
 
 
 def _inside(scenes: Sequence[Scene], area: AskedArea | None) -> list[tuple[Scene, Aoi | None]]:
@@ -203,48 +202,41 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
     return crs
 
 
+def _frame(scene: Scene, aoi: Aoi | None) -> Frame:
+    return aoi.frame if aoi else Frame.whole(scene.height, scene.width)
+
+
 def _footprint(scene: Scene, aoi: Aoi | None, way: pyproj.Transformer | None) -> shapely.Polygon:
     """What is mapped of a scene, in the layer's CRS; empty for a picture, which lies nowhere."""
     if not scene.placed:
         return shapely.Polygon()
-    frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
-    placed = to_map(outline(frame), scene.transform)
+    placed = to_map(outline(_frame(scene, aoi)), scene.transform)
     return (reproject(placed, way) if way else placed)[0]
 
 
-def _shared_ground(
-    scenes: Sequence[Scene], footprints: Sequence[shapely.Polygon], crs: pyproj.CRS | None
-) -> list[shapely.Geometry | None]:
-    """What other scenes show as well, in pixels of each scene; None for nothing."""
-    found: list[shapely.Geometry | None] = []
-    for scene, others in zip(scenes, neighbours(footprints, 0.0), strict=True):
-        if others is not None and scene.crs != crs:
-            back = pyproj.Transformer.from_crs(crs, scene.crs, always_xy=True)
+def smallest_pixel(plans: Sequence[ScenePlan]) -> float:
+    """Side of the smallest pixel in units of the layer; 1 where no scene has a place."""
+    sides = [math.sqrt(p.footprint.area / (p.frame.height * p.frame.width)) for p in plans]
+    return min((side for side in sides if side), default=1.0)
+
+
+def _with_shared_ground(plans: Sequence[ScenePlan], shaping: Shaping) -> list[ScenePlan]:
+    """The plans with what other scenes show as well.
+
+    Landslides there are shaped together, so the ground is as wide as they may move in that.
+    """
+    slack = SLACK * smallest_pixel(plans)
+    found: list[ScenePlan] = []
+    for plan, others in zip(plans, neighbours([p.footprint for p in plans], slack), strict=True):
+        if others is not None and plan.to_layer is not None:
+            back = pyproj.Transformer.from_crs(plan.layer_crs, plan.scene.crs, always_xy=True)
             (others,) = reproject(np.array([others]), back)
         if others is not None:
-            (others,) = to_pixels(np.array([others]), scene.transform)
-            others = shapely.buffer(others, SHARED_MARGIN)
-        found.append(others)
+            (others,) = to_pixels(np.array([others]), plan.scene.transform)
+            margin = max(SHARED_MARGIN, 2 * shaping.in_pixels(plan.scene))
+            others = shapely.buffer(others, margin)
+        found.append(replace(plan, shared=others))
     return found
-
-
-def _warn_of_overlaps(config: DetectConfig, shared: Sequence[shapely.Geometry | None]) -> None:
-    """Say what filters do where scenes overlap."""
-    if not any(shared):
-        return
-    masks = config.min_area and (config.mask or config.probability)
-    asked = ["--fill-holes"] * bool(config.fill_holes) + ["--simplify"] * bool(config.simplify)
-    if asked:
-        warn(
-            f"scenes overlap or adjoin: {' and '.join(asked)} act on each scene by itself, before "
-            "a landslide that two of them show is put together; a mosaic has whole ones: "
-            "gdalbuildvrt mosaic.vrt SCENE..."
-        )
-    if masks:
-        warn(
-            "scenes overlap or adjoin: --min-area acts on whole landslides in the layer; in the "
-            "masks those on overlaps stay, however small"
-        )
 
 
 def outline(frame: Frame) -> np.ndarray:
@@ -266,8 +258,7 @@ def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transf
         way = pyproj.Transformer.from_crs(scene.crs, crs, always_xy=True)
     except pyproj.exceptions.ProjError as error:
         raise LsmapError(f"{cannot}; run it on its own") from error
-    frame = aoi.frame if aoi else Frame.whole(scene.height, scene.width)
-    ring = shapely.get_coordinates(to_map(outline(frame), scene.transform))
+    ring = shapely.get_coordinates(to_map(outline(_frame(scene, aoi)), scene.transform))
     if not np.isfinite(way.transform(*ring.T)).all():
         raise LsmapError(
             f"{cannot}: it lies outside of where that is defined; run it on its own, as .gpkg"

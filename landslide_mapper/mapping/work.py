@@ -128,12 +128,13 @@ class SceneWork:
         room = room_inside(components.whole.polygons, frame, block.inner)
         drawn = rasters.ArrayCanvas(canvas.mask, frame.row, frame.col)
         landslides = Landslides(self.scene, self.shaping, shared=self.shared)
-        whole, outlines = landslides.shape(
+        whole, outlines, pieces = landslides.shape(
             components.whole, drawn if self.mask else None, room, components.open.polygons
         )
         return parts.Part(
             outlines=outlines,
             columns=landslides.columns(whole, outlines),
+            pieces=pieces,
             open=components.open,
             sides=components.sides,
             seen=int(np.count_nonzero(canvas.mask != rasters.UNSEEN)),
