@@ -11,19 +11,16 @@ the test splits, beside those of the best single brightness threshold tuned on t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import numpy as np
-import torch
-from safetensors.torch import load_file
 
 from landslide_mapper.checkpoint import (
     BEST,
     CONFIG,
     LOG,
-    ModelInfo,
     load_model,
     read_info,
     save_model,
@@ -34,21 +31,12 @@ from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
-from landslide_mapper.nn.build import build
-from landslide_mapper.nn.calibration import Calibration
-from landslide_mapper.nn.network import Network
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.train import describe
 from landslide_mapper.training.history import read_log
-from landslide_mapper.training.loaders import make_loaders
-from landslide_mapper.training.parallel import Process
-from landslide_mapper.training.validation import validate, validation_figures
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CARD = Path(__file__).with_name("card.md")
 COLUMNS = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "accuracy")
-
-
 LEVELS = 256  # of uint8
 
 
@@ -99,59 +87,32 @@ def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> s
     return "\n".join(lines)
 
 
-def mean_of(runs: Sequence[Path], datasets: Sequence[Dataset]) -> tuple[Network, ModelInfo]:
-    """The network whose weights are the mean of those of runs that went on one from another.
-
-    Such a mean lies further inside the region of good weights than the ends of the runs (Izmailov
-    et al. 2018, Averaging weights leads to wider optima and better generalization). Threshold and
-    calibration are found anew on the validation tiles.
-    """
-    infos = [read_info(run / BEST) for run in runs]
-    states = []
-    for run, info in zip(runs, infos, strict=True):
-        model = build(info.model)
-        model.load_prediction_state(load_file(run / BEST), Calibration(*info.calibration))
-        states.append({name: value.double() for name, value in model.state_dict().items()})
-    own = model.state_dict()
-    mean = {
-        name: torch.stack([state[name] for state in states]).mean(0).to(value.dtype)
-        for name, value in own.items()
-    }
-    model.load_state_dict(mean)
-    config = dataclasses.replace(read_train_config(runs[-1] / CONFIG), workers=0)
-    process = Process(0, 1, torch.device("cpu"))
-    _, _, validation = make_loaders(config, list(datasets), process)
-    figures = validation_figures(validate(model, validation, process)) | {"epoch": infos[-1].epoch}
-    info = describe(config, list(datasets), runs[-1], figures, "")
-    # As in a file: the calibration is in the weights.
-    model.load_prediction_state(model.prediction_state(Calibration(*info.calibration)))
-    return model, info
-
-
-def in_words(run: Path) -> str:
+def round_in_words(run: Path) -> str:
     """How long and how fast a run learnt."""
     config = read_train_config(run / CONFIG)
     epochs = len(read_log(run / LOG))
     return f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule})"
 
 
-def kept_in_words(parts: Sequence[Path]) -> str:
-    """Which weights the model has."""
-    if len(parts) == 1:
-        epoch = read_info(parts[0] / BEST).epoch
-        return f"epoch {epoch} of the last round is the best by validation landslide IoU"
-    epochs = " and ".join(str(read_info(part / BEST).epoch) for part in parts)
+def final_in_words(run: Path) -> str:
+    """What a final fit does after the run that chose."""
+    minutes = sum(entry["seconds"] for entry in read_log(run / LOG)) / 60
     return (
-        f"the weights are the mean of those of the last {len(parts)} rounds' best epochs by\n"
-        f"validation landslide IoU ({epochs})"
+        "The weights are those of a final fit (`lsmap train --final`), after all choices were "
+        "made: the\nlast round once more from where it started, as many epochs, on the train and "
+        f"validation tiles together; {minutes:.0f} minutes."
     )
+
+
+def kept_in_words(run: Path) -> str:
+    """Which epoch of the run that chose is the best."""
+    return f"epoch {read_info(run / BEST).epoch} of the last round is the best by validation IoU"
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("bijie", type=click.Path(path_type=Path))
 @click.argument("sichuan", type=click.Path(path_type=Path))
-@click.option("--mean", is_flag=True, help="Take the mean of RUN's weights and the run's before.")
 @click.option("--trained-on", default="one processor", help="Words for the card.")
 @click.option(
     "--after",
@@ -159,14 +120,15 @@ def kept_in_words(parts: Sequence[Path]) -> str:
     multiple=True,
     help="Run that RUN went on from, the first one first; more than once.",
 )
-def main(
-    run: Path, bijie: Path, sichuan: Path, mean: bool, trained_on: str, after: tuple[Path, ...]
-) -> None:
-    """Write models/<run's name>.safetensors and its card, and print the test figures."""
+def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Path, ...]) -> None:
+    """Write models/<run's name>.safetensors and its card, and print the test figures.
+
+    RUN may be a final fit; its card tells of the run that chose as well.
+    """
     datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
-    runs = [*after, run]
-    parts = runs[-2:] if mean else [run]
-    model, info = mean_of(parts, list(datasets.values())) if mean else load_model(run / BEST)
+    config = read_train_config(run / CONFIG)
+    chose = Path(config.final) if config.final else run
+    model, info = load_model(run / BEST)
     weights = MODELS / f"{run.name}.safetensors"
     info = dataclasses.replace(
         info, data="Bijie (Ji et al. 2020), Sichuan (Zeng et al. 2021, CC BY 4.0); see the card"
@@ -176,17 +138,18 @@ def main(
     found = {name: evaluate_dataset(predict, info, data) for name, data in datasets.items()}
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
     figures = table(datasets, found)
-    config = read_train_config(run / CONFIG)
-    chosen = read_info(Path(config.final) / BEST) if config.final else info
-    logs = [read_log(one / LOG) for one in runs]
+    chosen = read_info(chose / BEST)
+    rounds = [*after, chose]
+    logs = [read_log(one / LOG) for one in rounds]
     card = CARD.read_text(encoding="utf-8").format(
         name=info.name,
         last_layer=info.model.last_layer,
         channels=info.model.aspp_channels,
         megabytes=weights.stat().st_size / 1e6,
         tile_size=info.tile_size,
-        rounds=", from there\n".join(map(in_words, runs)),
-        kept=kept_in_words(parts),
+        rounds=", from there\n".join(map(round_in_words, rounds)),
+        kept=kept_in_words(chose),
+        final=final_in_words(run) if config.final else "The weights are that epoch's.",
         passes=info.epoch + sum(map(len, logs[:-1])),
         batch_size=config.batch_size,
         optimizer={"sgd": "SGD", "adamw": "AdamW"}[config.optimizer],
