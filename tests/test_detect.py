@@ -404,6 +404,23 @@ def test_sheets_that_overlap_have_what_one_large_scene_has(
     assert bays > many.geometry.count_interior_rings().sum()  # and to fill
 
 
+def test_sheets_whose_landslides_are_all_alike_or_all_too_small(
+    tmp_path: Path, sheets: Callable[[np.ndarray], list[str]]
+) -> None:
+    picture = np.full((120, 160), 50, np.uint8)
+    for row, col in ((20, 75), (20, 80), (90, 75), (90, 85)):  # each on two sheets
+        picture[row : row + 3, col : col + 4] = 200
+    for area, count in ((0, 4), (2.9, 4), (3.1, 0)):
+        options = {"min_area": area, "mask": tmp_path / "masks", "overwrite": True}
+        run(sheets(picture), tmp_path / "slides.gpkg", **options)
+        layer = read(tmp_path / "slides.gpkg")
+        assert list(layer.scene) == ["0_0.tif, 0_70.tif"] * 2 + ["55_0.tif, 55_70.tif"] * 2 or (
+            count == len(layer) == 0
+        )
+        with rasterio.open(tmp_path / "masks" / "0_0_mask.tif") as mask:
+            assert np.count_nonzero(mask.read(1) == 1) == (24 if count else 0)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_sheets_that_overlap_are_simplified_as_one(
     tmp_path: Path, seed: int, sheets: Callable[[np.ndarray], list[str]]

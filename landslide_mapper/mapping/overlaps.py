@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class _Wholes:
 
     components: Components  # polygons in the CRS of the layer; pixels count as square metres
     room: np.ndarray  # see `Pieces`, but in metres
-    scenes: np.ndarray  # object: the scenes that show it, the home first
+    scenes: list[list[int]]  # that show it, the home first
 
     @property
     def home(self) -> np.ndarray:
@@ -43,8 +44,9 @@ class _Wholes:
         return np.array([scenes[0] for scenes in self.scenes], dtype=int)
 
     def where(self, chosen: np.ndarray) -> _Wholes:
-        """Those that `chosen` (bool or indices) names."""
-        return _Wholes(self.components.where(chosen), self.room[chosen], self.scenes[chosen])
+        """Those that `chosen` (bool) names."""
+        scenes = list(compress(self.scenes, chosen.tolist()))
+        return _Wholes(self.components.where(chosen), self.room[chosen], scenes)
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,12 @@ class Overlaps:
                 components = self._at_home(number, wholes.where(mine))
                 mine[mine] = ~self._landslides(number).sieve(components, canvas)
             wholes = wholes.where(~mine)
-        shaped = []
+        shaped = list[_Shaped]()
         for number in np.unique(wholes.home).tolist():
             mine = wholes.home == number
             shaped.append(self._shape(number, wholes.where(mine), wholes.where(~mine), mask))
+        if not shaped:
+            return
         exact = np.concatenate([one.exact for one in shaped])
         placed = _apart(np.concatenate([one.placed for one in shaped]), exact)
         for one in shaped:
@@ -124,8 +128,7 @@ class Overlaps:
             merge.union(placed[group], self._pixel) if len(group) > 1 else [placed[group[0]]]
             for group in groups
         ]
-        shown = np.empty(len(groups), dtype=object)
-        shown[:] = [list(dict.fromkeys(scenes[group].tolist())) for group in groups]
+        shown = [list(dict.fromkeys(scenes[group].tolist())) for group in groups]
         owner = np.repeat(np.arange(len(groups)), [len(parts) for parts in united])
         components = Components(
             np.array([part for parts in united for part in parts], dtype=object),
@@ -134,7 +137,7 @@ class Overlaps:
             np.maximum.reduceat(pieces.components.highest[order], first)[owner],
         )
         room = np.minimum.reduceat((pieces.room * size)[order], first)
-        return _Wholes(components, room[owner], shown[owner])
+        return _Wholes(components, room[owner], [shown[group] for group in owner.tolist()])
 
     def _landslides(self, number: int) -> Landslides:
         plan = self._plans[number]
@@ -182,7 +185,7 @@ class Overlaps:
         # On the way through the pixels coordinates are rounded, and neighbours would overlap.
         exact = _filled_alike(mine.components.polygons, components.polygons, kept.polygons)
         placed = np.where(outlines == kept.polygons, exact, landslides.on_map(outlines))
-        return _Shaped(number, kept, outlines, placed, exact, mine.scenes.tolist())
+        return _Shaped(number, kept, outlines, placed, exact, mine.scenes)
 
 
 def _filled_alike(polygons: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
