@@ -31,6 +31,7 @@ from landslide_mapper.geo.blocks import Block, Layout, stacks
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
+from landslide_mapper.mapping.outputs import EXTRAS, check_layer
 from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 from landslide_mapper.mapping.work import Loader, SceneWork, identify
 from landslide_mapper.mapping.workspace import Workspace
@@ -118,6 +119,7 @@ def _itself(predict: blend.Predictor) -> blend.Predictor:
 
 def _run(config: DetectConfig, model: _Model) -> DetectReport:
     started = time.monotonic()
+    config = _resolved(config)
     space = Workspace(config.output, config.scratch)
     stopped = space.was_publishing()
     plans = plan_detection(replace(config, overwrite=config.overwrite or stopped), model.info)
@@ -131,6 +133,8 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
             _map(config, model, works, space)
             with Staging(config.output) as staging:
                 count, area, seen = join_all(config, model.info, works, plans, space.store, staging)
+                staging.check(config.overwrite or stopped)
+                check_layer(config.output)
                 space.publishing()
                 staging.publish()
         space.clear()
@@ -148,6 +152,13 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
         # QGIS takes no URLs, nor names of GDAL's own, from its command line.
         scenes=tuple(p.scene.gdal for p in plans if remote.is_local(p.scene.gdal)),
     )
+
+
+def _resolved(config: DetectConfig) -> DetectConfig:
+    """The same with outputs where they are in truth: a link stays one."""
+    outputs = {name: getattr(config, name) for name in ("output", *EXTRAS)}
+    links = {name: path.resolve() for name, path in outputs.items() if path and path.is_symlink()}
+    return replace(config, **links)
 
 
 def _seen(

@@ -186,9 +186,29 @@ def _load_onnx(path: Path, device: str) -> OnnxPredictor:
             f"{path} holds the stretch of {scene} for tools that feed raw pixels; lsmap "
             "stretches each scene itself: give a model that was exported without --scene"
         )
+    _check_graph(path, session)
     if torch.cuda.is_available():
         note(f"{path}: ONNX models run on the CPU; the .safetensors model would use the GPU")
     return OnnxPredictor(session)
+
+
+def _check_graph(path: Path, session: InferenceSession) -> None:
+    """Raise `LsmapError` unless the graph takes and gives what its metadata says."""
+    info = ModelInfo.from_metadata(onnx_metadata(session), str(path))
+    side = info.tile_size
+    wanted = ([None, info.band_count, side, side], [None, 2, side, side])
+    found = (session.get_inputs(), session.get_outputs())
+    for what, shape, nodes in zip(("takes", "gives"), wanted, found, strict=True):
+        own = nodes[0].shape if len(nodes) == 1 else []
+        # Sizes that are left open have names, not numbers.
+        fits = len(own) == 4 and all(
+            a is None or not isinstance(b, int) or a == b for a, b in zip(shape, own, strict=True)
+        )
+        if not fits:
+            raise LsmapError(
+                f"{path} {what} {own}, where its metadata says {['n', *shape[1:]]}: it is damaged, "
+                "or was changed after lsmap exported it; export the model again"
+            )
 
 
 def _open_session(path: Path, threads: int | None = None) -> InferenceSession:

@@ -10,13 +10,12 @@ from affine import Affine
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
-from landslide_mapper.geo.scene import Scene, Source, at_pixel_size, open_scene
+from landslide_mapper.geo.scene import COLOURS, Scene, Source, at_pixel_size, open_scene
 
 GSD_FACTOR = 1.5  # pixel sizes this close to the training's are left as they are
 # A scene is not enlarged further than this unasked: there is nothing in its pixels to be found at
 # a finer size, and the work grows with the square.
 MAX_ENLARGED = 8.0
-COLOURS = ("red", "green", "blue")
 
 
 def refusal(scene: Scene, model: ModelInfo, bands: Sequence[int] | None = None) -> str | None:
@@ -70,13 +69,16 @@ def open_for(source: Source, bands: Sequence[int] | None, model: ModelInfo) -> S
 
 
 def odd_order(scene: Scene, model: ModelInfo) -> str | None:
-    """What is odd about the colours of the bands that the model would get; None for nothing."""
+    """What is odd about the colours of the bands that the model would get; None for nothing.
+
+    A scene that has red, green and blue elsewhere, or in another order, is odd.
+    """
     if len(model.bands) != len(COLOURS) or max(model.bands) > scene.count:
         return None
-    found = [scene.colorinterp[band - 1] for band in model.bands]
-    if found == list(COLOURS) or sorted(found) != sorted(COLOURS):
+    found = [scene.colours[band - 1] for band in model.bands]
+    if found == list(COLOURS) or not set(COLOURS) <= set(scene.colours):
         return None
-    order = ",".join(str(scene.colorinterp.index(colour) + 1) for colour in COLOURS)
+    order = ",".join(str(scene.colours.index(colour) + 1) for colour in COLOURS)
     return (
         f"bands {band_list(model.bands)} are {', '.join(found)}; if the model was trained on red, "
         f"green, blue give --bands {order}"

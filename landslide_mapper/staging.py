@@ -68,15 +68,28 @@ class Staging:
             return self.folder(target) / target.name
         return self.stage(target)
 
-    def publish(self) -> None:
-        """Move everything to its place, in the order in which it was staged.
+    def check(self, replace: bool) -> None:
+        """See that everything can be moved to its place.
 
         Raises:
-            OSError: a file that was made is gone, or cannot be moved.
+            LsmapError: a file is in its place by now, and not to be replaced.
+            OSError: a file that was made is gone.
         """
         for made, target, optional in self._moves:
             if not optional and not made.exists():
                 raise FileNotFoundError(f"{target.name} was made and is gone, who removed {made}?")
+            if not (replace or optional) and target.exists() and target.suffix != ".qml":
+                raise LsmapError(
+                    f"{target}: somebody has made this file in the meantime; move it away, or add "
+                    "--overwrite to replace it"
+                )
+
+    def publish(self) -> None:
+        """Move everything to its place, in the order in which it was staged; see `check`.
+
+        Raises:
+            OSError: a file cannot be moved.
+        """
         for made, target, _ in self._moves:
             if made.exists():
                 target.parent.mkdir(exist_ok=True)
@@ -112,6 +125,8 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
             raise LsmapError(
                 f"{target}: this name is too long; at most {LONGEST_NAME} bytes will do"
             )
+        if any(ord(sign) < ord(" ") for sign in str(target)):
+            raise LsmapError(f"{str(target)!r}: there is a line break or the like in this name")
         if target.is_dir():
             raise LsmapError(f"{target}: this is a folder; give the name of a file to write")
         if target.exists() and not overwrite and target.suffix != ".qml":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -39,8 +41,12 @@ class Overlay:
             # An outline on the last pixel's outer edge is that pixel's.
             self._lines[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)] = True
 
-    def save(self, path: Path) -> None:
-        """Write the PNG; pixels that were not seen are transparent. Raises `OSError`."""
+    def save(self, path: Path, tags: Mapping[str, str]) -> None:
+        """Write the PNG with `tags` as metadata; pixels that were not seen are transparent.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         image, valid = read_colours(self._scene, self._frame, self._shape)
         line = _thicker(self._lines)
         halo = _thicker(line) & ~line
@@ -49,8 +55,17 @@ class Overlay:
             band[line] = colour
         alpha = np.where(valid | line, 255, 0).astype(np.uint8)
         rows, cols = self._shape
-        profile = {"driver": "PNG", "width": cols, "height": rows, "count": 4, "dtype": "uint8"}
+        profile: dict[str, Any] = {
+            "driver": "PNG",
+            "width": cols,
+            "height": rows,
+            "count": 4,
+            "dtype": "uint8",
+        }
+        # As text in the file, where others put it into one of their own.
+        profile["write_metadata_as_text"] = "YES"
         with as_os_error(), rasterio.open(path, "w", **profile) as picture:
+            picture.update_tags(**tags)
             picture.write(np.concatenate([image, alpha[None]]))
 
 

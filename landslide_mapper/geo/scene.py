@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from landslide_mapper.errors import LsmapError, LsmapFailure, one_line
+from landslide_mapper.errors import LsmapError, LsmapFailure, one_line, warn
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.resample import axis_taps, cells_inside, resample, touched
 from landslide_mapper.geo.scene_info import SAME_SIZE, Scene, Source, at_pixel_size, pixel_size
@@ -21,6 +23,8 @@ from landslide_mapper.geo.scene_info import SAME_SIZE, Scene, Source, at_pixel_s
 __all__ = ["Scene", "SceneReader", "Source", "at_pixel_size", "open_raster", "open_scene"]
 
 STRIP_PIXELS = 4_000_000  # of a mask that are looked at together
+PROJ_VARIABLES = ("PROJ_DATA", "PROJ_LIB")
+COLOURS = ("red", "green", "blue")
 PIECE = 2048  # source pixels a side that are resampled together
 
 
@@ -68,13 +72,37 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
     remote.limit_cache()
     try:
         with remote.settings(name):
-            return rasterio.open(name, **options)
+            raster = rasterio.open(name, **options)
+            if "overview_level" in options or not _stale_overviews(raster):
+                return raster
+            raster.close()
+            return rasterio.open(name, OVERVIEW_LEVEL="NONE", **options)
     except RasterioError as error:
         raise LsmapError(_open_error(source.path, name, error)) from error
     except UnicodeEncodeError as error:
         raise LsmapError(
             f"{source.path!a}: the name is not in UTF-8, and GDAL takes no other; rename it"
         ) from error
+
+
+def _stale_overviews(raster: rasterio.DatasetReader) -> bool:
+    """Whether external overviews are older than the image: they may show another one."""
+    if not (raster.count and remote.is_local(raster.name) and raster.overviews(1)):
+        return False
+    image = Path(raster.name)
+    overviews = [Path(file) for file in raster.files if file.endswith(".ovr")]
+    stale = [file for file in overviews if file.stat().st_mtime < image.stat().st_mtime]
+    if stale:
+        _warn_once(
+            f"{stale[0]}: these overviews are older than the image, so they are not used; make "
+            f"them anew: gdaladdo -ro -clean {image.name}; gdaladdo -ro {image.name}"
+        )
+    return bool(stale)
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warn(text)
 
 
 def is_raster(path: str) -> bool:
@@ -134,18 +162,40 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
         bands=chosen,
         gsd=pixel_size(crs, raster.transform, *centre),
         colorinterp=tuple(c.name for c in interp),
+        colours=tuple(map(_colour, interp, raster.descriptions)),
         opened=source.opened,
         title=source.title,
     )
 
 
+def _colour(interp: ColorInterp, description: str | None) -> str:
+    said = (description or "").strip().lower()
+    vague = interp in (ColorInterp.undefined, ColorInterp.gray)
+    return said if vague and said in COLOURS else str(interp.name)
+
+
 def _crs(path: str, raster: rasterio.DatasetReader) -> pyproj.CRS | None:
     if not raster.crs:
         return None
+    _check_proj()
     try:
         return pyproj.CRS.from_user_input(raster.crs)
     except pyproj.exceptions.CRSError as error:
         raise LsmapError(f"{path}: its coordinate reference system cannot be used") from error
+
+
+@cache
+def _check_proj() -> None:
+    """Raise `LsmapError` where GDAL cannot look up a CRS: all of them lose their place then."""
+    try:
+        rasterio.crs.CRS.from_epsg(4326)
+    except RasterioError as error:
+        there = [f"{name}={os.environ[name]}" for name in PROJ_VARIABLES if name in os.environ]
+        raise LsmapError(
+            "GDAL does not find its database of coordinate reference systems "
+            f"({one_line(error)}); {' and '.join(there) or 'a variable'} may lead it to that of "
+            f"another installation: unset {' '.join(PROJ_VARIABLES)}"
+        ) from error
 
 
 class SceneReader:
@@ -156,8 +206,10 @@ class SceneReader:
         self._raster = open_raster(scene)
         self._levels: dict[tuple[float, float], rasterio.DatasetReader] = {}
         self._alpha = [i + 1 for i, c in enumerate(scene.colorinterp) if c == "alpha"]
-        flags = [f for b in scene.bands for f in self._raster.mask_flag_enums[b - 1]]
-        self._all_valid = not self._alpha and all(f == MaskFlags.all_valid for f in flags)
+        flags = self._raster.mask_flag_enums
+        # A band without a nodata value beside others that have one knows of no holes.
+        self._masked = [b for b in scene.bands if MaskFlags.all_valid not in flags[b - 1]]
+        self._all_valid = not self._alpha and not self._masked
 
     @property
     def block_width(self) -> int:
@@ -326,13 +378,13 @@ class SceneReader:
     ) -> np.ndarray:
         """Validity (h, w) of a window, from single source pixels; `data` saves a second read."""
         valid = np.ones(shape, dtype=bool)
-        bands = list(self.scene.bands)
-        if not self._all_valid:
+        if self._masked:
             # A pixel is seen when any of its bands is: black in one band is not a hole.
+            bands = self._masked
             masks = raster.read_masks(bands, window=window, out_shape=(len(bands), *shape))
             valid &= (masks > 0).any(axis=0)
-            for alpha in self._alpha:
-                valid &= raster.read(alpha, window=window, out_shape=shape) > 0
+        for alpha in self._alpha:
+            valid &= raster.read(alpha, window=window, out_shape=shape) > 0
         if np.dtype(self.scene.dtype).kind == "f":
             if data is None:
                 data = self._pixels(raster, window, shape, Resampling.nearest)

@@ -49,7 +49,8 @@ class Scene:
     transform: affine.Affine
     bands: tuple[int, ...]
     gsd: tuple[float, float] | None
-    colorinterp: tuple[str, ...]
+    colorinterp: tuple[str, ...]  # of every band, as GDAL names it
+    colours: tuple[str, ...]  # the same, or what the band's description says in its place
     opened: str | None = None
     title: str | None = None
     native: Scene | None = None

@@ -16,6 +16,8 @@ from xml.sax.saxutils import escape
 
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
 
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 TAG = "LSMAP_"  # what metadata of lsmap's own rasters begin with
 LARGEST_ITEM = 10_000_000  # bytes; a larger JSON file holds features
 COLOURS = ("red", "green", "blue", "nir")
+PART_OF_PIXEL = 0.5  # by which a piece may lie beyond the mosaic that shows it
+COARSER = 1.5  # times: a mosaic of larger pixels than that is another scene
 NO_IMAGE = {"thumbnail", "overview", "metadata"}  # roles of assets
 
 GDAL_TYPES = {
@@ -144,8 +148,8 @@ def _scenes_of(name: str, files: Sequence[str]) -> list[str]:
             with open_raster(file) as raster:
                 if any(tag.startswith(TAG) for tag in raster.tags()):
                     made.add(file)
-                if raster.driver == "VRT":
-                    pieces |= {Path(piece).resolve() for piece in raster.files if piece != file}
+                elif raster.driver == "VRT":
+                    pieces |= _shown_whole(raster)
         except LsmapError:
             continue  # whoever opens it says why it cannot be used
     scenes = [file for file in files if file not in made and Path(file).resolve() not in pieces]
@@ -159,6 +163,31 @@ def _scenes_of(name: str, files: Sequence[str]) -> list[str]:
     if not scenes:
         raise LsmapError(f"{name}: there is nothing in it but what lsmap made itself")
     return scenes
+
+
+def _shown_whole(mosaic: rasterio.DatasetReader) -> set[Path]:
+    """The rasters that a VRT shows all of, at their own pixel size or finer."""
+    found = set[Path]()
+    for file in mosaic.files:
+        if file == mosaic.name or not is_raster(file):
+            continue
+        with open_raster(file) as piece:
+            try:
+                west, south, east, north = transform_bounds(piece.crs, mosaic.crs, *piece.bounds)
+            except RasterioError:  # one of them has no CRS
+                west, south, east, north = piece.bounds
+                if piece.crs != mosaic.crs:
+                    continue
+            x, y = (side * PART_OF_PIXEL for side in mosaic.res)
+            left, bottom, right, top = mosaic.bounds
+            inside = left - x <= west and bottom - y <= south
+            inside &= east <= right + x and north <= top + y
+            # Pixels that the piece's own would be there.
+            own = ((east - west) / piece.width, (north - south) / piece.height)
+            fine = all(there <= here * COARSER for there, here in zip(mosaic.res, own, strict=True))
+            if inside and fine and mosaic.count >= min(piece.count, len(COLOURS)):
+                found.add(Path(file).resolve())
+    return found
 
 
 # --- STAC ------------------------------------------------------------------------------------

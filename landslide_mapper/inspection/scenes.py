@@ -179,11 +179,12 @@ def _structure(raster: rasterio.DatasetReader) -> list[Fact]:
 def _nodata(value: float | None, masks: set[MaskFlags]) -> Fact:
     if MaskFlags.alpha in masks:
         return Fact("nodata", "nodata", "alpha", "alpha band")
+    if MaskFlags.per_dataset in masks:  # which goes before a nodata value, as in GDAL
+        said = "mask" if value is None else f"mask; its nodata value {value:g} does not count"
+        return Fact("nodata", "nodata", "mask", said)
     if value is not None:
         known = value if math.isfinite(value) else f"{value:g}"  # JSON has no nan, no inf
         return Fact("nodata", "nodata", known, f"value {value:g}")
-    if MaskFlags.per_dataset in masks:
-        return Fact("nodata", "nodata", "mask", "internal mask")
     return Fact("nodata", "nodata", None, "none declared")
 
 

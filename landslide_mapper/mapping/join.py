@@ -21,6 +21,7 @@ from landslide_mapper.geo.sources import TAG
 from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
 from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.config import DetectConfig, provenance
+from landslide_mapper.mapping.outputs import style_of_a_scene
 from landslide_mapper.mapping.overlaps import Overlaps
 from landslide_mapper.mapping.plan import ScenePlan
 from landslide_mapper.mapping.store import Store
@@ -74,7 +75,7 @@ def join_all(
             overlay, valid = join_scene(work, plan, store, strips(number), write, wait)
             seen += valid
             if plan.overlay and overlay:
-                overlay.save(_stage(staging, plan.overlay))
+                overlay.save(_stage(staging, plan.overlay), tags)
             if plan.shared is None:
                 finish(number)
         masks = (lambda number: strips(number) / MASK) if any(w.mask for w in works) else None
@@ -86,7 +87,8 @@ def join_all(
             finish(number)
     for path in (*vectors.leftovers(config.output), *vectors.outputs(config.output)):
         if path.suffix == ".qml":
-            staging.stage_sidecar(path, config.overwrite)
+            if not style_of_a_scene(path, [plan.scene for plan in plans]):
+                staging.stage_sidecar(path, config.overwrite)
         else:
             staging.stage(path, optional=path != config.output)
     return writer.count, sum(areas), seen

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo import rasters, vectors
 from landslide_mapper.geo.labels import open_vector
 from landslide_mapper.geo.scene import Scene
@@ -17,15 +19,19 @@ from landslide_mapper.geo.sources import check_no_input
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.staging import check_targets
 
+# Outputs beside the layer, and the suffixes that each may have.
+EXTRAS = {
+    "mask": (".tif", ".tiff"),
+    "probability": (".tif", ".tiff"),
+    "overlay": (".png",),
+}
+STYLES = "layer_styles"  # the table of a GeoPackage that QGIS reads styles from
+
 
 def extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, list[Path | None]]:
     """Per kind, the path for every scene: the file itself, or a name inside a folder."""
     found: dict[str, list[Path | None]] = {}
-    for kind, suffixes in (
-        ("mask", (".tif", ".tiff")),
-        ("probability", (".tif", ".tiff")),
-        ("overlay", (".png",)),
-    ):
+    for kind, suffixes in EXTRAS.items():
         given: Path | None = getattr(config, kind)
         if given is None:
             found[kind] = [None] * len(scenes)
@@ -44,17 +50,67 @@ def extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, li
     return found
 
 
-def reviewed(path: Path) -> int:
+def check_layer(path: Path) -> None:
+    """See that replacing the layer at `path`, if there is one, loses nothing of anybody's.
+
+    Raises:
+        LsmapError: another program writes it, polygons have been reviewed, or other layers are in
+            the file.
+    """
+    if not path.exists():
+        return
+    if path.suffix.lower() == ".gpkg":
+        if _in_use(path):
+            raise LsmapError(
+                f"{path}: another program is changing it; save there and close it (in QGIS: end "
+                "the edit), or choose another name"
+            )
+        if others := _other_layers(path):
+            raise LsmapError(
+                f"{path}: also holds {', '.join(others)}, which --overwrite would delete; choose "
+                "another name"
+            )
+    if count := _reviewed(path):
+        raise LsmapError(
+            f"{path}: {count} of its polygons have been reviewed, which --overwrite would "
+            "undo; choose another name"
+        )
+
+
+def _in_use(path: Path) -> bool:
+    """Whether another program has a GeoPackage open for writing."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0)) as database:
+            # What a program that has crashed left in the journal is taken into the file.
+            database.execute("PRAGMA journal_mode=DELETE")
+            database.execute("BEGIN EXCLUSIVE")
+    except sqlite3.DatabaseError as error:  # also: not a database, a file that is read only
+        return error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return False
+
+
+def _other_layers(path: Path) -> list[str]:
+    try:
+        names = [str(name) for name, _ in pyogrio.list_layers(path)]
+    except (DataSourceError, DataLayerError):
+        return []
+    return [name for name in names if name not in (vectors.LAYER, STYLES)]
+
+
+def _reviewed(path: Path) -> int:
     """How many polygons of a layer have a verdict in their field `review`."""
     try:
         vector = open_vector(str(path))
-        layer = {"layer": vectors.LAYER} if path.suffix.lower() == ".gpkg" else {}
-        _, _, _, columns = pyogrio.raw.read(
-            vector, columns=["review"], read_geometry=False, **layer
-        )
+        _, _, _, columns = pyogrio.raw.read(vector, columns=["review"], read_geometry=False)
     except (LsmapError, ValueError, DataSourceError, DataLayerError):
         return 0  # no layer of lsmap's
     return sum(bool(verdict) for column in columns for verdict in column)
+
+
+def style_of_a_scene(path: Path, scenes: Sequence[Scene]) -> bool:
+    """Whether QGIS takes a style file for that of a scene, which lies beside it."""
+    styled = {Path(scene.path).with_suffix(path.suffix).resolve() for scene in scenes}
+    return path.resolve() in styled
 
 
 def _numbered(stems: Sequence[str]) -> list[str]:
@@ -73,11 +129,13 @@ def check_outputs(
 ) -> None:
     """Raise `LsmapError` where an output exists, cannot be made, or is an input."""
     check_targets(vectors.outputs(config.output), config.overwrite)
-    if config.output.exists() and (count := reviewed(config.output)):
-        raise LsmapError(
-            f"{config.output}: {count} of its polygons have been reviewed, which --overwrite would "
-            "undo; choose another name"
-        )
+    check_layer(config.output)
+    for path in vectors.outputs(config.output):
+        if path.suffix == ".qml" and style_of_a_scene(path, scenes):
+            note(
+                f"{path.name} would be the style of the scene as well, so none is made for "
+                f"{config.output.name}; another name, or .gpkg, gets one"
+            )
     made = list(vectors.outputs(config.output))
     for kind, paths in extras.items():
         for path in (path for path in paths if path):
