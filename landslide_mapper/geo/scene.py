@@ -72,11 +72,9 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
     remote.limit_cache()
     try:
         with remote.settings(name):
-            raster = rasterio.open(name, **options)
-            if "overview_level" in options or not _stale_overviews(raster):
-                return raster
-            raster.close()
-            return rasterio.open(name, OVERVIEW_LEVEL="NONE", **options)
+            if _stale_overviews(name):
+                options = {"OVERVIEW_LEVEL": "NONE"} | options
+            return rasterio.open(name, **options)
     except RasterioError as error:
         raise LsmapError(_open_error(source.path, name, error)) from error
     except UnicodeEncodeError as error:
@@ -85,19 +83,18 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
         ) from error
 
 
-def _stale_overviews(raster: rasterio.DatasetReader) -> bool:
+def _stale_overviews(name: str) -> bool:
     """Whether external overviews are older than the image: they may show another one."""
-    if not (raster.count and remote.is_local(raster.name) and raster.overviews(1)):
+    image, overviews = Path(name), Path(f"{name}.ovr")
+    if not (remote.is_local(name) and overviews.is_file() and image.is_file()):
         return False
-    image = Path(raster.name)
-    overviews = [Path(file) for file in raster.files if file.endswith(".ovr")]
-    stale = [file for file in overviews if file.stat().st_mtime < image.stat().st_mtime]
+    stale = overviews.stat().st_mtime < image.stat().st_mtime
     if stale:
         _warn_once(
-            f"{stale[0]}: these overviews are older than the image, so they are not used; make "
+            f"{overviews}: these overviews are older than the image, so they are not used; make "
             f"them anew: gdaladdo -ro -clean {image.name}; gdaladdo -ro {image.name}"
         )
-    return bool(stale)
+    return stale
 
 
 @cache

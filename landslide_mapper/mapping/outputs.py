@@ -129,7 +129,6 @@ def check_outputs(
 ) -> None:
     """Raise `LsmapError` where an output exists, cannot be made, or is an input."""
     check_targets(vectors.outputs(config.output), config.overwrite)
-    check_layer(config.output)
     for path in vectors.outputs(config.output):
         if path.suffix == ".qml" and style_of_a_scene(path, scenes):
             note(
@@ -149,3 +148,4 @@ def check_outputs(
     if twice:
         raise LsmapError(f"{twice[0]}: two outputs would have this name; choose other names")
     check_no_input(made, scenes, (config.aoi,))
+    check_layer(config.output)
