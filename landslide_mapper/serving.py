@@ -75,8 +75,10 @@ def odd_order(scene: Scene, model: ModelInfo) -> str | None:
     """
     if len(model.bands) != len(COLOURS) or max(model.bands) > scene.count:
         return None
+    if not set(COLOURS) <= set(scene.colours):
+        return None
     found = [scene.colours[band - 1] for band in model.bands]
-    if found == list(COLOURS) or not set(COLOURS) <= set(scene.colours):
+    if found == list(COLOURS):
         return None
     order = ",".join(str(scene.colours.index(colour) + 1) for colour in COLOURS)
     return (

@@ -21,7 +21,8 @@ from landslide_mapper.detect import detect
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.export import ExportConfig, export, metadata
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.info import describe
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.nn.build import build

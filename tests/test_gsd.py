@@ -22,9 +22,10 @@ from test_scene import write
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo import scene as scene_module
+from landslide_mapper.geo import scene_reader
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import Scene, SceneReader, at_pixel_size, open_scene
+from landslide_mapper.geo.scene import Scene, at_pixel_size, open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.plan import plan_detection
 
@@ -92,7 +93,7 @@ def test_a_pixel_does_not_depend_on_the_window_it_is_read_through(
         whole, valid = read(scene)
         beyond = ((5, scene.height + 6), (5, scene.width + 6))
         around, inside = np.pad(whole, ((0, 0), *beyond)), np.pad(valid, beyond)
-        patch.setattr(scene_module, "PIECE", 16)
+        patch.setattr(scene_reader, "PIECE", 16)
         for _ in range(3):
             row, col, height, width = data.draw(windows(scene))
             part, seen = read(scene, row, col, height, width)

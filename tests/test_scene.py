@@ -16,7 +16,8 @@ from rasterio.control import GroundControlPoint
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
-from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.geo.sources import stack
 
 UTM = Affine(2, 0, 500000, 0, -2, 4000000)

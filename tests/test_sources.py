@@ -20,7 +20,8 @@ from rasterio.shutil import copy as gdal_copy
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.remote import gdal_name, shown_name
-from landslide_mapper.geo.scene import SceneReader, Source, open_scene
+from landslide_mapper.geo.scene import Source, open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.geo.sources import expand_sources, stack
 from landslide_mapper.info import describe
 from landslide_mapper.mapping.config import DetectConfig

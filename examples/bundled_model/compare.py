@@ -18,7 +18,8 @@ from landslide_mapper.geo.placing import (
     burn,
     in_scene_crs,
 )
-from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import confusion, rates
 

@@ -29,13 +29,14 @@ from landslide_mapper.data.tiles import (
     Territory,
     TileSource,
 )
-from landslide_mapper.errors import LsmapError, warn
+from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.labels import Labels, LayerOptions, read_aoi, read_labels
 from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
 from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.review import NO, check_conditions, verdicts
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mask_values import LANDSLIDE
@@ -109,6 +110,8 @@ def check_bands(scenes: Sequence[Scene]) -> None:
 
 def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | None]:
     assert config.labels is not None
+    if not (config.where or config.ignore_where):
+        check_conditions(config.labels, config.layer)
     labels = read_labels(config.labels, config.layer, config.where, config.labels_crs, OPTIONS)
     ignored = None
     if config.ignore_where:
@@ -119,6 +122,8 @@ def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | No
         _warn_of_untaken(labels, ignored)
     if ignored is not None:
         labels = labels.without(ignored.fids)
+        if not ignored.counts.features:
+            warn(f"{ignored.path}: no feature fulfils --ignore-where {config.ignore_where!r}")
     aoi = read_aoi(config.aoi) if config.aoi else None
     if aoi is not None and aoi.crs is None and labels.crs is not None:
         raise LsmapError(
@@ -134,7 +139,9 @@ def _warn_of_untaken(labels: Labels, ignored: Labels | None) -> None:
     rest = labels.others
     if ignored is not None:
         rest -= ignored.counts.features - int(np.isin(labels.fids, ignored.fids).sum())
-    if rest:
+    if rest and rest == verdicts(labels.path, labels.layer)[NO]:
+        note(f"{labels.path}: {rest} polygons whose review is '{NO}' count as background")
+    elif rest:
         warn(
             f"{labels.path}: {rest} features that no condition takes count as background; "
             "--ignore-where leaves such out"

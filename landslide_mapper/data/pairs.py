@@ -16,8 +16,9 @@ from rasterio.io import MemoryFile
 from landslide_mapper.data.tiles import Plan, Rendered
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import Scene, SceneReader, open_scene
+from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.geo.scene_info import is_plain
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".h5", ".hdf5", ".hdf"}

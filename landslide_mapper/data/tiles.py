@@ -22,7 +22,8 @@ from landslide_mapper.geo.placing import (
     burn,
 )
 from landslide_mapper.geo.radiometry import Radiometry
-from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mask_values import BACKGROUND, IGNORE, LANDSLIDE
 
 TILE_COLOURS = {

@@ -30,8 +30,8 @@ from landslide_mapper.geo.labels import (
     Labels,
     LayerOptions,
     read_aoi,
-    read_labels,
 )
+from landslide_mapper.geo.review import read_unrejected
 from landslide_mapper.geo.scan import link, roots
 from landslide_mapper.metrics import ratio
 
@@ -152,6 +152,8 @@ def compare(
 ) -> Comparison:
     """Compare two inventories.
 
+    Of maps that have been reviewed, what somebody has said "no" to does not count.
+
     Args:
         mapped_path: polygons that are judged, any format and CRS; each feature is a landslide.
         reference_path: polygons that are taken for true.
@@ -162,10 +164,8 @@ def compare(
         LsmapError: a file that cannot be read or has no polygons, only one of the layers has a
             CRS, or there is no way from one CRS to the other.
     """
-    mapped = read_labels(mapped_path, layer, options=LayerOptions("--layer"))
-    reference = read_labels(
-        reference_path, reference_layer, options=LayerOptions("--reference-layer")
-    )
+    mapped = read_unrejected(mapped_path, layer, LayerOptions("--layer"))
+    reference = read_unrejected(reference_path, reference_layer, LayerOptions("--reference-layer"))
     if not len(reference.polygons):
         raise LsmapError(f"{reference_path}: there is no polygon in it to compare with")
     for labels in (mapped, reference):

@@ -18,10 +18,11 @@ from landslide_mapper.explanation.heat import Zones
 from landslide_mapper.geo.aoi import Aoi, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame, default_overlap
-from landslide_mapper.geo.labels import read_labels
+from landslide_mapper.geo.labels import LayerOptions
 from landslide_mapper.geo.measure import to_pixels
 from landslide_mapper.geo.placing import in_scene_crs
 from landslide_mapper.geo.radiometry import Radiometry, fit
+from landslide_mapper.geo.review import read_unrejected
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.geo.vectorize import vectorize_block
@@ -121,7 +122,7 @@ def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiomet
 
 def _outlines(path: str, scene: Scene) -> np.ndarray:
     """The polygons of a layer in pixels of the scene."""
-    labels = read_labels(path)
+    labels = read_unrejected(path, None, LayerOptions())
     if not len(labels.polygons):
         raise LsmapError(f"{path}: there is no polygon in it")
     polygons = shapely.get_parts(in_scene_crs(labels, scene)[0])

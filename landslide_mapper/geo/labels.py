@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -20,6 +21,8 @@ from landslide_mapper.geo import remote
 from landslide_mapper.geo.crs import repaired
 
 PARQUET = (".parquet", ".geoparquet")
+# What conditions may name beside a layer's own fields.
+OGR_FIELDS = ("fid", "rowid", "ogr_geometry", "ogr_geom_area", "ogr_geom_wkt", "ogr_style", "geom")
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def read_labels(
         if where is not None:
             # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
             info = pyogrio.read_info(vector, layer=layer, force_feature_count=True)
-            fields, others = map(str, info["fields"]), int(info["features"])
+            fields, others = list(map(str, info["fields"])), int(info["features"])
+            _check_names(path, where, fields, str(info["fid_column"]), info["geometry_name"])
             columns = [field for field in fields if field.lower() in where.lower()]
         meta, fids, wkb, _ = pyogrio.raw.read(
             vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True
@@ -125,7 +129,8 @@ def read_labels(
             raise LsmapError(f"{path}: the layer cannot be read ({one_line(error)})") from error
         names = ", ".join(pyogrio.read_info(vector, layer=layer)["fields"]) or "none"
         raise LsmapError(
-            f"{path}: the condition {where!r} was refused; the layer's fields are: {names}"
+            f"{path}: the condition {where!r} was refused ({one_line(error)}); put names of fields "
+            f"into double quotes, texts into single ones; the layer's fields are: {names}"
         ) from error
     if wkb is None:
         raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry")
@@ -133,6 +138,20 @@ def read_labels(
     polygons, keep, counts = _clean(wkb)
     known = _layer_crs(path, meta["crs"], crs, options)
     return Labels(path, layer, known, polygons, counts, np.asarray(fids)[keep], options, others)
+
+
+def _check_names(path: str, where: str, fields: list[str], *others: str | None) -> None:
+    """Raise `LsmapError` for a name in double quotes that is no field.
+
+    SQLite takes such a name for a text, and the condition for one that all or none fulfil.
+    """
+    known = {name.lower() for name in (*fields, *others, *OGR_FIELDS) if name}
+    for name in re.findall(r'"([^"]+)"', re.sub(r"'[^']*'", "", where)):
+        if name.lower() not in known:
+            raise LsmapError(
+                f"{path}: the condition {where!r} names the field {name!r}, which the layer has "
+                f"not; its fields are: {', '.join(fields) or 'none'}"
+            )
 
 
 def open_vector(path: str) -> str | bytes:
@@ -210,7 +229,9 @@ def _layers(vector: str | bytes) -> list[str]:
 
 def _only_layer(path: str, vector: str | bytes, options: LayerOptions) -> str:
     try:
-        layers = pyogrio.list_layers(vector)
+        with warnings.catch_warnings():  # of a third or fourth coordinate, which is dropped
+            warnings.simplefilter("ignore", UserWarning)
+            layers = pyogrio.list_layers(vector)
     except GeometryError as error:
         raise LsmapError(_odd_geometry(path, error)) from error
     except (DataSourceError, DataLayerError) as error:

@@ -9,7 +9,8 @@ import numpy as np
 
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene_reader import SceneReader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

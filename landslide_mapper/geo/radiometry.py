@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from landslide_mapper.errors import LsmapError, NothingSeenError
-from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene_reader import SceneReader
 
 RULES = ("equalize", "percentile", "none")
 SAMPLE_SIDE = 1024  # pixels a side of the one decimated read

@@ -17,7 +17,8 @@ import numpy as np
 from landslide_mapper.geo.aoi import Aoi
 from landslide_mapper.geo.blend import Span, WindowGrid, WindowRow
 from landslide_mapper.geo.radiometry import Radiometry
-from landslide_mapper.geo.scene import Scene, SceneReader
+from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene_reader import SceneReader
 
 PIECE = 1024  # columns of a piece that one thread reads; a multiple of usual block sizes
 AHEAD = 1  # rows of windows that are being read while one is predicted

@@ -50,11 +50,11 @@ class Scene:
     bands: tuple[int, ...]
     gsd: tuple[float, float] | None
     colorinterp: tuple[str, ...]  # of every band, as GDAL names it
-    colours: tuple[str, ...]  # the same, or what the band's description says in its place
     opened: str | None = None
     title: str | None = None
     native: Scene | None = None
     step: tuple[float, float] = (1.0, 1.0)
+    colours: tuple[str, ...] = ()  # as `colorinterp`, or what the band's description says
 
     @property
     def name(self) -> str:

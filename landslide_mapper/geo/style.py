@@ -30,7 +30,8 @@ _REVIEW = """<fieldConfiguration><field name="review"><editWidget type="ValueMap
 <Option type="Map"><Option type="QString" name="yes, a landslide" value="yes"/></Option>
 <Option type="Map"><Option type="QString" name="no" value="no"/></Option>
 </Option></Option></config></editWidget></field></fieldConfiguration>
-<defaults><default field="review" expression="'yes'" applyOnUpdate="0"/></defaults>
+<defaults><default field="review" applyOnUpdate="0"
+ expression="if(&quot;confidence&quot; is null, 'yes', null)"/></defaults>
 <previewExpression>"id"</previewExpression>
 """
 
@@ -57,7 +58,8 @@ def polygon_qml(threshold: float) -> str:
     """Style of the polygon layer: five classes of `confidence` from the threshold to 1.
 
     A polygon that was drawn by hand has no confidence, and a class of its own. `review` is a choice
-    in forms, and "yes" for what is drawn.
+    in forms, and "yes" for what is drawn (but not for the halves of a polygon that is split, which
+    nobody has judged).
     """
     low = min(max(threshold, 0.0), 0.95)
     edges = [low + (1 - low) * step / len(RAMP) for step in range(len(RAMP) + 1)]

@@ -9,9 +9,7 @@ from typing import Any
 import pyproj
 
 from landslide_mapper.geo.crs import crs_name
-
-REVIEWED = "review = 'yes'"
-NOT_REVIEWED = "review IS NULL OR review NOT IN ('yes', 'no')"
+from landslide_mapper.geo.review import ACCEPTED, NOT_REVIEWED
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def _conditions(layers: list[dict[str, Any]]) -> str:
     """What turns a map that was reviewed into labels."""
     if _own(layers) != "landslides":
         return ""
-    return f' --where "{REVIEWED}" --ignore-where "{NOT_REVIEWED}"'
+    return f' --where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
 
 
 def plain(key: str, label: str, value: Any, unit: str = "") -> Fact:

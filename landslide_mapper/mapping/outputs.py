@@ -13,7 +13,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo import rasters, vectors
-from landslide_mapper.geo.labels import open_vector
+from landslide_mapper.geo.review import edited, verdicts
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import check_no_input
 from landslide_mapper.mapping.config import DetectConfig
@@ -70,10 +70,15 @@ def check_layer(path: Path) -> None:
                 f"{path}: also holds {', '.join(others)}, which --overwrite would delete; choose "
                 "another name"
             )
-    if count := _reviewed(path):
+    if count := verdicts(str(path)).total():
         raise LsmapError(
             f"{path}: {count} of its polygons have been reviewed, which --overwrite would "
             "undo; choose another name"
+        )
+    if edited(str(path)):
+        raise LsmapError(
+            f"{path}: polygons have been drawn or deleted in it, which --overwrite would undo; "
+            "choose another name"
         )
 
 
@@ -95,16 +100,6 @@ def _other_layers(path: Path) -> list[str]:
     except (DataSourceError, DataLayerError):
         return []
     return [name for name in names if name not in (vectors.LAYER, STYLES)]
-
-
-def _reviewed(path: Path) -> int:
-    """How many polygons of a layer have a verdict in their field `review`."""
-    try:
-        vector = open_vector(str(path))
-        _, _, _, columns = pyogrio.raw.read(vector, columns=["review"], read_geometry=False)
-    except (LsmapError, ValueError, DataSourceError, DataLayerError):
-        return 0  # no layer of lsmap's
-    return sum(bool(verdict) for column in columns for verdict in column)
 
 
 def style_of_a_scene(path: Path, scenes: Sequence[Scene]) -> bool:

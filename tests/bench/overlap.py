@@ -24,7 +24,8 @@ from landslide_mapper.checkpoint import bundled_model
 from landslide_mapper.geo.blend import Predictor, WindowGrid, WindowRow, blend
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.predictors import load_predictor
 
 SHARES = (0, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8, 1 / 2)  # of a window's side

@@ -21,7 +21,8 @@ from common import SCENE, print_table
 from landslide_mapper.checkpoint import bundled_model, load_model
 from landslide_mapper.export import ExportConfig, export
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import SceneReader, open_scene
+from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.predictors import load_predictor
 
 ROUNDS = 10

@@ -1,0 +1,76 @@
+"""Maps of lsmap that people have gone through: a verdict in the field `review` of each polygon."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.geo.labels import Labels, LayerOptions, open_vector, read_labels
+
+YES, NO = "yes", "no"
+FIELDS = ("id", "confidence", "review")  # by which such a map is told
+ACCEPTED = f"review = '{YES}'"
+NOT_REVIEWED = f"review IS NULL OR review NOT IN ('{YES}', '{NO}')"
+
+
+def verdicts(path: str, layer: str | None = None) -> Counter[str]:
+    """How many polygons have which verdict; none where the layer is no map of lsmap's.
+
+    Raises:
+        LsmapError: see `landslide_mapper.geo.labels.open_vector`.
+    """
+    columns = _columns(path, layer)
+    return Counter(str(verdict) for verdict in columns.get("review", ()) if verdict)
+
+
+def edited(path: str) -> bool:
+    """Whether polygons have been drawn or deleted since lsmap wrote the layer.
+
+    Raises:
+        LsmapError: see `landslide_mapper.geo.labels.open_vector`.
+    """
+    columns = _columns(path, None)
+    if not columns:
+        return False
+    drawn = np.isnan(columns["confidence"].astype(np.float64)).any()
+    numbers = np.sort(columns["id"].astype(np.float64))
+    return bool(drawn) or not np.array_equal(numbers, np.arange(1, len(numbers) + 1))
+
+
+def _columns(path: str, layer: str | None) -> dict[str, np.ndarray]:
+    """The columns `FIELDS` of a map of lsmap's; nothing of any other layer."""
+    try:
+        meta, _, _, columns = pyogrio.raw.read(
+            open_vector(path), layer=layer, columns=list(FIELDS), read_geometry=False
+        )
+    except (ValueError, DataSourceError, DataLayerError):
+        return {}
+    found = dict(zip(map(str, meta["fields"]), columns, strict=True))
+    return found if set(FIELDS) <= set(found) else {}
+
+
+def read_unrejected(path: str, layer: str | None, options: LayerOptions) -> Labels:
+    """The polygons of a layer, but for those that somebody has said "no" to.
+
+    Raises:
+        LsmapError: see `landslide_mapper.geo.labels.read_labels`.
+    """
+    labels = read_labels(path, layer, options=options)
+    count = verdicts(path, labels.layer)[NO]
+    if count:
+        labels = labels.without(read_labels(path, labels.layer, f"review = '{NO}'").fids)
+        note(f"{path}: {count} polygons whose review is '{NO}' are left out")
+    return labels
+
+
+def check_conditions(path: str, layer: str | None) -> None:
+    """Raise `LsmapError` where verdicts would be passed over for want of conditions."""
+    if verdicts(path, layer):
+        raise LsmapError(
+            f"{path}: its polygons have been reviewed; say which are landslides: "
+            f'--where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
+        )
