@@ -281,6 +281,54 @@ def test_colours_in_another_order_are_pointed_out(
     assert "--bands" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("known_by", ["interpretation", "description"])
+def test_colours_behind_another_band_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], known_by: str
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))), count=4)
+    with rasterio.open(scene, "r+") as raster:
+        if known_by == "interpretation":
+            colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+            raster.colorinterp = (ColorInterp.undefined, *colours)
+        else:
+            raster.colorinterp = (ColorInterp.gray, *[ColorInterp.undefined] * 3)
+            raster.descriptions = ("nir", "Red", "Green", "Blue")
+    run(scene, tmp_path / "slides.gpkg")
+    assert "give --bands 2,3,4" in capsys.readouterr().err
+
+
+def test_the_style_of_a_scene_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_scene(tmp_path / "region.tif", grey(blobs(5, (100, 100))))
+    (tmp_path / "region.qml").write_text("the scene's")
+    run(scene, tmp_path / "region.geojson")
+    run(scene, tmp_path / "region.geojson", overwrite=True)
+    assert "would be the style of the scene as well" in capsys.readouterr().err
+    assert (tmp_path / "region.qml").read_text() == "the scene's"
+
+
+def test_a_link_to_the_output_stays_one(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))))
+    (tmp_path / "real").mkdir()
+    run(scene, tmp_path / "real" / "x.gpkg")
+    (tmp_path / "link.gpkg").symlink_to(tmp_path / "real" / "x.gpkg")
+    count = run(scene, tmp_path / "link.gpkg", overwrite=True, min_area=50.0).landslides
+    assert (tmp_path / "link.gpkg").is_symlink()
+    assert len(read(tmp_path / "real" / "x.gpkg")) == count
+
+
+def test_what_changes_the_result_is_in_the_outputs(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))))
+    west, south, east, north = rasterio.open(scene).bounds
+    box = (west + 5, south + 5, east, north)
+    mask = tmp_path / "mask.tif"
+    run(scene, tmp_path / "slides.gpkg", bands=(3, 2, 1), bbox=box, mask=mask)
+    tags = rasterio.open(mask).tags()
+    assert tags["LSMAP_BANDS"] == "3,2,1"
+    assert [float(side) for side in tags["LSMAP_BBOX"].split()] == pytest.approx(box)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64), (65, 129)])
 def test_scenes_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
     scene = write_scene(tmp_path / "scene.tif", np.full(size, 200, np.uint8))

@@ -373,6 +373,12 @@ def test_a_reviewed_layer_is_never_replaced(tmp_path: Path, suffix: str) -> None
     assert layer.read_bytes() == before
 
 
+def test_a_name_with_a_line_break_is_refused_at_once(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))))
+    with pytest.raises(LsmapError, match=r"new\\nline\.gpkg': there is a line break"):
+        run(scene, tmp_path / "new\nline.gpkg")
+
+
 def test_a_name_that_is_too_long_is_refused_at_once(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))))
     with pytest.raises(LsmapError, match="this name is too long"):

@@ -166,6 +166,17 @@ def test_detect_gets_the_same_probabilities_from_onnx(small: Path, exported: Pat
     assert np.array_equal(again(batch), found)
 
 
+def test_a_graph_that_is_not_what_it_says_is_refused(tmp_path: Path, exported: Path) -> None:
+    model = onnx.load(exported)
+    for entry in model.metadata_props:
+        if entry.key == "lsmap":
+            said = json.loads(entry.value)
+            entry.value = json.dumps(said | {"tile_size": 2 * said["tile_size"]})
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(LsmapError, match=r"other\.onnx takes .* where its metadata says \['n', 3"):
+        load_predictor(tmp_path / "other.onnx", "cpu")
+
+
 def test_onnx_is_for_the_cpu(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("landslide_mapper.predictors.choose_device", torch.device)
     with pytest.raises(LsmapError, match=r"safetensors"):

@@ -154,6 +154,18 @@ def test_where_and_layer(tmp_path: Path) -> None:
     assert len(read_labels(path, layer="second").polygons) == 1
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson"])
+def test_a_name_in_quotes_that_is_no_field_is_refused(tmp_path: Path, suffix: str) -> None:
+    """SQLite would take it for a text, which is unlike every other."""
+    path = str(tmp_path / f"l{suffix}")
+    geopandas.GeoDataFrame({"kind": ["a", "b"]}, geometry=[BOX, BOX], crs=32632).to_file(path)
+    assert len(read_labels(path, where="\"kind\" = 'a'").polygons) == 1
+    assert len(read_labels(path, where='"KIND" != \'say "a"\' AND "fid" < 9').polygons) == 2
+    for where in ("\"knid\" != 'a'", "kind = 'b' OR \"Kind of slide\" = 'a'"):
+        with pytest.raises(LsmapError, match=r"which the layer has not; its fields are: kind"):
+            read_labels(path, where=where)
+
+
 def test_labels_come_in_the_scene_crs(tmp_path: Path) -> None:
     scene = open_scene(write(tmp_path / "s.tif", ramp()))
     there = geopandas.GeoSeries([BOX], crs="EPSG:32632").to_crs("EPSG:4326")

@@ -125,6 +125,23 @@ assert layer.commitChanges(), layer.commitErrors()
 print("SAID" + str(layer.featureCount()))
 """
 
+# Cuts the first polygon in two along a line through its middle.
+SPLIT = """
+import sys
+from qgis.core import QgsApplication, QgsPointXY, QgsVectorLayer
+app = QgsApplication([], False)
+app.initQgis()
+(path,) = sys.argv[1:]
+layer = QgsVectorLayer(path, path, "ogr")
+box = next(layer.getFeatures()).geometry().boundingBox()
+x = box.center().x()
+assert layer.startEditing()
+layer.selectByIds([next(layer.getFeatures()).id()])
+layer.splitFeatures([QgsPointXY(x, box.yMinimum() - 1), QgsPointXY(x, box.yMaximum() + 1)])
+assert layer.commitChanges(), layer.commitErrors()
+print("SAID" + str(layer.featureCount()))
+"""
+
 
 @pytest.fixture(scope="module")
 def qgis() -> None:
@@ -273,6 +290,14 @@ def test_a_layer_is_reviewed_in_qgis_and_read_back(
     drawn = after.iloc[-1]
     assert drawn["review"] == "yes"
     assert np.isnan(drawn["confidence"])
+
+
+@pytest.mark.usefixtures("qgis")
+def test_the_halves_of_a_polygon_have_no_verdict(tmp_path: Path, mapped: tuple[str, Path]) -> None:
+    _, slides = mapped
+    count = len(geopandas.read_file(slides))
+    assert in_qgis(SPLIT, tmp_path, slides) > count
+    assert geopandas.read_file(slides)["review"].isna().all()
 
 
 @pytest.mark.usefixtures("qgis")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,13 +12,15 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from fakes import write_scene
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
+from rasterio.enums import Resampling
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
-from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene import Source, at_pixel_size, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.geo.sources import stack
 
@@ -258,3 +262,53 @@ def test_block_windows_cover_their_block_and_leave_it_only_over_the_scene_end(
             assert start + tile <= end or end == size
             covered[start : start + tile] = 1
     assert covered.all()
+
+
+def test_overviews_that_are_older_than_the_image_are_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scene(tmp_path / "old.tif", np.full((256, 256), 50, np.uint8))
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4], Resampling.average)
+    assert Path(f"{path}.ovr").exists()
+    with rasterio.open(path, "r+") as raster:
+        raster.write(np.full((raster.count, 256, 256), 200, np.uint8))
+    half = at_pixel_size(open_scene(path), 1.0)
+    for age, value, warned in ((-10, 200, True), (10, 50, False)):
+        there = Path(path).stat().st_mtime
+        os.utime(f"{path}.ovr", (there + age, there + age))
+        with SceneReader(half) as reader:
+            data, _ = reader.read(0, 0, half.height, half.width)
+        assert (data == value).all()
+        assert ("older than the image" in capsys.readouterr().err) == warned
+
+
+def test_a_band_without_nodata_hides_no_hole(tmp_path: Path) -> None:
+    bands = np.full((3, 20, 30), 90, np.uint8)
+    bands[:, :, :9] = 0
+    profile = {"driver": "GTiff", "width": 30, "height": 20, "count": 1, "dtype": "uint8"}
+    paths = []
+    for number, nodata in enumerate((0, None, None)):
+        paths.append(str(tmp_path / f"{number}.tif"))
+        place = {"transform": UTM, "crs": "EPSG:32648", "nodata": nodata}
+        with rasterio.open(paths[-1], "w", **profile, **place) as raster:
+            raster.write(bands[number], 1)
+    for order in (paths, paths[::-1]):
+        scene = open_scene(Source("stack", stack(order)))
+        with SceneReader(scene) as reader:
+            _, valid = reader.read(0, 0, 20, 30)
+        np.testing.assert_array_equal(valid, bands[0] > 0)
+
+
+def test_a_database_of_another_proj_is_refused(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "a.tif", np.full((9, 9), 50, np.uint8))
+    (tmp_path / "proj.db").write_bytes(b"")
+    code = f"from landslide_mapper.geo.scene import open_scene; open_scene({path!r})"
+    for variable in ("PROJ_LIB", "PROJ_DATA"):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {variable: str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert "unset PROJ_DATA PROJ_LIB" in run.stderr

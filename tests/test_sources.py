@@ -16,6 +16,9 @@ import rasterio
 from fakes import UTM, blobs, detect_brightness, grey, model_info, write_scene
 from range_server import Traffic, serve
 from rasterio.shutil import copy as gdal_copy
+from rasterio.transform import from_bounds
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.radiometry import fit
@@ -473,5 +476,23 @@ def test_what_lsmap_made_and_pieces_of_a_mosaic_are_no_scenes(
         assert found == ["both.vrt", "c.tif"]
         said = "2 scenes; left out: 2 that lsmap made itself, 2 that a mosaic in it shows"
         assert said in capsys.readouterr().err
+    picture = {"overlay": tmp_path / "a_overlay.png"}
+    detect_brightness(str(tmp_path / "a.tif"), tmp_path / "slides.geojson", **picture)
+    assert not (tmp_path / "a_overlay.png.aux.xml").exists()
+    assert [Path(source.path).name for source in expand_sources([str(tmp_path)])] == found
     with pytest.raises(LsmapError, match="nothing in it but what lsmap made"):
         expand_sources([f"{tmp_path}/a_*.tif"])
+
+
+@pytest.mark.parametrize("kind", ["corner", "coarse", "whole"])
+def test_a_preview_does_not_stand_for_the_scene(tmp_path: Path, kind: str) -> None:
+    write_scene(tmp_path / "a.tif", np.where(blobs(1, (60, 80)), 200, 50).astype(np.uint8))
+    size = {"corner": (30, 30), "coarse": (20, 20), "whole": (60, 80)}[kind]
+    with rasterio.open(tmp_path / "a.tif") as raster:
+        cut = raster.bounds if kind != "corner" else raster.window_bounds(Window(0, 0, 30, 30))
+        place = from_bounds(*cut, size[1], size[0])
+        options = {"transform": place, "height": size[0], "width": size[1], "crs": raster.crs}
+        with WarpedVRT(raster, **options) as warped:
+            gdal_copy(warped, tmp_path / "preview.vrt", driver="VRT")
+    found = [Path(source.path).name for source in expand_sources([str(tmp_path)])]
+    assert found == (["preview.vrt"] if kind == "whole" else ["a.tif", "preview.vrt"])

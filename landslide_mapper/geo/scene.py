@@ -12,7 +12,7 @@ import numpy as np
 import pyproj
 import rasterio
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 
 from landslide_mapper.errors import LsmapError, one_line, warn
 from landslide_mapper.geo import remote
@@ -182,7 +182,7 @@ def _check_proj() -> None:
     """Raise `LsmapError` where GDAL cannot look up a CRS: all of them lose their place then."""
     try:
         rasterio.crs.CRS.from_epsg(4326)
-    except RasterioError as error:
+    except CRSError as error:
         there = [f"{name}={os.environ[name]}" for name in PROJ_VARIABLES if name in os.environ]
         raise LsmapError(
             "GDAL does not find its database of coordinate reference systems "

@@ -1,0 +1,145 @@
+"""Maps of lsmap's that people have gone through: what their verdicts mean to each command."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import geopandas
+import pandas
+import pytest
+import shapely
+from fakes import blobs, grey, read, write_scene
+from fakes import detect_brightness as run
+
+from landslide_mapper.data.config import PrepareConfig
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.evaluation.inventories import compare
+from landslide_mapper.geo.labels import LayerOptions
+from landslide_mapper.geo.review import (
+    ACCEPTED,
+    NOT_REVIEWED,
+    check_conditions,
+    read_unrejected,
+    verdicts,
+)
+from landslide_mapper.prepare import prepare
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> str:
+    return write_scene(tmp_path / "scene.tif", grey(blobs(3, (256, 256), 0.2, smooth=4)))
+
+
+@pytest.fixture(params=[".gpkg", ".shp", ".fgb"])
+def slides(tmp_path: Path, scene: str, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / f"slides{request.param}"
+    assert run(scene, path).landslides > 6
+    return path
+
+
+def reviewed(path: Path) -> tuple[int, int]:
+    """Give verdicts in turn: yes, no, none; how many are yes and no."""
+    table = read(path)
+    table["review"] = [("yes", "no", None)[number % 3] for number in range(len(table))]
+    table.to_file(path, **({"layer": "landslides"} if path.suffix == ".gpkg" else {}))
+    return int((table["review"] == "yes").sum()), int((table["review"] == "no").sum())
+
+
+def test_what_was_rejected_is_no_landslide(
+    slides: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything = read_unrejected(str(slides), None, LayerOptions())
+    assert "left out" not in capsys.readouterr().err
+    yes, no = reviewed(slides)
+    assert verdicts(str(slides)) == {"yes": yes, "no": no}
+    left = read_unrejected(str(slides), None, LayerOptions())
+    assert len(left.polygons) == len(everything.polygons) - no
+    assert f"{no} polygons whose review is 'no' are left out" in capsys.readouterr().err
+    assert len(compare(str(slides), str(slides)).reference.verdict) == len(left.polygons)
+
+
+def test_labels_that_were_reviewed_want_conditions(
+    tmp_path: Path, scene: str, slides: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_conditions(str(slides), None)
+    _, no = reviewed(slides)
+    config = {"scenes": (scene,), "labels": str(slides), "tile_size": 64}
+    with pytest.raises(LsmapError, match="say which are landslides: --where \"review = 'yes'\""):
+        prepare(PrepareConfig(tmp_path / "a", **config))
+    asked = {"where": ACCEPTED, "ignore_where": NOT_REVIEWED}
+    prepare(PrepareConfig(tmp_path / "b", **config, **asked))
+    said = capsys.readouterr().err
+    assert f"{no} polygons whose review is 'no' count as background" in said
+    assert "no condition takes" not in said
+
+
+@pytest.mark.parametrize("change", ["drawn", "deleted"])
+def test_a_layer_that_was_edited_is_not_replaced(scene: str, slides: Path, change: str) -> None:
+    table = read(slides)
+    if change == "deleted":
+        table = table.drop(index=[2])
+    else:
+        drawn = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 9, 9)], crs=table.crs)
+        table = pandas.concat([table, drawn], ignore_index=True)
+    table.to_file(slides, **({"layer": "landslides"} if slides.suffix == ".gpkg" else {}))
+    before = slides.read_bytes()
+    with pytest.raises(LsmapError, match="have been drawn or deleted in it"):
+        run(scene, slides, overwrite=True)
+    assert slides.read_bytes() == before
+
+
+def test_other_layers_in_the_file_are_not_lost(tmp_path: Path, scene: str) -> None:
+    slides = tmp_path / "slides.gpkg"
+    run(scene, slides)
+    run(scene, slides, overwrite=True)
+    notes = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs="EPSG:32648")
+    notes.to_file(slides, layer="my notes")
+    before = slides.read_bytes()
+    with pytest.raises(LsmapError, match="also holds my notes, which --overwrite would delete"):
+        run(scene, slides, overwrite=True)
+    assert slides.read_bytes() == before
+
+
+def test_a_layer_that_somebody_is_changing_is_not_replaced(tmp_path: Path, scene: str) -> None:
+    slides = tmp_path / "slides.gpkg"
+    run(scene, slides)
+    for mode in ("WAL", "DELETE"):
+        with closing(sqlite3.connect(slides, isolation_level=None)) as other:
+            other.execute(f"PRAGMA journal_mode={mode}")
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("UPDATE layer_styles SET description = 'mine'")
+            with pytest.raises(LsmapError, match="another program is changing it"):
+                run(scene, slides, overwrite=True)
+            other.execute("ROLLBACK")
+    assert run(scene, slides, overwrite=True).landslides > 6
+
+
+def test_a_layer_that_is_opened_while_it_is_made_anew_is_not_replaced(
+    tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is checked before the work is checked after it again, and the work is kept."""
+    from landslide_mapper import detect
+
+    slides = tmp_path / "slides.gpkg"
+    run(scene, slides)
+    join_all = detect.join_all
+
+    def review_meanwhile(*arguments: object) -> object:
+        joined = join_all(*arguments)  # type: ignore[arg-type]
+        reviewed(slides)
+        return joined
+
+    monkeypatch.setattr(detect, "join_all", review_meanwhile)
+    with pytest.raises(LsmapError, match="of its polygons have been reviewed"):
+        run(scene, slides, overwrite=True)
+    assert verdicts(str(slides)).total() > 3
+    made = tmp_path / "mask.tif"
+    monkeypatch.setattr(
+        detect, "join_all", lambda *a: (join_all(*a), made.write_text("somebody's"))[0]
+    )
+    with pytest.raises(LsmapError, match=r"mask\.tif: somebody has made this file"):
+        run(scene, tmp_path / "other.gpkg", mask=made)
+    assert made.read_text() == "somebody's"
+    assert not (tmp_path / "other.gpkg").exists()
