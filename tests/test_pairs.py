@@ -142,6 +142,23 @@ def test_where_a_mask_says_nothing_nothing_is_learnt(
         make(tmp_path, tile_size=64, overwrite=True)
 
 
+def test_soft_masks_are_landslide_from_a_half_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff")
+        mask = square(64, 64, 1).astype("float32")
+        mask[mask == 0] = 0.02 * n
+        mask[0, 40, :30] = 0.49
+        mask[0, 40, 30:50] = 0.5
+        picture(tmp_path / "masks" / f"{n}.tif", mask, "GTiff")
+    for found in masks_of(make(tmp_path, tile_size=64)).values():
+        assert (found == 1).sum() == 256 + 20
+        assert (found[40, 30:50] == 1).all()
+    said = capsys.readouterr().err
+    assert said.count(f"{tmp_path / 'masks'}: masks with values between 0 and 1") == 1
+
+
 def test_each_folder_has_a_mask_rule_of_its_own(tmp_path: Path) -> None:
     pairs = []
     for name, value, driver in (("a", 255, "PNG"), ("b", 1, "PNG"), ("c", 255, "JPEG")):
