@@ -490,6 +490,20 @@ def test_author_split_of_many_scenes(tmp_path: Path, shared_data: Path) -> None:
     assert area_ratio(dataset) == pytest.approx(1, abs=0.005)
 
 
+def test_advice_on_empty_splits_suits_how_they_came_about(
+    tmp_path: Path, scene: str, slides: str
+) -> None:
+    (tmp_path / "split.csv").write_text("scene;Split\nscene one (a);train\n")
+    given: dict[str, Any] = {"scenes": (scene,), "labels": slides, "workers": 2}
+    split_file = tmp_path / "split.csv"
+    report = prepare(PrepareConfig(tmp_path / "a", split_file=split_file, tile_size=64, **given))
+    said = "\n".join(report.lines())
+    assert f"No tiles in val and test: {split_file} puts nothing there" in said
+    assert "--split-file" not in said
+    report = prepare(PrepareConfig(tmp_path / "b", tile_size=1024, **given))
+    assert "give a --split-file" in "\n".join(report.lines())
+
+
 def test_conditions_that_leave_nothing_say_why(
     tmp_path: Path, scene: str, slides: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

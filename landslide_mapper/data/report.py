@@ -52,10 +52,7 @@ class PrepareReport:
         out += ["", *_area_lines(info), *_left_out_lines(info)]
         empty = [split for split in SPLITS if not info["counts"][split]["tiles"]]
         if empty:
-            out.append(
-                f"No tiles in {' and '.join(empty)}: too few blocks hold landslides; add scenes, "
-                "make tiles smaller (--tile-size) or give a --split-file."
-            )
+            out.append(f"No tiles in {' and '.join(empty)}: {_why_empty(info['split'])}.")
         return [*out, "", *self._next()]
 
     def _next(self) -> list[str]:
@@ -69,6 +66,21 @@ class PrepareReport:
             ]
         few = " --batch-size 2" if train["tiles"] < 4 else ""
         return [f"Next: lsmap train{target}{few}"]
+
+
+def _why_empty(split: dict[str, Any]) -> str:
+    """Why a split may have no tiles, and what to do."""
+    if split["method"] == "file":
+        return (
+            f"{split['file']} puts nothing there that has tiles with landslide; list more scenes "
+            "or images with landslide for it"
+        )
+    if split["method"] == "images":
+        return "too few images hold landslides; add images or give a --split-file"
+    return (
+        "too few blocks hold landslides; add scenes, make tiles smaller (--tile-size) or give a "
+        "--split-file"
+    )
 
 
 def _area_lines(info: dict[str, Any]) -> list[str]:
