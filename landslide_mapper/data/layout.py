@@ -310,7 +310,8 @@ def _with_territory(
 def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
     """One crop around the middle of each landslide; large ones are shrunk to `FILL` of the tile.
 
-    At the scene's edge a crop is moved inward as far as the scene reaches, not padded.
+    At the scene's edge a crop is moved inward, not padded; one larger than the scene has it in the
+    middle and is padded.
     """
     plans = []
     for i, source in enumerate(sources):
