@@ -142,6 +142,76 @@ def test_where_a_mask_says_nothing_nothing_is_learnt(
         make(tmp_path, tile_size=64, overwrite=True)
 
 
+def test_soft_masks_are_landslide_from_a_half_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff")
+        mask = square(64, 64, 1).astype("float32")
+        mask[mask == 0] = 0.02 * n
+        mask[0, 40, :30] = 0.49
+        mask[0, 40, 30:50] = 0.5
+        picture(tmp_path / "masks" / f"{n}.tif", mask, "GTiff")
+    for found in masks_of(make(tmp_path, tile_size=64)).values():
+        assert (found == 1).sum() == 256 + 20
+        assert (found[40, 30:50] == 1).all()
+    said = capsys.readouterr().err
+    assert said.count(f"{tmp_path / 'masks'}: masks with values between 0 and 1") == 1
+
+
+@pytest.mark.parametrize("driver", ["PNG", "GTiff"])
+@pytest.mark.parametrize(
+    ("colours", "background", "landslide"),
+    [
+        ([(255, 0, 0), (0, 0, 0)], 1, 0),  # as Pillow's quantize() has it
+        ([(255, 255, 255), (0, 0, 0), (255, 0, 0)], 1, 2),
+        ([(0, 0, 0), (255, 0, 0)], 0, 1),
+        ([(0, 0, 0), (255, 0, 0), (0, 0, 0)], 0, 1),
+        ([(255, 255, 255), (255, 0, 0)], 0, 1),  # no black: the numbers count
+    ],
+)
+def test_black_is_background_wherever_it_is_in_a_palette(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    driver: str,
+    colours: list[tuple[int, int, int]],
+    background: int,
+    landslide: int,
+) -> None:
+    suffix = "png" if driver == "PNG" else "tif"
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.png", image(64, 64, n))
+        path = tmp_path / "masks" / f"{n}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        entries = np.where(square(64, 64) > 0, landslide, background).astype(np.uint8)
+        with rasterio.open(
+            path, "w", driver=driver, count=1, height=64, width=64, dtype="uint8"
+        ) as raster:
+            raster.write_colormap(1, dict(enumerate(colours)))
+            raster.write(entries)
+    found = masks_of(make(tmp_path, tile_size=64))
+    assert len(found) == 3
+    assert all((mask == square(64, 64, 1)[0]).all() for mask in found.values())
+    said = capsys.readouterr().err
+    assert ("black is taken as background" in said) == (background == 1)
+
+
+def test_several_colours_of_a_palette_are_all_landslide(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.png", image(64, 64, n))
+        coloured = np.zeros((64, 64, 3), np.uint8)
+        coloured[10:30, 10:30, 0] = coloured[40:50, 40:50, 2] = 255
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        paletted = Image.fromarray(coloured).quantize()
+        paletted.save(tmp_path / "masks" / f"{n}.png")
+    found = masks_of(make(tmp_path, tile_size=64))
+    assert all((mask == coloured.any(axis=2)).all() for mask in found.values())
+    said = capsys.readouterr().err
+    assert "the masks hold 0, 1, 2, ...; all but 0 are taken as landslide" in said
+
+
 def test_each_folder_has_a_mask_rule_of_its_own(tmp_path: Path) -> None:
     pairs = []
     for name, value, driver in (("a", 255, "PNG"), ("b", 1, "PNG"), ("c", 255, "JPEG")):

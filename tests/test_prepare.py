@@ -490,6 +490,51 @@ def test_author_split_of_many_scenes(tmp_path: Path, shared_data: Path) -> None:
     assert area_ratio(dataset) == pytest.approx(1, abs=0.005)
 
 
+@pytest.mark.parametrize("aoi", [True, False])
+@pytest.mark.parametrize("ignore", [True, False])
+def test_the_report_says_where_landslide_area_went(
+    tmp_path: Path, scene: str, aoi: bool, ignore: bool
+) -> None:
+    """Three landslides of 10000 m²: one is ignored by a quarter, one lies outside the AOI."""
+    shapes = [shapely.box(x, 3999000, x + 100, 3999100) for x in (500200, 500800, 501400)]
+    shapes.append(shapely.box(500250, 3999050, 500400, 3999400))
+    frame = geopandas.GeoDataFrame(
+        {"kind": ["slide"] * 3 + ["maybe"]}, geometry=shapes, crs="EPSG:32632"
+    )
+    pyogrio.write_dataframe(frame, tmp_path / "l.gpkg")
+    area = geopandas.GeoSeries([shapely.box(500000, 3998600, 501400, 4000000)], crs="EPSG:32632")
+    pyogrio.write_dataframe(area.to_frame("geometry"), tmp_path / "aoi.gpkg")
+    config = PrepareConfig(
+        tmp_path / "d", scenes=(scene,), labels=str(tmp_path / "l.gpkg"), tile_size=64, workers=2,
+        where="kind = 'slide'", ignore_where="kind = 'maybe'" if ignore else None,
+        aoi=str(tmp_path / "aoi.gpkg") if aoi else None,
+    )  # fmt: skip
+    report = prepare(config)
+    found = report.info["landslide_area"]
+    missing = 2500 * ignore + 10000 * aoi
+    assert found["left_out"] == pytest.approx(missing, rel=0.01, abs=1e-3)
+    assert found["tiles"] + missing == pytest.approx(found["polygons"], rel=0.01)
+    said = "\n".join(report.lines())
+    words = ["outside the AOI"] * aoi + ["on ignored ground"] * ignore
+    assert ("of it lies" in said) == bool(words)
+    if words:
+        assert f" km² of it lies {' or '.join(words)}." in said
+
+
+def test_advice_on_empty_splits_suits_how_they_came_about(
+    tmp_path: Path, scene: str, slides: str
+) -> None:
+    (tmp_path / "split.csv").write_text("scene;Split\nscene one (a);train\n")
+    given: dict[str, Any] = {"scenes": (scene,), "labels": slides, "workers": 2}
+    split_file = tmp_path / "split.csv"
+    report = prepare(PrepareConfig(tmp_path / "a", split_file=split_file, tile_size=64, **given))
+    said = "\n".join(report.lines())
+    assert f"No tiles in val and test: {split_file} puts nothing there" in said
+    assert "--split-file" not in said
+    report = prepare(PrepareConfig(tmp_path / "b", tile_size=1024, **given))
+    assert "give a --split-file" in "\n".join(report.lines())
+
+
 def test_conditions_that_leave_nothing_say_why(
     tmp_path: Path, scene: str, slides: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ CHILDREN.set_forkserver_preload(["landslide_mapper.detect", "fakes"])
 OUTPUTS = ("slides.gpkg", "mask.tif", "percent.tif", "mask.qml", "percent.qml")
 
 
-# Blocks of about 150 × 150 pixels instead of 16 million pixels.
+# Blocks of about 150 × 150 pixels instead of five million pixels.
 SMALL = partial(Layout, max_width=200, max_pixels=200 * 150)
 
 

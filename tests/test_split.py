@@ -100,10 +100,28 @@ def test_split_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "stem, Split\na, Train\n\nb, TEST\n",
+        "\ufeffscene;SPLIT\na;train\nb;test\n;\n",
+        "\ufeffscene\tnote, year\tsplit \r\na\tx, 1\ttrain\r\nb\t\ttest\r\n",
+        '"scene","a;b"," Split"\n"a","1","train"\n"b","2","test"\n',
+    ],
+)
+def test_split_files_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "s.csv"
+    path.write_bytes(text.encode("utf-8"))
+    assert read_split_file(path, ["b.tif", "a.tif"]) == ["test", "train"]
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("scene,part\na,train\n", "column 'split'"),
         ("scene,split\na,learn\n", "line 2: split 'learn'"),
+        ("scene;split\n\na;\n", "line 3: split ''"),
+        ("scene;split\n\na\n", "line 3: split ''"),
+        ("scene,split\n", "column 'split'"),
         ("scene,split\na,train\na.tif,test\n", "two splits"),
         ("", "column 'split'"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from landslide_mapper.data.bands import check_bands
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import same_ground, settle
 from landslide_mapper.data.split import (
@@ -64,7 +65,7 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     again, times = Counter(os.path.realpath(scene.gdal) for scene in scenes).most_common(1)[0]
     if times > 1:  # its tiles would count twice
         raise LsmapError(f"{again}: is given twice; name every scene once")
-    check_bands(scenes)
+    check_bands(scenes, config.bands)
     labels, ignored, aoi = _read_all(config)
     facts: dict[str, Any] = {"labels": _label_facts(labels, ignored, aoi)}
     names = unique_names([scene.stem for scene in scenes])
@@ -96,16 +97,6 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
         gsd=tuple(scene.pixel_side for scene in scenes),
         facts=facts,
     )
-
-
-def check_bands(scenes: Sequence[Scene]) -> None:
-    """Raise `LsmapError` unless as many bands are read of all scenes."""
-    for scene in scenes[1:]:
-        if len(scene.bands) != len(scenes[0].bands):
-            raise LsmapError(
-                f"{scene.path}: {len(scene.bands)} band(s) would be read here but "
-                f"{len(scenes[0].bands)} from {scenes[0].name}; choose the same with --bands"
-            )
 
 
 def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | None]:
@@ -326,7 +317,8 @@ def _with_territory(
 def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
     """One crop around the middle of each landslide; large ones are shrunk to `FILL` of the tile.
 
-    At the scene's edge a crop is moved inward as far as the scene reaches, not padded.
+    At the scene's edge a crop is moved inward, not padded; one larger than the scene has it in the
+    middle and is padded.
     """
     plans = []
     for i, source in enumerate(sources):

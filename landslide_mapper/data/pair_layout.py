@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from landslide_mapper.data.bands import check_bands
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import settle
-from landslide_mapper.data.layout import TileLayout, check_bands, unique_names
+from landslide_mapper.data.layout import TileLayout, unique_names
 from landslide_mapper.data.pairs import (
     MaskRule,
     PairSource,
@@ -29,7 +30,7 @@ from landslide_mapper.geo import grid
 def pair_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     """The layout for folders of images and masks."""
     scans, rules = _scan_folders(config, for_each)
-    check_bands([s.scene for s in scans])
+    check_bands([s.scene for s in scans], config.bands)
     px = [landslide_px(s, rule) for s, rule in zip(scans, rules, strict=True)]
     if not any(px):
         raise LsmapError(f"{config.pairs[0][1]}: no mask has any landslide in it")

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from landslide_mapper.data.masks import Mask, mask_of
 from landslide_mapper.data.tiles import Plan, Rendered
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo.radiometry import fit
@@ -39,20 +40,13 @@ class Pair:
 @dataclass(frozen=True)
 class ScannedPair:
     """What is known of a pair before its tiles are made: the image, how often each value 0..255
-    is in the mask, and how many of its pixels say nothing (nodata)."""
+    is in the mask, how many of its pixels say nothing (nodata), and what was `said` of the mask."""
 
     pair: Pair
     scene: Scene
     histogram: np.ndarray
     unknown: int
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A mask as it lies on disk: values uint8 (H, W), and where it says nothing, bool (H, W)."""
-
-    values: np.ndarray
-    unknown: np.ndarray
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +155,8 @@ def scan(pair: Pair, bands: Sequence[int] | None) -> ScannedPair:
     scene = replace(found, path=str(pair.image))
     mask = _read_mask(pair, scene)
     known = mask.values[~mask.unknown]
-    return ScannedPair(pair, scene, np.bincount(known, minlength=256), int(mask.unknown.sum()))
+    histogram = np.bincount(known, minlength=256)
+    return ScannedPair(pair, scene, histogram, int(mask.unknown.sum()), mask.said)
 
 
 def _read_mask(pair: Pair, scene: Scene) -> Mask:
@@ -171,7 +166,7 @@ def _read_mask(pair: Pair, scene: Scene) -> Mask:
     try:
         with local_raster(pair.mask) as path, rasterio.open(path) as raster:
             _check_place(raster, pair, scene)
-            return _mask_of(raster)
+            return mask_of(raster)
     except RasterioError as error:
         raise LsmapError(f"{pair.mask}: GDAL cannot read this mask ({error})") from error
 
@@ -193,23 +188,6 @@ def _check_place(mask: rasterio.DatasetReader, pair: Pair, scene: Scene) -> None
         )
 
 
-def _mask_of(raster: rasterio.DatasetReader) -> Mask:
-    """Several bands (a picture of a mask) give their maximum.
-
-    NaN, negative values and a declared nodata say nothing; but a nodata of 0 is background, as
-    masks often declare theirs.
-    """
-    colours = zip(raster.indexes, raster.colorinterp, strict=True)
-    bands = raster.read([index for index, colour in colours if colour.name != "alpha"][:3])
-    unknown = np.isnan(bands) | (bands < 0)
-    if raster.nodata:
-        unknown |= bands == raster.nodata
-    values = bands.max(axis=0, where=~unknown, initial=0)
-    if values.dtype != np.uint8:
-        values = np.where((values > 0) & (values < 1), 1, np.clip(values, 0, 255)).astype(np.uint8)
-    return Mask(values, unknown.all(axis=0))
-
-
 def mask_rule(scans: Sequence[ScannedPair]) -> MaskRule:
     """One rule for the whole folder, from the values found in all its masks.
 
@@ -217,6 +195,8 @@ def mask_rule(scans: Sequence[ScannedPair]) -> MaskRule:
     but 0 is landslide, and in JPEG masks (whose edges are smeared) every value from 128.
     """
     masks = [s.pair.mask for s in scans if s.pair.mask is not None]
+    for said in sorted({s.said for s in scans if s.said}):
+        note(f"{masks[0].parent}: {said}")
     if any(mask.suffix.lower() in LOSSY for mask in masks):
         note(f"{masks[0].parent}: JPEG masks, values from 128 up are taken as landslide")
         return MaskRule(128, ignore_255=False)

@@ -14,12 +14,11 @@ from affine import Affine
 from landslide_mapper.data.split import SPLITS
 from landslide_mapper.data.tiles import SceneSource, TileRecord
 from landslide_mapper.geo.crs import unit_metres
-from landslide_mapper.geo.measure import (
-    Measurer,
-)
-from landslide_mapper.geo.placing import (
-    areas,
-)
+from landslide_mapper.geo.measure import Measurer
+from landslide_mapper.geo.placing import areas
+from landslide_mapper.geo.scene import Scene
+
+NO_AREA = 1e-6  # of the polygons' area: what rounding leaves is not worth a line
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,7 @@ class PrepareReport:
         out += ["", *_area_lines(info), *_left_out_lines(info)]
         empty = [split for split in SPLITS if not info["counts"][split]["tiles"]]
         if empty:
-            out.append(
-                f"No tiles in {' and '.join(empty)}: too few blocks hold landslides; add scenes, "
-                "make tiles smaller (--tile-size) or give a --split-file."
-            )
+            out.append(f"No tiles in {' and '.join(empty)}: {_why_empty(info['split'])}.")
         return [*out, "", *self._next()]
 
     def _next(self) -> list[str]:
@@ -71,6 +67,21 @@ class PrepareReport:
         return [f"Next: lsmap train{target}{few}"]
 
 
+def _why_empty(split: dict[str, Any]) -> str:
+    """Why a split may have no tiles, and what to do."""
+    if split["method"] == "file":
+        return (
+            f"{split['file']} puts nothing there that has tiles with landslide; list more scenes "
+            "or images with landslide for it"
+        )
+    if split["method"] == "images":
+        return "too few images hold landslides; add images or give a --split-file"
+    return (
+        "too few blocks hold landslides; add scenes, make tiles smaller (--tile-size) or give a "
+        "--split-file"
+    )
+
+
 def _area_lines(info: dict[str, Any]) -> list[str]:
     area = info["landslide_area"]
     if area is None:
@@ -82,9 +93,16 @@ def _area_lines(info: dict[str, Any]) -> list[str]:
         return [f"{line}; tiles overlap, so theirs is not compared."]
     share = tiles / own if own else 0.0
     out = [f"{line}, tiles {tiles:.6g} {unit} ({share:.2%})."]
-    if area["hidden"]:
-        out.append(f"  {area['hidden'] / factor:.3g} {unit} of it lies under nodata.")
+    for part, where in ((area["hidden"], "under nodata"), (area["left_out"], _out_of_play(info))):
+        if part > NO_AREA * area["polygons"]:
+            out.append(f"  {part / factor:.3g} {unit} of it lies {where}.")
     return out
+
+
+def _out_of_play(info: dict[str, Any]) -> str:
+    """Where there is neither landslide nor background, as far as it was asked for."""
+    given = {"aoi": "outside the AOI", "ignore": "on ignored ground"}
+    return " or ".join(words for key, words in given.items() if key in info["labels"])
 
 
 def _left_out_lines(info: dict[str, Any]) -> list[str]:
@@ -120,11 +138,18 @@ def landslide_area(
     sources: Sequence[Any], records: Sequence[TileRecord], tile: int
 ) -> dict[str, Any] | None:
     """Landslide area of the polygons inside the scenes and of the tiles (m², geodesic; pixels
-    where there is no CRS). None for sources without polygons."""
+    where there is no CRS). None for sources without polygons.
+
+    What the tiles lack is `hidden` under nodata or `left_out` by the AOI and the ignored ground.
+    """
     if not all(isinstance(source, SceneSource) for source in sources):
         return None
     metric = all(source.scene.gsd is not None for source in sources)
-    polygons = sum(_polygon_area(source, metric) for source in sources)
+    unions = [_in_scene(source.landslides.polygons, source.scene) for source in sources]
+    scenes = [source.scene for source in sources]
+    polygons = sum(_area(u, s, metric) for u, s in zip(unions, scenes, strict=True))
+    lost = [_left_out(union, source) for union, source in zip(unions, sources, strict=True)]
+    left_out = sum(_area(part, s, metric) for part, s in zip(lost, scenes, strict=True))
     tiles = hidden = 0.0
     for record in records:
         pixel = _pixel_area(sources[record.plan.source], record, tile, metric)
@@ -135,6 +160,7 @@ def landslide_area(
         "polygons": polygons,
         "tiles": tiles,
         "hidden": hidden,
+        "left_out": left_out,
     }
 
 
@@ -147,15 +173,29 @@ def _pixel_area(source: SceneSource, record: TileRecord, tile: int, metric: bool
     return scale * size[0] * size[1]
 
 
-def _polygon_area(source: SceneSource, metric: bool) -> float:
-    """Area of the union of a scene's landslides, clipped to the scene."""
-    scene = source.scene
+def _in_scene(polygons: np.ndarray, scene: Scene) -> shapely.Geometry:
+    """The union of polygons, clipped to the scene; polygons only, without lines where they touch.
+
+    Polygons that were valid in their own CRS need not be in the scene's.
+    """
     frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
-    union = shapely.union_all(shapely.intersection(source.landslides.polygons, frame))
+    return shapely.union_all(areas(shapely.intersection(shapely.make_valid(polygons), frame)))
+
+
+def _left_out(slides: shapely.Geometry, source: SceneSource) -> shapely.Geometry:
+    """The part of a scene's landslides that is on ignored ground or outside the AOI."""
+    ignored = _in_scene(source.ignored.polygons, source.scene)
+    if source.aoi is None:
+        return shapely.intersection(slides, ignored)
+    aoi = _in_scene(source.aoi.polygons, source.scene)
+    return shapely.difference(slides, shapely.difference(aoi, ignored))
+
+
+def _area(shape: shapely.Geometry, scene: Scene, metric: bool) -> float:
     if not metric:
-        return float(shapely.area(union) / abs(scene.transform.determinant))
+        return float(shapely.area(shape) / abs(scene.transform.determinant))
     unit = unit_metres(scene.crs)
     measurer = Measurer(scene.crs, Affine.identity(), unit)
     if not measurer.metric:
-        return float(shapely.area(union)) * (unit or 1.0) ** 2
-    return float(measurer.area(areas(np.array([union]))).sum())
+        return float(shapely.area(shape)) * (unit or 1.0) ** 2
+    return float(measurer.area(areas(np.array([shape]))).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -19,6 +19,8 @@ FACTORS = (4, 2, 1)  # block sides that are tried, in tiles
 WANTED_BLOCKS = 10  # blocks with landslide that make a draw worth its name
 DRAWS = 300
 SUFFIXES = (*RASTER_SUFFIXES, ".geotiff", ".jpeg", ".bmp", ".h5", ".hdf5", ".hdf")
+
+DELIMITERS = ",;\t"  # spreadsheets write semicolons where the comma is for decimals
 
 _ALIASES = {
     "training": "train",
@@ -103,36 +105,48 @@ def _strata(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def read_split_file(path: Path, names: Sequence[str]) -> list[str]:
-    """The split of each source, from a CSV: name (with or without suffix) first, column `split`.
+    """The split of each source, from a table: name (with or without suffix) first, column `split`.
 
     Raises `LsmapError` when the file has no such column, a value is none of train, val and test,
     or a source is not listed.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LsmapError(f"{path}: the split file cannot be read ({error})") from error
-    if not rows or "split" not in rows[0]:
-        raise LsmapError(
-            f"{path}: a split file needs a header line, the scene or image name in the first "
-            "column, and a column 'split'"
-        )
-    first = next(iter(rows[0]))
     known: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
-        value = (row["split"] or "").strip().lower()
+    for number, name, split in _listed_splits(path):
+        value = split.strip().lower()
         value = _ALIASES.get(value, value)
         if value not in SPLITS:
             raise LsmapError(f"{path}, line {number}: split {value!r} is none of train, val, test")
-        stem = source_key(row[first] or "")
-        if known.setdefault(stem, value) != value:
-            raise LsmapError(f"{path}, line {number}: {row[first]!r} is in two splits")
+        if known.setdefault(source_key(name), value) != value:
+            raise LsmapError(f"{path}, line {number}: {name!r} is in two splits")
     missing = [name for name in names if source_key(name) not in known]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise LsmapError(f"{path}: {len(missing)} scene(s) or image(s) not listed: {shown}")
     return [known[source_key(name)] for name in names]
+
+
+def _listed_splits(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, name and split of each line, as they stand in the file."""
+    try:
+        text = path.read_text("utf-8-sig")
+        header, *_ = text.splitlines() or [""]
+        delimiter = next((d for d in DELIMITERS if "split" in _columns(header, d)), None)
+        rows = csv.reader(text.splitlines(keepends=True), delimiter=delimiter or ",")
+        numbered = [(rows.line_num, row) for row in rows if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LsmapError(f"{path}: the split file cannot be read ({error})") from error
+    if delimiter is None or len(numbered) < 2:
+        raise LsmapError(
+            f"{path}: a split file needs a header line, the scene or image name in the first "
+            "column, and a column 'split' (separated by commas, semicolons or tabs)"
+        )
+    column = _columns(header, delimiter).index("split")
+    for number, row in numbered[1:]:
+        yield number, row[0], row[column] if column < len(row) else ""
+
+
+def _columns(header: str, delimiter: str) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
 
 
 def source_key(name: str) -> str:

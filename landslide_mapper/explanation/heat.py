@@ -164,7 +164,7 @@ class HeatStore:
     def write_raster(
         self, index: int, scene: Scene, strips: Path, target: Path, tags: dict[str, str]
     ) -> None:
-        """One map as a COG: percent of its own maximum, 255 where nothing was seen; with style.
+        """One map as a COG: percent of its own maximum, 255 where nothing was seen.
 
         `strips` is where an intermediate raster may be made, `tags` is its metadata. Raises
         `OSError`.

@@ -35,7 +35,7 @@ class Store(Protocol):
         ...
 
     def clear(self) -> None:
-        """Remove everything, the place itself as well."""
+        """Remove everything; a folder goes as well."""
         ...
 
 
