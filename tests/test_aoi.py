@@ -70,6 +70,12 @@ def test_a_rectangle_is_the_pixels_with_their_centre_in_it(scene: Scene) -> None
     assert inside.sum() == 20 * 21
 
 
+def test_rectangles_that_meet_on_pixel_centres_share_none_and_leave_none_out(scene: Scene) -> None:
+    boxes = [(10.5, 20.5, 30.5, 40.5), (30.5, 20.5, 50.5, 40.5), (10.5, 40.5, 30.5, 60.5)]
+    frames = [pixels(scene, bounds=on_map(shapely.box(*box)).bounds).frame for box in boxes]
+    assert frames == [Frame(20, 10, 20, 20), Frame(20, 30, 20, 20), Frame(40, 10, 20, 20)]
+
+
 def test_a_rectangle_over_the_edge_is_cut(scene: Scene) -> None:
     west, north = UTM * (-50, -50)
     east, south = UTM * (40, 5000)

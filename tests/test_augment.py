@@ -77,6 +77,17 @@ def test_a_smaller_tile_has_a_frame_that_was_not_seen() -> None:
     assert np.array_equal(zoomed[0], np.where(seen, 90, 0))
 
 
+@given(factor=factors, place=places)
+def test_what_was_not_seen_darkens_nothing_beside_it(
+    factor: float, place: tuple[float, float]
+) -> None:
+    image = np.full((3, SIDE, SIDE), 200, dtype=np.uint8)
+    mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    image[:, 12:36, 10:30], mask[12:36, 10:30] = 0, 255
+    zoomed, _ = zoom(image, mask, factor, place)
+    assert set(np.unique(zoomed)) <= {0, 200}
+
+
 def test_seed_epoch_and_tile_decide_and_zoom_is_off_unless_asked_for() -> None:
     image, mask = tile(3)
     drawn = {

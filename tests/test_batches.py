@@ -37,6 +37,12 @@ def test_every_batch_holds_whole_pairs(
             assert first != second or not flags[first]
 
 
+def test_pairs_of_both_kinds_share_batches() -> None:
+    flags = [True] * 20 + [False] * 20
+    found = [{flags[tile] for _, tile in batch} for batch in PairBatches(flags, 4, seed=1)]
+    assert {True, False} in found
+
+
 def test_an_epoch_holds_every_tile_once_when_all_fits() -> None:
     batches = PairBatches([True] * 12 + [False] * 8, 4)
     tiles = sorted(tile for batch in batches for _, tile in batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.pictures import choose_tiles
+from landslide_mapper.evaluation.tiles import _pixel_area
 from landslide_mapper.predictors import load_predictor
 
 SIDE, TILE = 256, 64
@@ -163,6 +165,31 @@ def test_units_give_the_whole(dataset: Path) -> None:
     worst = choose_tiles(at).worst
     wrong = at.counts[:, 1] + at.counts[:, 2]
     assert wrong[worst[0]] == wrong.max()
+
+
+@pytest.mark.parametrize("sources", [7, 8])
+def test_with_eight_sources_they_are_drawn_instead_of_tiles(dataset: Path, sources: int) -> None:
+    whole = load_dataset(dataset)
+    tiles = [replace(tile, source=f"{n % sources}") for n, tile in enumerate(whole.split("test"))]
+    scattered = replace(whole, tiles=tuple(tiles))
+    found = evaluate_dataset(brightness, model_info(), scattered, "test", tune=False)
+    at = found.at[0]
+    names, counts = found.units(at)
+    objects = found.to_dict()["at"][0]["objects"]["intervals"]
+    assert len(counts) == len(found.unit_counted) == (8 if sources == 8 else 16)
+    assert found.unit_counted.sum() == counts.sum() == at.counts.sum()
+    if sources == 8:
+        assert (found.unit, names) == ("source", found.sources)
+        assert counts[3].tolist() == (at.counts[3] + at.counts[11]).tolist()
+        assert all(0 <= low <= high <= 1 for low, high in objects.values())
+        assert objects["recall"][0] < at.objects.to_dict()["recall"] < objects["recall"][1]
+    else:
+        assert (found.unit, names, objects) == ("tile", found.tiles, None)
+
+
+def test_a_tile_without_crs_has_pixels_as_large_as_its_transform_says() -> None:
+    source = {"gsd": 0.5, "determinant": 4.0}
+    assert _pixel_area(Affine.scale(6, -3), None, 64, source) == 0.25 * 18 / 4
 
 
 @pytest.mark.parametrize(

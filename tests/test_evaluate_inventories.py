@@ -74,6 +74,14 @@ def test_areas_are_geodesic_in_any_crs(tmp_path: Path) -> None:
         assert found.reference.area == pytest.approx(wanted, rel=2e-5)
 
 
+def test_long_edges_in_degrees_follow_the_parallel(tmp_path: Path) -> None:
+    wide = geopandas.GeoSeries([shapely.box(0, 60, 5.4, 61)], crs=4326)  # 300 km
+    wide.to_file(tmp_path / "wide.gpkg")
+    area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(wide.segmentize(0.001)[0])
+    found = compare(str(tmp_path / "wide.gpkg"), str(tmp_path / "wide.gpkg"))
+    assert found.reference.area == pytest.approx([abs(area)], rel=1e-6)
+
+
 def test_crs_may_differ(tmp_path: Path) -> None:
     reference = write(tmp_path / "b.gpkg", REFERENCE)
     for crs, suffix in (("EPSG:4326", "geojson"), ("EPSG:3857", "shp")):

@@ -84,6 +84,16 @@ def test_the_target_is_what_is_wanted_and_called_landslide() -> None:
     assert target.highest == pytest.approx(1 / (1 + np.exp(-4)))
 
 
+def test_the_highest_probability_is_of_what_is_wanted() -> None:
+    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    images[:, 0, :8] = 250
+    wanted = torch.ones(1, 16, 16)
+    wanted[:, :8] = 0
+    target = pooled_cam(images, wanted).target()
+    assert target.pixels == 0
+    assert target.highest == pytest.approx(1 / (1 + np.e))
+
+
 def test_nothing_called_landslide_is_said() -> None:
     cam = pooled_cam(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.ones(1, 16, 16))
     assert cam.target().pixels == 0

@@ -26,6 +26,7 @@ from landslide_mapper.geo import scene_reader
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, at_pixel_size, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
+from landslide_mapper.geo.sources import stack
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.plan import plan_detection
 
@@ -145,6 +146,46 @@ def test_overviews_are_used_and_nothing_but_what_they_hold(tmp_path: Path) -> No
     for metres, expected in ((1.0, 30), (1.5, 30), (4.0, 100), (10.0, 100), (0.5, 30)):
         data, _ = read(at_pixel_size(open_scene(path), metres))
         assert (data == expected).all()
+
+
+def test_half_of_the_source_is_enough(tmp_path: Path) -> None:
+    holes = np.zeros((8, 8), bool)
+    holes[:, ::2] = True
+    holes[:2, 1] = True
+    path = write_kind(tmp_path / "s.tif", np.full((3, 8, 8), 9, np.uint8), holes, "nodata")
+    data, valid = read(at_pixel_size(open_scene(path), 2.0))
+    assert not valid[0, 0]
+    assert valid.sum() == 15
+    assert (data[:, valid] == 9).all()
+
+
+def test_an_overview_is_as_fine_as_the_finer_side_of_a_pixel(tmp_path: Path) -> None:
+    """Pixels that are twice as high as wide, and rows that the second overview would mix."""
+    rows = np.tile(np.array([10, 10, 200, 200], np.uint8), 64)
+    pixels = np.broadcast_to(rows[:, None], (3, 256, 512))
+    path = write(tmp_path / "s.tif", pixels, transform=Affine(0.5, 0, 500000, 0, -1, 4000000))
+    with rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4], Resampling.average)
+    scene = at_pixel_size(open_scene(path), 2.0)
+    assert scene.step == (4, 2)
+    data, _ = read(scene)
+    assert (data == rows[::2, None]).all()
+
+
+def test_overviews_that_only_some_bands_have_are_left_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", np.full((3, 512, 512), 30, np.uint8))
+    small = write(tmp_path / "small.tif", np.full((1, 256, 256), 100, np.uint8))
+    overview = (
+        f'<Overview><SourceFilename relativeToVRT="0">{small}</SourceFilename>'
+        "<SourceBand>1</SourceBand></Overview></VRTRasterBand>"
+    )
+    vrt = tmp_path / "s.vrt"
+    vrt.write_text(stack([path]).replace("</VRTRasterBand>", overview, 1))
+    with rasterio.open(vrt) as raster:
+        assert [raster.overviews(band) for band in raster.indexes] == [[2], [], []]
+    data, valid = read(at_pixel_size(open_scene(str(vrt)), 4.0))
+    assert valid.all()
+    assert (data == 30).all()
 
 
 @pytest.mark.parametrize("own", [False, True])

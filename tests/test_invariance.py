@@ -192,6 +192,16 @@ def test_a_per_pixel_predictor_gives_its_function_for_any_size_and_layout(
         np.testing.assert_array_equal(percent.read(1), wanted)
 
 
+def apart(layer: Any) -> int:
+    """How many polygons there are, which are to be valid and share no ground."""
+    assert layer.is_valid.all()
+    polygons = layer.geometry.to_numpy()
+    a, b = layer.sindex.query(polygons, predicate="intersects")
+    a, b = polygons[a[a < b]], polygons[b[a < b]]
+    assert not shapely.relate_pattern(a, b, "T********").any()
+    return len(layer)
+
+
 @pytest.mark.parametrize("second_crs", ["EPSG:32648", "EPSG:4326"])
 def test_a_landslide_on_two_overlapping_scenes_is_one(tmp_path: Path, second_crs: str) -> None:
     mask = blobs(12, (240, 400), 0.3, smooth=6)
@@ -220,12 +230,28 @@ def test_a_landslide_on_two_overlapping_scenes_is_one(tmp_path: Path, second_crs
         detect_brightness(
             [left, right], tmp_path / "on.gpkg", gsd="native", overwrite=True, **options
         )
-        shaped = read(tmp_path / "on.gpkg")
-        assert shaped.is_valid.all()
-        assert len(shaped) > 3
-        a, b = shaped.sindex.query(shaped.geometry, predicate="intersects")
-        a, b = shaped.geometry.to_numpy()[a[a < b]], shaped.geometry.to_numpy()[b[a < b]]
-        assert not shapely.relate_pattern(a, b, "T********").any()
+        assert apart(read(tmp_path / "on.gpkg")) > 3
+
+
+def test_sheets_with_a_slit_between_them_share_their_landslides(tmp_path: Path) -> None:
+    """One fiftieth of a pixel wide, and rows that are shifted by parts of a pixel."""
+    mask = np.zeros((80, 90), bool)
+    mask[30:50, 60:] = True
+    left = write_scene(tmp_path / "left.tif", grey(mask))
+    beside = UTM * type(UTM).translation(90.02, 0.3)
+    right = write_scene(tmp_path / "right.tif", grey(mask[:, ::-1]), transform=beside)
+    detect_brightness([left, right], tmp_path / "slides.gpkg")
+    (found,) = read(tmp_path / "slides.gpkg")["scene"]
+    assert found == "left.tif, right.tif"
+
+
+def test_simplified_landslides_stay_apart_where_blocks_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect_module, "Layout", partial(Layout, max_width=80, max_pixels=80 * 80))
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(0, (240, 240), 0.6, 3)))
+    detect_brightness(scene, tmp_path / "slides.gpkg", simplify=3.0)
+    assert apart(read(tmp_path / "slides.gpkg")) > 20
 
 
 def test_stacked_bands_are_the_scene(tmp_path: Path) -> None:

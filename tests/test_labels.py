@@ -32,6 +32,7 @@ from landslide_mapper.geo.labels import (
 )
 from landslide_mapper.geo.placing import (
     burn,
+    ground_near,
     in_scene_crs,
     near_scene,
 )
@@ -265,6 +266,12 @@ def test_geometry_that_cannot_be_moved_is_counted(tmp_path: Path) -> None:
     assert np.isfinite(shapely.bounds(moved)).all()
 
 
+def scene_at(crs: str, corner: tuple[float, float], size: float) -> Scene:
+    """A scene of 3000 × 2000 pixels without a file."""
+    place = Affine(size, 0, corner[0], 0, -size, corner[1])
+    return Scene("s.tif", 3000, 2000, 3, "uint8", pyproj.CRS(crs), place, (1, 2, 3), (1.0, 1.0), ())
+
+
 PLACES = {  # CRS of scenes: a corner of them there, and the pixel size
     "EPSG:32632": ((500000, 4000000), 2.0),
     "EPSG:3857": ((1e6, 6e6), 3.0),
@@ -282,8 +289,7 @@ def test_no_polygon_that_touches_a_scene_is_taken_for_far(
     scene_crs: str, label_crs: str, seed: int, shift: int
 ) -> None:
     (x, y), size = PLACES[scene_crs]
-    scene = Scene("s.tif", 3000, 2000, 3, "uint8", pyproj.CRS(scene_crs),
-                  Affine(size, 0, x, 0, -size, y), (1, 2, 3), (1.0, 1.0), ())  # fmt: skip
+    scene = scene_at(scene_crs, (x, y), size)
     rng = np.random.default_rng(seed)
     # Small boxes in, around and far from the scene, drawn on its own map.
     spread = rng.choice([0.7, 1.5, 30], 60)[:, None]
@@ -327,3 +333,47 @@ def test_a_layer_without_polygons_is_near_nothing(tmp_path: Path) -> None:
     scene = open_scene(str(write(tmp_path / "s.tif", ramp(), crs="EPSG:32632")))
     none = Labels("l", "l", pyproj.CRS("EPSG:4326"), np.zeros(0, dtype=object), LabelCounts())
     assert near_scene(none, shapely.bounds(none.polygons), scene).shape == (0,)
+
+
+def test_a_long_edge_in_degrees_is_bent_on_a_wide_scene() -> None:
+    scene = scene_at("EPSG:32632", (500000, 5500000), 50.0)
+    wide = np.array([shapely.box(0, 49, 20, 60)])
+    (ground,) = ground_near(Labels("l", "l", pyproj.CRS("EPSG:4326"), wide, LabelCounts()), scene)
+    way = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32632", always_xy=True)
+    edge = shapely.points(*way.transform(np.linspace(9.05, 10.3, 50), np.full(50, 49.0)))
+    assert shapely.distance(ground.boundary, edge).max() < 1
+
+
+@pytest.mark.parametrize("turn", [0, 360])
+def test_labels_from_0_to_360_degrees_are_near_a_western_scene(turn: float) -> None:
+    scene = scene_at("EPSG:32610", (500000, 4000000), 2.0)
+    way = pyproj.Transformer.from_crs("EPSG:32610", "EPSG:4326", always_xy=True)
+    lon, lat = way.transform(501000, 3999000)
+    boxes = shapely.box(lon + turn, lat, lon + turn + np.array([0.01, 1e-3]), lat + 0.01)
+    labels = Labels("l", "l", pyproj.CRS("EPSG:4326"), boxes, LabelCounts())
+    assert near_scene(labels, shapely.bounds(boxes), scene).all()
+    moved, lost = in_scene_crs(labels, scene)
+    assert lost == 0
+    assert shapely.distance(moved, shapely.Point(501000, 3999000)).max() < 1e-3
+
+
+@pytest.mark.parametrize("meridian", [-180, 180])
+def test_ground_goes_on_beyond_the_antimeridian(meridian: float) -> None:
+    scene = scene_at("EPSG:4326", (meridian - 0.15, 46.0), 1e-4)
+    world = np.array([shapely.box(-180, -90, 180, 90)])
+    ground = ground_near(Labels("l", "l", scene.crs, world, LabelCounts()), scene)
+    frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+    assert shapely.area(shapely.intersection(ground, frame)).sum() == pytest.approx(frame.area)
+
+
+@pytest.mark.parametrize("scene_crs", ["EPSG:32610", "EPSG:4326"])
+@pytest.mark.parametrize("turn", [0, 360])
+def test_ground_in_0_to_360_degrees_reaches_a_western_scene(scene_crs: str, turn: float) -> None:
+    corner, size = ((500000, 4500000), 10.0) if scene_crs == "EPSG:32610" else ((-123, 40.6), 1e-4)
+    scene = scene_at(scene_crs, corner, size)
+    (west, north), (x, y) = corner, (size * 500, size * 500)
+    inside = shapely.box(west + x, north - 3 * y, west + 3 * x, north - y)
+    there = geopandas.GeoSeries([inside], crs=scene_crs).to_crs(4326).translate(turn)
+    labels = Labels("l", "l", pyproj.CRS(4326), there.to_numpy(), LabelCounts())
+    ground = ground_near(labels, scene)
+    assert shapely.area(ground).sum() == pytest.approx(inside.area, rel=1e-3)

@@ -100,3 +100,17 @@ def test_polygons_of_one_scene_stay_apart_and_order_is_kept() -> None:
     found, shown = merged(first, second)
     assert [polygon.bounds for polygon in found] == [(0, 0, 2, 1), (2, 0, 4, 1), (8, 0, 9.5, 1.5)]
     assert shown == [{0}, {0}, {0, 1}]
+
+
+def test_a_common_corner_puts_nothing_together() -> None:
+    squares = shapely.box([0, 10], [0, 10], [10, 20], [10, 20])
+    assert [group.tolist() for group in groups(squares, np.arange(2), PIXEL)] == [[0], [1]]
+
+
+def test_a_slit_narrower_than_the_slack_is_closed() -> None:
+    """It is open at one end only, or at none."""
+    below = shapely.box(0, 0, 10, 10).difference(shapely.box(2, 9.99, 8, 10))
+    for second in (shapely.box(0, 10, 10, 20), shapely.box(0, 10.01, 10, 20)):
+        (whole,) = union(np.array([below, second]), PIXEL)
+        assert not whole.interiors
+        assert abs(whole.area - 200) < 1e-6

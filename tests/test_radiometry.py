@@ -15,7 +15,7 @@ from test_scene import read_all, write
 from landslide_mapper.errors import LsmapError, NothingSeenError
 from landslide_mapper.geo import radiometry
 from landslide_mapper.geo.radiometry import Radiometry, fit
-from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene import at_pixel_size, open_scene
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -129,6 +129,18 @@ def test_a_sheet_that_is_nearly_empty_is_looked_at_whole(tmp_path: Path, valid: 
     else:
         with pytest.raises(NothingSeenError, match="no valid pixel"):
             fit(scene, "equalize")
+
+
+@pytest.mark.parametrize("few_valid", [0, 10_000])
+def test_the_curve_is_the_files_at_any_pixel_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_valid: int
+) -> None:
+    """From a sample and from all pixels; means would narrow it."""
+    monkeypatch.setattr(radiometry, "FEW_VALID", few_valid)
+    monkeypatch.setattr(radiometry, "SAMPLE_SIDE", 30)
+    scene = open_scene(write(tmp_path / "s.tif", picture("uint8") + 1))
+    for metres in (1.0, 3.0, 20.0):
+        assert fit(at_pixel_size(scene, metres), "equalize") == fit(scene, "equalize")
 
 
 def test_many_values_of_all_pixels_are_thinned_evenly(

@@ -137,6 +137,31 @@ def test_twenty_kills_and_the_identical_files(
     assert (tmp_path / "log").stat().st_size < asked * (1 + finished + 1 + kills / 2)
 
 
+def stop_after_the_first_move(staging: Staging) -> None:
+    """In place of `Staging.publish`: killed when one output is in its place."""
+    made, target = next((made, target) for made, target, _ in staging._moves if made.exists())
+    os.replace(made, target)
+    raise KeyboardInterrupt
+
+
+def test_a_run_stopped_among_its_moves_replaces_its_own_outputs_only(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(8, (90, 80), 0.4)))
+    detect_with(config(scene, tmp_path / "whole"), brightness, model_info())
+    folders = tmp_path / "same", tmp_path / "other"
+    for folder in folders:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Staging, "publish", stop_after_the_first_move)
+            with pytest.raises(KeyboardInterrupt):
+                detect_with(config(scene, folder), brightness, model_info())
+        assert len(contents(folder)) == 1
+    detect_with(config(scene, folders[0]), brightness, model_info())
+    assert contents(folders[0]) == contents(tmp_path / "whole")
+    published = contents(folders[1])
+    with pytest.raises(LsmapError, match="this file exists"):
+        detect_with(config(scene, folders[1], threshold=0.1), brightness, model_info())
+    assert contents(folders[1]) == published
+
+
 def test_finished_parts_are_not_predicted_again(
     scene: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +220,7 @@ def test_two_at_once_are_kept_apart(scene: str, tmp_path: Path) -> None:
     process.start()
     try:
         while not (hidden_folder(folder / "slides.gpkg") / "parts").exists():
+            assert process.is_alive()
             time.sleep(0.01)
         with pytest.raises(LsmapError, match="another lsmap is writing this"):
             detect_with(config(scene, folder), brightness, model_info())

@@ -69,6 +69,20 @@ def test_conflicts_drop_train_first_and_spare_the_test_set() -> None:
     assert conflicts(moved, splits[:3], [0, 0, 0], np.full(3, 1e-4)) == set()
 
 
+def test_overlaps_are_rounding_below_the_smaller_pixel_of_the_two() -> None:
+    boxes = shapely.box([0, 0.9], 0, [1, 1.9], 1)
+    tolerances = [[0.2, 0.01], [0.01, 0.2], [0.2, 0.3]]
+    found = [conflicts(boxes, ["train", "test"], [0, 1], np.array(two)) for two in tolerances]
+    assert found == [{0}, {0}, set()]
+
+
+def test_what_the_test_set_drops_spares_what_it_overlapped() -> None:
+    """Settled in the other order, the train window would go for the val window that goes too."""
+    boxes = shapely.box([0, 0.5, 1.1], 0, [1, 1.5, 2.1], 1)
+    dropped = conflicts(boxes, ["train", "val", "test"], [0, 1, 2], np.full(3, 1e-4))
+    assert dropped == {1}
+
+
 @given(st.integers(-60, 300), st.integers(-60, 300), st.integers(64, 200), st.sampled_from(SPLITS))
 def test_no_crop_sees_a_pixel_of_another_split(row: int, col: int, span: int, split: str) -> None:
     side, tile = 64, 64

@@ -452,6 +452,9 @@ def test_learning_rates() -> None:
     assert learning_rate(TrainConfig(lr=0.3), 7) == 0.3
     warm = TrainConfig(lr=0.5, warmup=2)
     assert [learning_rate(warm, epoch) for epoch in (0, 1, 2, 3)] == [0, 0.25, 0.5, 0.5]
+    both = TrainConfig(epochs=10, lr=1.0, schedule="poly", warmup=2)
+    expected = [0, 0.5 * 0.9**0.9, 0.8**0.9, 0.5**0.9]
+    assert [learning_rate(both, epoch) for epoch in (0, 1, 2, 5)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

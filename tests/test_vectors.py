@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pyproj
 import pytest
 import shapely
 from fakes import read
+from pyarrow import parquet
 
 from landslide_mapper.geo import vectors
 from landslide_mapper.geo.vectors import DRIVERS, FIELDS, PolygonWriter, VectorTarget
@@ -92,6 +95,27 @@ def test_the_same_polygons_are_the_same_bytes(
     second = written(tmp_path / "b" / f"slides{suffix}", 300, 50)
     for one, two in zip(vectors.outputs(first), vectors.outputs(second), strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
+
+
+@pytest.mark.parametrize("before", [None, "2001-02-03T04:05:06Z"])
+def test_options_of_gdal_are_what_they_were(tmp_path: Path, before: str | None) -> None:
+    options = {"OGR_CURRENT_DATE": before, "OGR_SQLITE_SYNCHRONOUS": None}
+    pyogrio.set_gdal_config_options(options)
+    try:
+        written(tmp_path / "slides.gpkg", 3, 3)
+        found = {name: pyogrio.get_gdal_config_option(name) for name in options}
+    finally:
+        pyogrio.set_gdal_config_options(dict.fromkeys(options))
+    assert found == options
+
+
+def test_bounds_of_geoparquet_are_those_of_all_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "BATCH_POINTS", 1)
+    path = written(tmp_path / "slides.parquet", 30, 7)
+    said = json.loads(parquet.read_schema(path).metadata[b"geo"])
+    assert said["columns"]["geometry"]["bbox"] == [400000, 3500000, 400059, 3500001]
 
 
 @pytest.mark.parametrize("suffix", list(DRIVERS))

@@ -42,13 +42,23 @@ def ground_near(labels: Labels, scene: Scene) -> np.ndarray:
         LsmapError: see `in_scene_crs`.
     """
     if same_map(labels, scene):
-        around = labels.polygons
-        if beyond_the_antimeridian(scene):
-            turns = [partial(np.add, (turn, 0)) for turn in (-360, 0, 360)]
-            around = np.concatenate([shapely.transform(around, turn) for turn in turns])
-            labels = replace(labels, polygons=around)
+        around = _turned(labels, beyond_the_antimeridian(scene))
+        labels = replace(labels, polygons=around)
         return around[near_scene(labels, shapely.bounds(around), scene)]
     return in_scene_crs(replace(labels, polygons=_pieces_near(labels, scene)), scene)[0]
+
+
+def _turned(labels: Labels, always: bool = False) -> np.ndarray:
+    """The polygons as they are, and where longitudes beyond ±180 occur a turn to either side too.
+
+    Some layers count longitudes from 0 to 360.
+    """
+    around = labels.polygons
+    degrees = labels.crs is not None and labels.crs.is_geographic
+    if not (always or (degrees and np.abs(shapely.bounds(around)[:, ::2]).max(initial=0) > 180)):
+        return around
+    turns = [partial(np.add, (turn, 0)) for turn in (-360, 0, 360)]
+    return np.concatenate([shapely.transform(around, turn) for turn in turns])
 
 
 def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
@@ -69,8 +79,9 @@ def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
         return labels.polygons
     margin = (east - west + north - south) / EDGE_PIECES
     box = shapely.box(west - margin, south - margin, east + margin, north + margin)
-    touching = shapely.intersects(shapely.box(*shapely.bounds(labels.polygons).T), box)
-    near = areas(shapely.intersection(labels.polygons[touching], box))
+    polygons = _turned(labels)
+    touching = shapely.intersects(shapely.box(*shapely.bounds(polygons).T), box)
+    near = areas(shapely.intersection(polygons[touching], box))
     return np.asarray(shapely.segmentize(near, margin))
 
 

@@ -92,14 +92,15 @@ def _values(scene: Scene) -> list[np.ndarray]:
     Where the decimated read met hardly any valid pixel (a sheet at the edge of what was flown),
     all pixels are looked at.
     """
+    scene = scene.native or scene  # the curve is the file's, whatever the working pixel size
     data, valid = _sample(scene)
     if valid.sum() < FEW_VALID and valid.size < scene.height * scene.width:
-        return _values_of_all(scene.native or scene)
+        return _values_of_all(scene)
     return [band[valid] for band in data]
 
 
 def _sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    scene = scene.native or scene  # the curve is the file's, whatever the working pixel size
+    scene = scene.native or scene
     shrink = max(1.0, max(scene.height, scene.width) / SAMPLE_SIDE)
     shape = (max(1, int(scene.height / shrink)), max(1, int(scene.width / shrink)))
     with SceneReader(scene) as reader:
