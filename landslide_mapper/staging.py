@@ -69,15 +69,8 @@ class Staging:
         return self.stage(target)
 
     def check(self, replace: bool) -> None:
-        """See that everything can be moved to its place.
-
-        Raises:
-            LsmapError: a file is in its place by now, and not to be replaced.
-            OSError: a file that was made is gone.
-        """
-        for made, target, optional in self._moves:
-            if not optional and not made.exists():
-                raise FileNotFoundError(f"{target.name} was made and is gone, who removed {made}?")
+        """Raise `LsmapError` where a file is by now that is not to be replaced."""
+        for _, target, optional in self._moves:
             if not (replace or optional) and target.exists() and target.suffix != ".qml":
                 raise LsmapError(
                     f"{target}: somebody has made this file in the meantime; move it away, or add "
@@ -85,11 +78,14 @@ class Staging:
                 )
 
     def publish(self) -> None:
-        """Move everything to its place, in the order in which it was staged; see `check`.
+        """Move everything to its place, in the order in which it was staged.
 
         Raises:
-            OSError: a file cannot be moved.
+            OSError: a file that was made is gone, or cannot be moved.
         """
+        for made, target, optional in self._moves:
+            if not optional and not made.exists():
+                raise FileNotFoundError(f"{target.name} was made and is gone, who removed {made}?")
         for made, target, _ in self._moves:
             if made.exists():
                 target.parent.mkdir(exist_ok=True)

@@ -375,5 +375,6 @@ def test_ground_in_0_to_360_degrees_reaches_a_western_scene(scene_crs: str, turn
     inside = shapely.box(west + x, north - 3 * y, west + 3 * x, north - y)
     there = geopandas.GeoSeries([inside], crs=scene_crs).to_crs(4326).translate(turn)
     labels = Labels("l", "l", pyproj.CRS(4326), there.to_numpy(), LabelCounts())
-    ground = ground_near(labels, scene)
+    frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+    ground = shapely.intersection(ground_near(labels, scene), frame)
     assert shapely.area(ground).sum() == pytest.approx(inside.area, rel=1e-3)
