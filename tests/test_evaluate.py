@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import geopandas
@@ -25,7 +26,8 @@ from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.model import evaluate_dataset
-from landslide_mapper.evaluation.pictures import choose_tiles
+from landslide_mapper.evaluation.page import render
+from landslide_mapper.evaluation.pictures import choose_tiles, gallery
 from landslide_mapper.evaluation.tiles import _pixel_area
 from landslide_mapper.predictors import load_predictor
 
@@ -212,6 +214,19 @@ def test_another_stretch_is_a_warning(dataset: Path, capsys: pytest.CaptureFixtu
         brightness, model_info(radiometry="equalize"), load_dataset(dataset), tune=False
     )
     assert "--stretch none" in capsys.readouterr().err
+
+
+def test_one_scene_is_said_to_be_one(dataset: Path) -> None:
+    found = evaluate_dataset(brightness, model_info(), load_dataset(dataset), tune=False)
+    assert "There is only 1 scene, too few to draw" in render(found, b"", None, None)
+
+
+def test_titles_are_whole(dataset: Path) -> None:
+    tiles = load_dataset(dataset).split("test")[:1]
+    found = evaluate_dataset(brightness, model_info(), load_dataset(dataset), tune=False)
+    with Image.open(BytesIO(gallery(brightness, found, found.at[0], tiles, 3))) as picture:
+        shown = np.asarray(picture.convert("L"))
+    assert (shown[[0, -1]] == 255).all()
 
 
 class Page(HTMLParser):

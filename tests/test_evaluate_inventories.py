@@ -196,6 +196,43 @@ def test_the_command_writes_verdicts(tmp_path: Path, suffix: str) -> None:
     )
 
 
+def verdicts(folder: Path, mapped: list[shapely.Geometry], crs: str, to: str) -> tuple[object, str]:
+    """The layer of verdicts on polygons in `crs` whose reference is in `to`; what was said."""
+    a, b = folder / "a.gpkg", folder / "b.gpkg"
+    geopandas.GeoDataFrame(geometry=mapped, crs=crs).to_file(a)
+    geopandas.GeoDataFrame(geometry=mapped[:1], crs=crs).to_crs(to).to_file(b)
+    result = CliRunner().invoke(main, ["evaluate", str(a), str(b), "-o", str(folder / "out")])
+    assert result.exit_code == 0, result.output
+    layer = geopandas.read_file(folder / "out" / "verdicts.gpkg", layer="verdicts")
+    return layer[layer.role == "mapped"], result.output
+
+
+def test_what_the_reference_does_not_reach_has_a_verdict_but_no_shape(tmp_path: Path) -> None:
+    """Africa has no place on the map of a zone in Asia."""
+    mapped = [shapely.box(105, 30, 105.01, 30.01), shapely.box(15, 1, 15.01, 1.01)]
+    layer, said = verdicts(tmp_path, mapped, "EPSG:4326", "EPSG:32648")
+    assert layer.verdict.tolist() == ["match", "false alarm"]  # type: ignore[attr-defined]
+    assert layer.geometry.isna().tolist() == [False, True]  # type: ignore[attr-defined]
+    assert layer.partner.isna().tolist() == [False, True]  # type: ignore[attr-defined]
+    assert "1 landslides cannot be drawn in the CRS of the reference (EPSG:32648)" in said
+    bounds = pyogrio.read_info(tmp_path / "out" / "verdicts.gpkg", layer="verdicts")["total_bounds"]
+    assert np.isfinite(bounds).all()
+
+
+def test_a_landslide_over_the_antimeridian_is_not_wrapped_around_the_globe(tmp_path: Path) -> None:
+    boxes = [shapely.box(179.9, -16, 179.95, -15.99), shapely.box(179.99, -16, 180.01, -15.9)]
+    near = geopandas.GeoSeries(boxes, crs=4326).to_crs(32760)
+    layer, said = verdicts(tmp_path, list(near), "EPSG:32760", "EPSG:4326")
+    assert "cannot be drawn" not in said
+    west, east = sorted(part.bounds for part in layer.geometry.iloc[1].geoms)  # type: ignore[attr-defined]
+    assert west == pytest.approx((-180, -16, -179.99, -15.9), abs=1e-6)
+    assert east == pytest.approx((179.99, -16, 180, -15.9), abs=1e-6)
+    (tmp_path / "world").mkdir()
+    layer, said = verdicts(tmp_path / "world", list(near), "EPSG:32760", "EPSG:3857")
+    assert layer.geometry.isna().tolist() == [False, True]  # type: ignore[attr-defined]
+    assert "1 landslides cannot be drawn" in said
+
+
 @pytest.mark.shared
 def test_real_relict_landslides(shared_data: Path, tmp_path: Path) -> None:
     path = next((shared_data / "polygons" / "relict_brazil").glob("*.geojson"))

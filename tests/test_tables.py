@@ -16,7 +16,7 @@ import fakes
 import numpy as np
 import pytest
 import rasterio
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from landslide_mapper.cli import train_command
 from landslide_mapper.data.manifest import load_dataset
@@ -198,6 +198,21 @@ def test_what_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
     with FileLock(tmp_path / "locks" / asked.key):
         assert run.run_grid([asked], pytest.fail, path, tmp_path) == 0
     assert not path.exists()
+
+
+def test_an_experiment_is_locked_until_its_result_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "results.jsonl", experiment()
+
+    def append(*given: Any) -> None:
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / "locks" / asked.key, timeout=0).acquire()
+        results.append_result(*given)
+
+    monkeypatch.setattr(run, "append_result", append)
+    assert run.run_grid([asked], lambda it: finished(it, [[1, 2, 3, 4]]), path, tmp_path) == 0
+    assert len(results.read_results(path)) == 1
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

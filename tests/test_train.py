@@ -21,7 +21,6 @@ import torch
 import torch._dynamo
 from click.testing import CliRunner
 from learning import learn_by_heart
-from PIL import Image
 from torch import nn
 
 from landslide_mapper.checkpoint import read_info
@@ -566,23 +565,6 @@ def test_splits_that_contradict_each_other_are_refused(
     assert "in different splits of them" in output
     check_splits([load_dataset(dataset), load_dataset(dataset)])
     assert not (tmp_path / "run").exists()
-
-
-def test_pictures_in_two_data_sets_keep_their_split(tmp_path: Path) -> None:
-    for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-        for number in range(8):
-            band = np.zeros((64, 64), np.uint8) + number
-            band[:20] = 1 if name == "masks" else 200
-            Image.fromarray(band).save(tmp_path / name / f"{number}.png")
-    pairs = ["--pairs", tmp_path / "images", tmp_path / "masks", "--tile-size", 64]
-    for seed in (0, 3):
-        run("prepare", *pairs, "-o", tmp_path / f"d{seed}", "--seed", seed)
-    check_splits([load_dataset(tmp_path / "d0")] * 2)
-    with pytest.raises(LsmapError, match="in different splits"):
-        check_splits([load_dataset(tmp_path / f"d{seed}") for seed in (0, 3)])
-    output = run("prepare", *pairs, *pairs[:3], "-o", tmp_path / "d", code=2)
-    assert "is given twice" in output
 
 
 def test_a_data_set_that_was_prepared_anew_is_noticed(

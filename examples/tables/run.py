@@ -77,8 +77,9 @@ def run_grid(experiments: Sequence[Experiment], runner: Runner, results: Path, w
                     continue
                 click.echo(said, err=True)
                 result = runner(experiment)
-            with FileLock(work / "locks" / "results"):
-                append_result(results, result)
+                # Before another process may take the experiment, it must see that it is there.
+                with FileLock(work / "locks" / "results"):
+                    append_result(results, result)
         except Timeout:
             click.echo(f"{said}\n  is being run by another process", err=True)
         except LsmapError as error:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 
 import geopandas
 import numpy as np
+import rasterio
 import shapely
 
-from landslide_mapper.data.manifest import LAYER, TILES, Dataset
+from landslide_mapper.data.manifest import LAYER, TILES, Dataset, Tile
 from landslide_mapper.data.split import conflicts
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.data.tiles import run_parallel, worker_count
+from landslide_mapper.errors import LsmapError, LsmapFailure
 
 
 def check_splits(datasets: Sequence[Dataset]) -> None:
@@ -18,10 +22,11 @@ def check_splits(datasets: Sequence[Dataset]) -> None:
 
     Raises:
         LsmapError: an image or a place is, so that what is tested would be learnt.
+        LsmapFailure: a tile cannot be read.
     """
     if len(datasets) < 2:
         return
-    found = _contradicting_files(datasets) or _contradicting_ground(datasets)
+    found = _contradicting_images(datasets) or _contradicting_ground(datasets)
     if found:
         raise LsmapError(
             f"{', '.join(str(dataset.root) for dataset in datasets)}: {found} in different splits "
@@ -29,17 +34,46 @@ def check_splits(datasets: Sequence[Dataset]) -> None:
         )
 
 
-def _contradicting_files(datasets: Sequence[Dataset]) -> str:
-    """Pictures without a place: the same file is the same ground."""
-    split_of: dict[str, str] = {}
-    for dataset in datasets:
-        known = {source["name"]: source for source in dataset.info.get("sources", [])}
-        for tile in dataset.tiles:
-            source = known.get(tile.source, {})
-            path = None if source.get("crs") else source.get("path")
-            if path and split_of.setdefault(path, tile.split) != tile.split:
-                return f"{path} is"
+def _contradicting_images(datasets: Sequence[Dataset]) -> str:
+    """Tiles without a place: the same pixels are the same ground.
+
+    Names of files tell nothing: they may be relative to any folder, and pictures are copied. Of a
+    scene without a CRS, this finds windows that both data sets have, as those of one grid are.
+    """
+    unplaced = [(dataset, tiles) for dataset in datasets if (tiles := _unplaced(dataset))]
+    if len(unplaced) < 2:
+        return ""
+    known: dict[str, set[str]] = {}
+    for dataset, tiles in unplaced:
+        own: defaultdict[str, set[str]] = defaultdict(set)
+        example: dict[str, Tile] = {}
+        for tile, digest in run_parallel(lambda t: (t, _digest(t)), tiles, worker_count(None)):
+            if digest:
+                own[digest].add(tile.split)
+                example[digest] = tile
+        for digest, splits in own.items():
+            if known.setdefault(digest, splits) != splits:
+                return f"the image of tile {example[digest].tile_id} of {dataset.root} is"
     return ""
+
+
+def _unplaced(dataset: Dataset) -> list[Tile]:
+    """The tiles of sources without a CRS."""
+    sources = dataset.info.get("sources", [])
+    names = {source["name"] for source in sources if not source.get("crs")}
+    return [tile for tile in dataset.tiles if tile.source in names]
+
+
+def _digest(tile: Tile) -> str:
+    """Of a tile's pixels; "" where all are alike, which says nothing of a place."""
+    try:
+        with rasterio.open(tile.image) as source:
+            image = np.asarray(source.read())
+    except rasterio.errors.RasterioIOError as error:
+        raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
+    if (image == image[:, :1, :1]).all():
+        return ""
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
 def _contradicting_ground(datasets: Sequence[Dataset]) -> str:

@@ -78,10 +78,11 @@ def _caveat(evaluation: Evaluation) -> str:
         return "There is one tile only, and nothing to draw bootstrap intervals from."
     if evaluation.unit == "source":
         return f"In brackets: 95 % bootstrap interval, {DRAWS} draws of scenes or images."
+    count = len(evaluation.sources)
+    scenes = "is only 1 scene" if count == 1 else f"are only {count} scenes"
     return (
-        f"In brackets: 95 % bootstrap interval, {DRAWS} draws of tiles. There are only "
-        f"{len(evaluation.sources)} scenes, too few to draw; tiles of one scene are alike, so "
-        "these intervals are too narrow."
+        f"In brackets: 95 % bootstrap interval, {DRAWS} draws of tiles. There {scenes}, too few "
+        "to draw; tiles of one scene are alike, so these intervals are too narrow."
     )
 
 

@@ -67,7 +67,8 @@ def _figure(size: tuple[float, float]) -> Figure:
 def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
     # Without the version of matplotlib in it, so that equal pictures are equal bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    # Tight: the layout does not make room for titles over pictures without axes.
+    figure.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches="tight")
     return buffer.getvalue()
 
 

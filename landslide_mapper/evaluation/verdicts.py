@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-import geopandas
 import numpy as np
-import pandas as pd
 import pyogrio
+import pyproj
+import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.errors import one_line
+from landslide_mapper.errors import note, one_line
 from landslide_mapper.evaluation.inventories import (
     FALSE_ALARM,
     MATCH,
@@ -23,9 +23,19 @@ from landslide_mapper.evaluation.inventories import (
     Comparison,
     Judged,
 )
+from landslide_mapper.geo.crs import (
+    crs_name,
+    degrees_per_unit,
+    moved,
+    mover,
+    repaired,
+    same_crs,
+    unit_metres,
+)
 from landslide_mapper.geo.style import add_default_style, fill_symbol, vector_qml
 
 LAYER = "verdicts"
+TORN = 1e7  # metres: a landslide that wide goes round the globe, over the edge of the map
 
 # Role, verdict, colour, words: the reference is filled, what was mapped is an outline over it.
 LEGEND = (
@@ -42,23 +52,31 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
     """Write both inventories into a GeoPackage, in the CRS of the reference.
 
     Fields: role (reference or mapped), verdict, fid_in (id in its own file), area_m2 (inside the
-    AOI; NaN without a CRS), iou, covered, partner (fid of the one-to-one partner in the other
-    file). Raises `OSError` when the file cannot be written.
+    AOI; null without a CRS), iou, covered, partner (fid of the one-to-one partner in the other
+    file). What that CRS does not reach has no shape, which is said. Raises `OSError` when the file
+    cannot be written.
     """
     crs = comparison.reference.crs
-    parts = [_table(comparison.reference, "reference", comparison.unit)]
-    mapped = _table(comparison.mapped, "mapped", comparison.unit)
-    parts.append(mapped if crs is None else mapped.to_crs(crs))
+    shapes = np.concatenate([comparison.reference.polygons, _in_crs(comparison.mapped, crs)])
+    sides = (
+        _columns(comparison.reference, "reference", comparison.unit),
+        _columns(comparison.mapped, "mapped", comparison.unit),
+    )
+    columns = {name: np.concatenate([side[name] for side in sides]) for name in sides[0]}
+    no_partner = columns["partner"] < 0
     given = f"{comparison.mapped.path} against {comparison.reference.path}"
-    table = geopandas.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=crs)
     with _one_line():
-        pyogrio.write_dataframe(
-            table,
+        pyogrio.raw.write(
             path,
+            shapely.to_wkb(shapes),
+            list(columns.values()),
+            list(columns),
+            field_mask=[no_partner if name == "partner" else None for name in columns],
             layer=LAYER,
             driver="GPKG",
             geometry_type="MultiPolygon",
             promote_to_multi=True,
+            crs=None if crs is None else crs.to_wkt(),
             layer_options={
                 "GEOMETRY_NAME": "geom",
                 "DESCRIPTION": f"lsmap: {given}, a match at IoU ≥ 0.5",
@@ -67,6 +85,48 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
         add_default_style(
             path, LAYER, "geom", verdict_qml(), "verdict", "lsmap: verdict on each landslide"
         )
+
+
+def _in_crs(judged: Judged, crs: pyproj.CRS | None) -> np.ndarray:
+    """Its polygons on another map; None for those that cannot be drawn there, which is said."""
+    if same_crs(judged.crs, crs):
+        return judged.polygons
+    assert judged.crs is not None  # `compare` has seen to it
+    assert crs is not None
+    way = pyproj.Transformer.from_crs(judged.crs, crs, always_xy=True)
+    shapes = np.full(len(judged), None, dtype=object)
+    there, reached = moved(judged.polygons, mover(way))
+    torn = _width(there, crs) > TORN
+    if crs.is_geographic:
+        there[torn] = _cut_at_antimeridian(there[torn], 180 / degrees_per_unit(crs))
+        torn[:] = False
+    there[torn | shapely.is_empty(there)] = None
+    shapes[reached] = there
+    if lost := np.count_nonzero(shapely.is_missing(shapes)):
+        note(
+            f"{judged.path}: {lost} landslides cannot be drawn in the CRS of the reference "
+            f"({crs_name(crs)}); in {LAYER} they have a verdict but no shape"
+        )
+    return shapes
+
+
+def _width(polygons: np.ndarray, crs: pyproj.CRS) -> np.ndarray:
+    """From the west end to the east end, about in metres."""
+    bounds = shapely.bounds(polygons)
+    return np.asarray((bounds[:, 2] - bounds[:, 0]) * (unit_metres(crs) or 1.0))
+
+
+def _cut_at_antimeridian(polygons: np.ndarray, half_turn: float) -> np.ndarray:
+    """The parts on both sides, of polygons whose edges go the long way round."""
+
+    def eastward(points: np.ndarray) -> np.ndarray:
+        return points + (points[:, :1] < 0) * np.array([2 * half_turn, 0])
+
+    whole = repaired(np.asarray(shapely.transform(polygons, eastward)))
+    west = shapely.intersection(whole, shapely.box(0, -half_turn, half_turn, half_turn))
+    east = shapely.intersection(whole, shapely.box(half_turn, -half_turn, 2 * half_turn, half_turn))
+    back = shapely.transform(east, lambda points: points - np.array([2 * half_turn, 0]))
+    return np.asarray(shapely.union(west, back), dtype=object)
 
 
 @contextmanager
@@ -78,17 +138,16 @@ def _one_line() -> Iterator[None]:
         raise OSError(one_line(error)) from error
 
 
-def _table(judged: Judged, role: str, unit: str) -> geopandas.GeoDataFrame:
-    columns = {
+def _columns(judged: Judged, role: str, unit: str) -> dict[str, np.ndarray]:
+    return {
         "role": np.full(len(judged), role, dtype=object),
         "verdict": judged.verdict,
         "fid_in": judged.fids,
         "area_m2": judged.area if unit == "m²" else np.full(len(judged), np.nan),
         "iou": judged.iou,
         "covered": judged.covered,
-        "partner": pd.Series(judged.partner, dtype="Int64").where(judged.partner >= 0),
+        "partner": judged.partner,
     }
-    return geopandas.GeoDataFrame(columns, geometry=judged.polygons, crs=judged.crs)
 
 
 def verdict_qml() -> str:
