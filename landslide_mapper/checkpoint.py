@@ -27,6 +27,14 @@ BUNDLED = "bundled"  # in the place of a file: the model that comes with lsmap
 
 
 @dataclass(frozen=True)
+class Learnt:
+    """What one training has learnt: `digests` and `final` as in `ModelInfo`."""
+
+    digests: Mapping[str, str]
+    final: bool = False
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What a model file says about itself.
 
@@ -47,6 +55,7 @@ class ModelInfo:
             then those of the run before.
         digests: `Dataset.digest` of what it was trained on, in order, by `unique_names` of the
             folders.
+        learnt: the same of the trainings that it goes on from, the first one first.
         created: date, ISO 8601.
         lsmap_version: version that wrote the file.
     """
@@ -64,6 +73,7 @@ class ModelInfo:
     epoch: int = 0
     final: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
+    learnt: tuple[Learnt, ...] = ()
     created: str = ""
     lsmap_version: str = ""
 
@@ -81,6 +91,25 @@ class ModelInfo:
     def backbone(self) -> str:
         """Name of the encoder's ResNet."""
         return self.model.backbone
+
+    @property
+    def trainings(self) -> tuple[Learnt, ...]:
+        """All that was learnt, without what older files do not tell."""
+        own = Learnt(self.digests, self.final)
+        return self.learnt if not self.digests or own in self.learnt else (*self.learnt, own)
+
+    def learnt_another(self, name: str, digest: str) -> bool:
+        """Whether a training had data sets of this name, and none of them was this one."""
+        for training in self.trainings:
+            # Names that several folders share are numbered, see `digests`.
+            then = [value for key, value in training.digests.items() if key.split("~")[0] == name]
+            if then and digest not in then:
+                return True
+        return False
+
+    def learnt_validation(self, digest: str) -> bool:
+        """Whether a training has learnt the validation tiles of this data set as well."""
+        return any(it.final and digest in it.digests.values() for it in self.trainings)
 
     def to_metadata(self) -> dict[str, str]:
         """The header of the safetensors file."""
@@ -117,6 +146,7 @@ class ModelInfo:
             for name in ("bands", "calibration"):
                 if name in values:
                     values[name] = tuple(values[name])
+            values["learnt"] = tuple(Learnt(**it) for it in values.get("learnt", ()))
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise LsmapError(f"{damaged} ({error})") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import BEST, LOG, ModelInfo, read_info, save_model
+from landslide_mapper.checkpoint import BEST, LOG, Learnt, ModelInfo, read_info, save_model
 from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.layout import unique_names
 from landslide_mapper.data.manifest import Dataset
@@ -51,7 +51,7 @@ from landslide_mapper.training.runs import (
     start_run,
     writing,
 )
-from landslide_mapper.training.start import check_start, start_network
+from landslide_mapper.training.start import check_start, find_start, start_network, warn_of_learnt
 from landslide_mapper.training.validation import DIVERGED, autocast, validate, validation_figures
 
 Row = dict[str, float]
@@ -133,10 +133,15 @@ def train(
         state = load_state(run / STATE) if resume else {}
         _check_tiles(state.pop("data", []), datasets, run)
         if config.final and not resume:
-            before = read_info(Path(config.final) / BEST)
-            _check_tiles(list(before.digests.values()), datasets, config.final)
+            chose = read_info(Path(config.final) / BEST)
+            _check_tiles(list(chose.digests.values()), datasets, config.final)
         rows: list[Row] = state.pop("rows", [])
         start: str = state.pop("start", "")
+        learnt = tuple(Learnt(**it) for it in state.pop("learnt", ()))
+        if not resume and (before := find_start(config.weights)) is not None:
+            learnt = before.trainings
+            if process.leads:
+                warn_of_learnt(before, datasets)
         if resume and process.leads:
             resume_run(run, config, len(rows))
         elif process.leads:  # the others get its weights when they join
@@ -155,7 +160,11 @@ def train(
             model.load_state_dict(state.pop("model"))
             load_optimizer(optimizer, state.pop("optimizer"))
         parallel = process.wrap(model)
-        data = [dataset.digest for dataset in datasets]
+        said = {
+            "start": start,
+            "learnt": [asdict(it) for it in learnt],
+            "data": [dataset.digest for dataset in datasets],
+        }
 
         for epoch in range(len(rows), config.epochs):
             began = time.perf_counter()
@@ -178,8 +187,8 @@ def train(
             row |= {"kept": float(improved), "seconds": time.perf_counter() - began}
             rows.append(row)
             if process.leads:
-                info = describe(config, datasets, run, row, start) if improved else None
-                _save_epoch(run, model, optimizer, rows, info, start, data)
+                info = describe(config, datasets, run, row, start, learnt) if improved else None
+                _save_epoch(run, model, optimizer, rows, info, said)
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
@@ -194,10 +203,9 @@ def _save_epoch(
     optimizer: torch.optim.Optimizer,
     rows: list[Row],
     info: ModelInfo | None,
-    start: str,
-    data: list[str],
+    said: dict[str, Any],
 ) -> None:
-    """Write log, curves, state and, if there is an `info`, the model."""
+    """Write log, curves, state (with what is `said` of the run) and, given `info`, the model."""
     with writing(run):
         if info is not None:
             save_model(model, info, run / BEST, calibration=info.calibration)
@@ -205,7 +213,7 @@ def _save_epoch(
         plot_curves(rows, run / CURVES)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         # Last: once the state is there, all else of this epoch is there as well.
-        save_state(run / STATE, state | {"rows": rows, "start": start, "data": data})
+        save_state(run / STATE, state | {"rows": rows, **said})
 
 
 def _train_epoch(
@@ -291,7 +299,12 @@ def _chosen(config: TrainConfig, rows: list[Row]) -> Row:
 
 
 def describe(
-    config: TrainConfig, datasets: list[Dataset], run: Path, row: Row, start: str
+    config: TrainConfig,
+    datasets: list[Dataset],
+    run: Path,
+    row: Row,
+    start: str,
+    learnt: tuple[Learnt, ...],
 ) -> ModelInfo:
     """What the model file will say about itself."""
     first = datasets[0]
@@ -317,6 +330,7 @@ def describe(
                 strict=True,
             )
         ),
+        learnt=learnt,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         lsmap_version=__version__,
     )

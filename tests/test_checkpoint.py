@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from landslide_mapper import checkpoint
 from landslide_mapper.checkpoint import (
+    Learnt,
     ModelInfo,
     find_model,
     read_info,
@@ -100,6 +101,24 @@ def test_headers_without_the_newer_settings_are_mrifes() -> None:
     for name in ("arch", "mfm", "sfce", "distillation", "round_epochs"):
         del header["model"][name]
     assert ModelInfo.from_metadata({"lsmap": json.dumps(header)}, "old") == INFO
+
+
+def test_what_was_learnt_before_is_kept() -> None:
+    first = dataclasses.replace(INFO, digests={"d": "1"}, final=True)
+    second = dataclasses.replace(INFO, digests={"d": "2", "d~2": "3"}, learnt=first.trainings)
+    header = second.to_metadata()
+    assert ModelInfo.from_metadata(header, "new") == second
+    assert second.trainings == (Learnt({"d": "1"}, True), Learnt(second.digests))
+    assert dataclasses.replace(first, learnt=first.trainings).trainings == first.trainings
+    assert INFO.trainings == ()
+    old = json.loads(header["lsmap"])
+    del old["learnt"]
+    assert ModelInfo.from_metadata({"lsmap": json.dumps(old)}, "old").learnt == ()
+    # Whether the last training had these very tiles does not undo what the first has learnt.
+    assert second.learnt_another("d", "2")
+    assert not first.learnt_another("d", "1")
+    assert not second.learnt_another("e", "1")
+    assert [second.learnt_validation(digest) for digest in "123"] == [True, False, False]
 
 
 def test_read_info_needs_no_weights(tmp_path: Path) -> None:

@@ -253,6 +253,21 @@ def test_a_final_fit_learns_validation_and_keeps_what_was_chosen(
     assert "trained on validation" in output
 
 
+def test_a_run_after_a_final_fit_has_learnt_validation_too(dataset: Path, tmp_path: Path) -> None:
+    chosen, whole, after = tmp_path / "chosen", tmp_path / "whole", tmp_path / "after"
+    run("train", dataset, "-o", chosen, *QUICK, "--epochs", 1)
+    run("train", "--final", chosen, "-o", whole)
+    on = ["--workers", 0, "--device", "cpu", "--batch-size", 8, "--epochs", 1]
+    warned = "was trained on the validation tiles"
+    assert warned not in run("train", dataset, "-o", tmp_path / "b", *on, "--weights", chosen)
+    assert warned in run("train", dataset, "-o", after, *on, "--weights", whole)
+    run("evaluate", after, dataset, "-o", tmp_path / "report")
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert len(metrics["at"]) == 1  # nothing is tuned
+    output = run("evaluate", after, dataset, "-o", tmp_path / "val", "--split", "val")
+    assert "trained on validation" in output
+
+
 @pytest.mark.parametrize("arch", ["deeplabv3plus", "icssn"])
 def test_every_architecture_trains_resumes_and_detects(
     arch: str, dataset: Path, tmp_path: Path, train_scenes: list[Path]
@@ -580,6 +595,14 @@ def test_a_data_set_that_was_prepared_anew_is_noticed(
     assert warned in run("evaluate", tmp_path / "run", folder, "-o", tmp_path / "e2")
     final = ["train", "--final", tmp_path / "run", "-o", tmp_path / "final"]
     assert "these are not the tiles" in run(*final, code=2)
+
+    # A run that goes on from there has learnt those tiles, and says so after it was resumed too.
+    on = ["--workers", 0, "--device", "cpu", "--batch-size", 8, "--weights", tmp_path / "run"]
+    assert warned in run("train", folder, "-o", tmp_path / "on", *on, "--epochs", 1)
+    shutil.rmtree(tmp_path / "run")
+    run("train", "--resume", "-o", tmp_path / "on", "--epochs", 2)
+    assert len(torch.load(tmp_path / "on" / "last.pt", weights_only=True)["learnt"]) == 1
+    assert warned in run("evaluate", tmp_path / "on", folder, "-o", tmp_path / "e3")
 
 
 def test_two_runs_do_not_share_a_folder(dataset: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def evaluate_dataset(
     check(info, dataset, split, threshold)
     _warn(info, dataset, split)
     chosen = [(info.threshold_or(threshold), "model" if threshold is None else "given")]
-    unseen = () if split == "val" or info.final else dataset.split("val")
+    unseen = () if split == "val" or _validation_learnt(info, dataset) else dataset.split("val")
     if tune and any(tile.landslide_px for tile in unseen):
         best = _curve(predict, unseen, "val").best_threshold()
         chosen.append((best, "validation"))
@@ -93,14 +93,18 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
             f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
         )
     (name,) = unique_names([dataset.root.resolve().name])
-    then = {digest for key, digest in info.digests.items() if key.partition("~")[0] == name}
-    if then and dataset.digest not in then:
+    if info.learnt_another(name, dataset.digest):
         warn(
             f"{dataset.root} is not the data set of this name that {info.name} was trained on: if "
             "it was prepared anew, tiles that are tested now may have been learnt"
         )
-    if info.final and split == "val":
+    if split == "val" and _validation_learnt(info, dataset):
         warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
+
+
+def _validation_learnt(info: ModelInfo, dataset: Dataset) -> bool:
+    """Whether validation may show nothing; a final fit itself is not trusted on any data set."""
+    return info.final or info.learnt_validation(dataset.digest)
 
 
 def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None) -> None:
