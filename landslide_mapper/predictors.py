@@ -18,7 +18,7 @@ from landslide_mapper.checkpoint import (
     ModelInfo,
 )
 from landslide_mapper.device import choose_device
-from landslide_mapper.errors import LsmapError, note, one_line
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -155,9 +155,18 @@ class OnnxPredictor:
         self._input = session.get_inputs()[0].name
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Predict one batch."""
+        """Predict one batch.
+
+        Raises:
+            LsmapFailure: what the graph gives are no probabilities.
+        """
         shares = images.astype(np.float32) / np.float32(255)
         (answer,) = self._session.run(None, {self._input: shares})
+        if not (answer.min() >= 0 and answer.max() <= 1):  # nor is NaN
+            raise LsmapFailure(
+                f"the ONNX model gives {answer.min():g} to {answer.max():g}, which are no "
+                "probabilities: it was changed after lsmap exported it, or is damaged"
+            )
         return np.ascontiguousarray(answer[:, 1])  # channel 0 is the background
 
 

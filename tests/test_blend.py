@@ -246,16 +246,15 @@ def test_runs_are_blocks_below_each_other() -> None:
     assert found[1:3] == [[(1, 0), (1, 1)], [(1, band) for band in bands[3:]]]
 
 
-@pytest.mark.parametrize("wrong", [np.nan, 3.7, -0.1])
-def test_an_answer_that_is_no_probability_is_an_error(wrong: float) -> None:
-    """NaN, compared with a threshold, would be background."""
+def test_an_answer_that_is_no_number_is_an_error() -> None:
+    """Compared with a threshold it would be background."""
 
     def odd(windows: np.ndarray) -> np.ndarray:
-        return np.where(windows[:, 0] == 7, wrong, 0.5).astype(np.float32)
+        return np.where(windows[:, 0] == 7, np.nan, 0.5).astype(np.float32)
 
     image = np.ones((40, 40), np.uint8)
     image[33, 2] = 7
-    with pytest.raises(LsmapFailure, match="no probabilities"):
+    with pytest.raises(LsmapFailure, match="NaN"):
         run(image, image > 0, WindowGrid(40, 40, 16, 4), odd)
 
 

@@ -177,6 +177,19 @@ def test_a_graph_that_is_not_what_it_says_is_refused(tmp_path: Path, exported: P
         load_predictor(tmp_path / "other.onnx", "cpu")
 
 
+def test_a_graph_without_its_sigmoid_is_refused(tmp_path: Path, exported: Path) -> None:
+    model = onnx.load(exported)
+    last = model.graph.output[0].name
+    (node,) = (node for node in model.graph.node if last in node.output)
+    model.graph.node.append(onnx.helper.make_node("Add", ["before", "before"], [last]))
+    node.output[0] = "before"
+    onnx.save(model, tmp_path / "twice.onnx")
+    predict, info = load_predictor(tmp_path / "twice.onnx", "cpu")
+    side = info.tile_size
+    with pytest.raises(LsmapFailure, match="which are no probabilities"):
+        predict(np.full((1, 3, side, side), 99, np.uint8))
+
+
 def test_onnx_is_for_the_cpu(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("landslide_mapper.predictors.choose_device", torch.device)
     with pytest.raises(LsmapError, match=r"safetensors"):

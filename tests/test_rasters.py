@@ -113,7 +113,7 @@ def test_the_picture_shows_the_frame_and_the_outlines_in_it(tmp_path: Path) -> N
     overlay = Overlay(scene, Frame(100, 50, 150, 200))
     overlay.draw(np.array([shapely.box(100, 150, 180, 220)]))
     overlay.draw(np.empty(0, dtype=object))
-    overlay.save(tmp_path / "picture.png")
+    overlay.save(tmp_path / "picture.png", {})
     with rasterio.open(tmp_path / "picture.png") as picture:
         red, green, _, alpha = picture.read()
     assert red.shape == (150, 200)

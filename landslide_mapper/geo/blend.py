@@ -267,15 +267,14 @@ def answers(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.nd
     """Answers to all batches, in order, worked ahead where `predict` can; a batch may be empty.
 
     Raises:
-        LsmapFailure: an answer is no probability; NaN would pass for background.
+        LsmapFailure: an answer has NaN in it, which would pass for background.
     """
     ahead = getattr(predict, "stream", None)
     for answer in ahead(batches) if ahead is not None else _one_by_one(predict, batches):
-        if answer.size and not (answer.min() >= 0 and answer.max() <= 1):  # nor is NaN
+        if np.isnan(answer.sum()):
             raise LsmapFailure(
-                f"the model returns {answer.min():g} to {answer.max():g}, which are no "
-                "probabilities, so it is damaged or its training diverged: take another, or train "
-                "again with a lower --lr"
+                "the model returns NaN, so it is damaged or its training "
+                "diverged: take another, or train again with a lower --lr"
             )
         yield answer
 
