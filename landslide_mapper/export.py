@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from landslide_mapper.checkpoint import ModelInfo, find_model, load_model
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import COLOURS, Scene, open_raster, open_scene
+from landslide_mapper.geo.scene import Scene, open_raster, open_scene
+from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.nn.network import Network
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY, is_onnx
-from landslide_mapper.serving import band_list, odd_order, refusal
+from landslide_mapper.serving import odd_order, refusal
 from landslide_mapper.staging import Staging, check_targets
 
 if TYPE_CHECKING:
@@ -230,8 +231,7 @@ def _open_scene(path: str, info: ModelInfo) -> Scene:
         )
     if refusal(scene, info) or odd_order(scene, info):
         wanted = "red, green, blue" if len(info.bands) == 3 else f"bands {band_list(info.bands)}"
-        known = [scene.colours.index(name) + 1 for name in COLOURS if name in scene.colours]
-        order = " ".join(f"-b {band}" for band in (known if len(known) == 3 else info.bands))
+        order = " ".join(f"-b {band}" for band in scene.rgb or info.bands)
         raise LsmapError(
             f"{path}: its bands are {', '.join(scene.colours)}, the model wants {wanted}; "
             f"reorder them first: gdal_translate {order} INPUT OUTPUT.tif"

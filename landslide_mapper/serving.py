@@ -10,7 +10,8 @@ from affine import Affine
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
-from landslide_mapper.geo.scene import COLOURS, Scene, Source, at_pixel_size, open_scene
+from landslide_mapper.geo.scene import Scene, Source, at_pixel_size, open_scene
+from landslide_mapper.geo.scene_info import COLOURS, band_list
 
 GSD_FACTOR = 1.5  # pixel sizes this close to the training's are left as they are
 # A scene is not enlarged further than this unasked: there is nothing in its pixels to be found at
@@ -75,15 +76,12 @@ def odd_order(scene: Scene, model: ModelInfo) -> str | None:
     """
     if len(model.bands) != len(COLOURS) or max(model.bands) > scene.count:
         return None
-    if not set(COLOURS) <= set(scene.colours):
+    if scene.rgb is None or scene.rgb == tuple(model.bands):
         return None
     found = [scene.colours[band - 1] for band in model.bands]
-    if found == list(COLOURS):
-        return None
-    order = ",".join(str(scene.colours.index(colour) + 1) for colour in COLOURS)
     return (
         f"bands {band_list(model.bands)} are {', '.join(found)}; if the model was trained on red, "
-        f"green, blue give --bands {order}"
+        f"green, blue give --bands {band_list(scene.rgb)}"
     )
 
 
@@ -92,11 +90,6 @@ def _where_qgis_has_it(scene: Scene) -> Scene:
     if scene.crs is None and scene.transform.is_identity:
         return replace(scene, transform=Affine.scale(1, -1))
     return scene
-
-
-def band_list(bands: Sequence[int]) -> str:
-    """Bands as options take them."""
-    return ",".join(str(band) for band in bands)
 
 
 def size_ratio(scene: Scene, model: ModelInfo) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import warnings
 from contextlib import closing
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def reviewed(path: Path) -> tuple[int, int]:
     return int((table["review"] == "yes").sum()), int((table["review"] == "no").sum())
 
 
+def is_kept(slides: Path, scene: str, why: str) -> None:
+    """Whether --overwrite is refused and leaves the layer as it is."""
+    before = slides.read_bytes()
+    with pytest.raises(LsmapError, match=why):
+        run(scene, slides, overwrite=True)
+    assert slides.read_bytes() == before
+
+
 def test_what_was_rejected_is_no_landslide(
     slides: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,8 +75,11 @@ def test_labels_that_were_reviewed_want_conditions(
     check_conditions(str(slides), None)
     _, no = reviewed(slides)
     config = {"scenes": (scene,), "labels": str(slides), "tile_size": 64}
-    with pytest.raises(LsmapError, match="say which are landslides: --where \"review = 'yes'\""):
-        prepare(PrepareConfig(tmp_path / "a", **config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # nothing of GDAL's is said to people
+        said = "say which are landslides: --where \"review = 'yes'\""
+        with pytest.raises(LsmapError, match=said):
+            prepare(PrepareConfig(tmp_path / "a", **config))
     asked = {"where": ACCEPTED, "ignore_where": NOT_REVIEWED}
     prepare(PrepareConfig(tmp_path / "b", **config, **asked))
     said = capsys.readouterr().err
@@ -84,22 +96,18 @@ def test_a_layer_that_was_edited_is_not_replaced(scene: str, slides: Path, chang
         drawn = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 9, 9)], crs=table.crs)
         table = pandas.concat([table, drawn], ignore_index=True)
     table.to_file(slides, **({"layer": "landslides"} if slides.suffix == ".gpkg" else {}))
-    before = slides.read_bytes()
-    with pytest.raises(LsmapError, match="have been drawn or deleted in it"):
-        run(scene, slides, overwrite=True)
-    assert slides.read_bytes() == before
+    is_kept(slides, scene, "have been drawn or deleted in it")
 
 
 def test_other_layers_in_the_file_are_not_lost(tmp_path: Path, scene: str) -> None:
     slides = tmp_path / "slides.gpkg"
     run(scene, slides)
-    run(scene, slides, overwrite=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # nothing of GDAL's is said to people
+        run(scene, slides, overwrite=True)
     notes = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs="EPSG:32648")
     notes.to_file(slides, layer="my notes")
-    before = slides.read_bytes()
-    with pytest.raises(LsmapError, match="also holds my notes, which --overwrite would delete"):
-        run(scene, slides, overwrite=True)
-    assert slides.read_bytes() == before
+    is_kept(slides, scene, "also holds my notes, which --overwrite would delete")
 
 
 def test_a_layer_that_somebody_is_changing_is_not_replaced(tmp_path: Path, scene: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from landslide_mapper.errors import LsmapError, warn
-from landslide_mapper.geo.scene import COLOURS, Scene
+from landslide_mapper.geo.scene_info import COLOURS, Scene, band_list
 
 SAYS_NOTHING = ("gray", "undefined", "alpha")  # what files call a band of any colour
 
@@ -31,14 +31,14 @@ def _check_colours(scenes: Sequence[Scene]) -> None:
     """Compare each band with that of the first scene that tells its colour."""
     telling: dict[int, Scene] = {}
     for scene in scenes:
-        for place, colour in enumerate(_colours(scene)):
+        for place, colour in enumerate(scene.chosen_colours):
             if colour in SAYS_NOTHING:
                 continue
             other = telling.setdefault(place, scene)
-            if _colours(other)[place] != colour:
+            if other.chosen_colours[place] != colour:
+                here, there = ", ".join(scene.chosen_colours), ", ".join(other.chosen_colours)
                 raise LsmapError(
-                    f"{scene.path}: bands {_listed(scene.bands)} are "
-                    f"{', '.join(_colours(scene))} here but {', '.join(_colours(other))} in "
+                    f"{scene.path}: bands {band_list(scene.bands)} are {here} here but {there} in "
                     f"{other.name}; choose bands that are alike with --bands, or bring one file's "
                     "into the other's order with gdal_translate -b"
                 )
@@ -46,27 +46,12 @@ def _check_colours(scenes: Sequence[Scene]) -> None:
 
 def _warn_of_order(scenes: Sequence[Scene]) -> None:
     """Say how to get red, green and blue, where all scenes have them at the same other places."""
-    found = {_colour_bands(scene) for scene in scenes}
+    found = {scene.rgb for scene in scenes}
     wanted = found.pop()
     first = scenes[0]
     if found or wanted is None or len(first.bands) != len(COLOURS) or first.bands == wanted:
         return
     warn(
-        f"{first.name}: bands {_listed(first.bands)} are {', '.join(_colours(first))}; for red, "
-        f"green, blue give --bands {_listed(wanted)}"
+        f"{first.name}: bands {band_list(first.bands)} are {', '.join(first.chosen_colours)}; for "
+        f"red, green, blue give --bands {band_list(wanted)}"
     )
-
-
-def _colour_bands(scene: Scene) -> tuple[int, ...] | None:
-    """The numbers of the red, the green and the blue band; None unless all are there."""
-    if not set(COLOURS) <= set(scene.colours):
-        return None
-    return tuple(scene.colours.index(colour) + 1 for colour in COLOURS)
-
-
-def _colours(scene: Scene) -> list[str]:
-    return [scene.colours[band - 1] for band in scene.bands]
-
-
-def _listed(bands: Sequence[int]) -> str:
-    return ",".join(map(str, bands))

@@ -101,9 +101,9 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
 
 def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | None]:
     assert config.labels is not None
-    if not (config.where or config.ignore_where):
-        check_conditions(config.labels, config.layer)
     labels = read_labels(config.labels, config.layer, config.where, config.labels_crs, OPTIONS)
+    if not (config.where or config.ignore_where):
+        check_conditions(labels.path, labels.layer)
     ignored = None
     if config.ignore_where:
         ignored = read_labels(

@@ -122,14 +122,7 @@ class Landslides:
             components, room = components.where(~aside), None if room is None else room[~aside]
         large = self.sieve(components, canvas)
         components, room = components.where(large), None if room is None else room[large]
-        if self._shaping.fill_holes > 0:
-            assert canvas is not None
-            polygons = self._filled(components.polygons, canvas)
-            components = Components(
-                polygons, components.pixels, components.total, components.highest
-            )
-        outlines = simplify(components.polygons, self._tolerance, room, beside)
-        return Shaped(components, outlines, pieces)
+        return Shaped(*self.outline(components, canvas, room, beside), pieces)
 
     def sieve(self, components: Components, canvas: Canvas | None) -> np.ndarray:
         """Which components are large enough, bool (n,); the others vanish from `canvas`."""
@@ -140,6 +133,22 @@ class Landslides:
             if canvas is not None:
                 canvas.burn(components.polygons[~large], 0)
         return large
+
+    def outline(
+        self,
+        components: Components,
+        canvas: Canvas | None,
+        room: np.ndarray | None = None,
+        beside: np.ndarray | None = None,
+    ) -> tuple[Components, np.ndarray]:
+        """The components with small holes filled, and their outlines; see `shape`."""
+        if self._shaping.fill_holes > 0:
+            assert canvas is not None
+            polygons = self._filled(components.polygons, canvas)
+            components = Components(
+                polygons, components.pixels, components.total, components.highest
+            )
+        return components, simplify(components.polygons, self._tolerance, room, beside)
 
     def _filled(self, polygons: np.ndarray, canvas: Canvas) -> np.ndarray:
         """Fill small holes, unless they hold pixels that were not seen or another landslide."""

@@ -61,9 +61,8 @@ class Overlay:
             "height": rows,
             "count": 4,
             "dtype": "uint8",
+            "write_metadata_as_text": "YES",  # in the picture, not in a file beside it
         }
-        # As text in the file, where others put it into one of their own.
-        profile["write_metadata_as_text"] = "YES"
         with as_os_error(), rasterio.open(path, "w", **profile) as picture:
             picture.update_tags(**tags)
             picture.write(np.concatenate([image, alpha[None]]))

@@ -54,11 +54,16 @@ def _turned(labels: Labels, always: bool = False) -> np.ndarray:
     Some layers count longitudes from 0 to 360.
     """
     around = labels.polygons
-    degrees = labels.crs is not None and labels.crs.is_geographic
-    if not (always or (degrees and np.abs(shapely.bounds(around)[:, ::2]).max(initial=0) > 180)):
+    if not (always or _counts_beyond_180(labels, shapely.bounds(around))):
         return around
     turns = [partial(np.add, (turn, 0)) for turn in (-360, 0, 360)]
     return np.concatenate([shapely.transform(around, turn) for turn in turns])
+
+
+def _counts_beyond_180(labels: Labels, bounds: np.ndarray) -> bool:
+    """Whether polygons of these bounds (n, 4) are in degrees and some lie beyond ±180."""
+    degrees = labels.crs is not None and labels.crs.is_geographic
+    return bool(degrees and np.abs(bounds[:, ::2]).max(initial=0) > 180)
 
 
 def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
@@ -140,8 +145,7 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
             )
         except ProjError:
             west = np.nan
-    longest = np.abs(bounds[:, ::2]).max(initial=0)
-    turned = labels.crs is not None and labels.crs.is_geographic and longest > 180
+    turned = _counts_beyond_180(labels, bounds)
     known = np.isfinite([west, south, east, north]).all()
     if turned or not known or west > east:  # the antimeridian, a pole
         return np.ones(len(bounds), dtype=bool)

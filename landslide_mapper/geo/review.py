@@ -23,22 +23,28 @@ def verdicts(path: str, layer: str | None = None) -> Counter[str]:
     Raises:
         LsmapError: see `landslide_mapper.geo.labels.open_vector`.
     """
-    columns = _columns(path, layer)
-    return Counter(str(verdict) for verdict in columns.get("review", ()) if verdict)
+    return _count(_columns(path, layer))
 
 
-def edited(path: str) -> bool:
-    """Whether polygons have been drawn or deleted since lsmap wrote the layer.
+def work_in(path: str, layer: str | None = None) -> str:
+    """What people have done to a map of lsmap's since it was written, in words; "" for nothing.
 
     Raises:
         LsmapError: see `landslide_mapper.geo.labels.open_vector`.
     """
-    columns = _columns(path, None)
+    columns = _columns(path, layer)
     if not columns:
-        return False
-    drawn = np.isnan(columns["confidence"].astype(np.float64)).any()
+        return ""
+    if count := _count(columns).total():
+        return f"{count} of its polygons have been reviewed"
     numbers = np.sort(columns["id"].astype(np.float64))
-    return bool(drawn) or not np.array_equal(numbers, np.arange(1, len(numbers) + 1))
+    whole = np.array_equal(numbers, np.arange(1, len(numbers) + 1))
+    drawn = np.isnan(columns["confidence"].astype(np.float64)).any()
+    return "polygons have been drawn or deleted in it" if drawn or not whole else ""
+
+
+def _count(columns: dict[str, np.ndarray]) -> Counter[str]:
+    return Counter(str(verdict) for verdict in columns.get("review", ()) if verdict)
 
 
 def _columns(path: str, layer: str | None) -> dict[str, np.ndarray]:

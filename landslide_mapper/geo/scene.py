@@ -16,12 +16,11 @@ from rasterio.errors import CRSError, RasterioError
 
 from landslide_mapper.errors import LsmapError, one_line, warn
 from landslide_mapper.geo import remote
-from landslide_mapper.geo.scene_info import Scene, Source, at_pixel_size, pixel_size
+from landslide_mapper.geo.scene_info import COLOURS, Scene, Source, at_pixel_size, pixel_size
 
 __all__ = ["Scene", "Source", "at_pixel_size", "open_raster", "open_scene"]
 
 PROJ_VARIABLES = ("PROJ_DATA", "PROJ_LIB")
-COLOURS = ("red", "green", "blue")
 
 
 def open_scene(

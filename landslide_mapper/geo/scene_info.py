@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -20,6 +21,7 @@ RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".nt
 
 MOST_ENLARGED = 1024  # times; more is a slip of the keyboard, and would never end
 SAME_SIZE = 0.01  # pixel sizes that differ by less are the same; neat factors are preferred
+COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,18 @@ class Scene:
     def placed(self) -> bool:
         """Whether its coordinates say where it lies; those of a plain image do not."""
         return self.crs is not None or not is_plain(self.transform)
+
+    @property
+    def rgb(self) -> tuple[int, ...] | None:
+        """Numbers of the red, the green and the blue band; None unless the file tells all three."""
+        if not set(COLOURS) <= set(self.colours):
+            return None
+        return tuple(self.colours.index(colour) + 1 for colour in COLOURS)
+
+    @property
+    def chosen_colours(self) -> list[str]:
+        """What `colours` has of the bands to read."""
+        return [self.colours[band - 1] for band in self.bands]
 
     @property
     def pixel_side(self) -> float | None:
@@ -179,3 +193,8 @@ def pixel_size(
         return None
     _, _, metres = geod.inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]], [lat[1], lat[3]])
     return float(metres[0]), float(metres[1])
+
+
+def band_list(bands: Sequence[int]) -> str:
+    """Bands as options take them."""
+    return ",".join(str(band) for band in bands)

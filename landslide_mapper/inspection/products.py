@@ -9,9 +9,9 @@ from typing import Any
 from landslide_mapper.checkpoint import BEST, CONFIG, LOG, ModelInfo
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, plain
 from landslide_mapper.predictors import info_of, scene_inside
-from landslide_mapper.serving import band_list
 from landslide_mapper.training.history import best_row, measured, read_log
 
 

@@ -13,7 +13,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo import rasters, vectors
-from landslide_mapper.geo.review import edited, verdicts
+from landslide_mapper.geo.review import work_in
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import check_no_input
 from landslide_mapper.mapping.config import DetectConfig
@@ -54,12 +54,14 @@ def check_layer(path: Path) -> None:
     """See that replacing the layer at `path`, if there is one, loses nothing of anybody's.
 
     Raises:
-        LsmapError: another program writes it, polygons have been reviewed, or other layers are in
-            the file.
+        LsmapError: another program writes it, people have worked in it, or other layers are in the
+            file.
     """
     if not path.exists():
         return
+    layer = None
     if path.suffix.lower() == ".gpkg":
+        layer = vectors.LAYER
         if _in_use(path):
             raise LsmapError(
                 f"{path}: another program is changing it; save there and close it (in QGIS: end "
@@ -70,16 +72,8 @@ def check_layer(path: Path) -> None:
                 f"{path}: also holds {', '.join(others)}, which --overwrite would delete; choose "
                 "another name"
             )
-    if count := verdicts(str(path)).total():
-        raise LsmapError(
-            f"{path}: {count} of its polygons have been reviewed, which --overwrite would "
-            "undo; choose another name"
-        )
-    if edited(str(path)):
-        raise LsmapError(
-            f"{path}: polygons have been drawn or deleted in it, which --overwrite would undo; "
-            "choose another name"
-        )
+    if done := work_in(str(path), layer):
+        raise LsmapError(f"{path}: {done}, which --overwrite would undo; choose another name")
 
 
 def _in_use(path: Path) -> bool:

@@ -70,15 +70,20 @@ class Overlaps:
         self._pixel = smallest_pixel(plans)
         # Where there are no metres, sizes in pixels are compared.
         self._sizes = np.array([max(plan.scene.gsd or (1.0,)) for plan in plans])
+        self._scenes = {
+            number: Landslides(plan.scene, shaping, plan.to_layer)
+            for number, plan in enumerate(plans)
+            if plan.shared is not None
+        }
         self._pieces: list[Pieces] = []
         self._placed: list[np.ndarray] = []
-        self._scenes: list[np.ndarray] = []
+        self._numbers: list[np.ndarray] = []
 
     def add(self, number: int, pieces: Pieces) -> None:
         """Take pieces of the scene of this number; their polygons are in its pixels."""
         if len(pieces.room):
-            self._placed.append(self._landslides(number).on_map(pieces.components.polygons))
-            self._scenes.append(np.full(len(pieces.room), number))
+            self._placed.append(self._scenes[number].on_map(pieces.components.polygons))
+            self._numbers.append(np.full(len(pieces.room), number))
             self._pieces.append(pieces)
 
     def landslides(self, mask: Callable[[int], Path] | None) -> Iterator[Landslide]:
@@ -93,13 +98,9 @@ class Overlaps:
         if not self._pieces:
             return
         wholes = self._together()
-        # First all that is left out, which may lie in a hole of what is kept.
-        for number in np.unique(wholes.home).tolist():
-            mine = wholes.home == number
-            with self._canvas(number, wholes.where(mine), mask) as canvas:
-                components = self._at_home(number, wholes.where(mine))
-                mine[mine] = ~self._landslides(number).sieve(components, canvas)
-            wholes = wholes.where(~mine)
+        if self._shaping.min_area > 0:
+            # First all that is left out, which may lie in a hole of what is kept.
+            wholes = wholes.where(self._large(wholes, mask))
         shaped = list[_Shaped]()
         for number in np.unique(wholes.home).tolist():
             mine = wholes.home == number
@@ -110,15 +111,13 @@ class Overlaps:
         placed = _apart(np.concatenate([one.placed for one in shaped]), exact)
         for one in shaped:
             mine, placed = placed[: len(one.exact)], placed[len(one.exact) :]
-            landslides = self._landslides(one.home)
-            same = mine == one.exact
-            outlines = np.where(same, one.components.polygons, one.outlines)
-            yield mine, landslides.columns(one.components, outlines), one.scenes
+            outlines = np.where(mine == one.exact, one.components.polygons, one.outlines)
+            yield mine, self._scenes[one.home].columns(one.components, outlines), one.scenes
 
     def _together(self) -> _Wholes:
         """Put the pieces of each landslide together."""
         pieces = Pieces.concatenate(self._pieces)
-        placed, scenes = np.concatenate(self._placed), np.concatenate(self._scenes)
+        placed, scenes = np.concatenate(self._placed), np.concatenate(self._numbers)
         size = self._sizes[scenes]
         groups = merge.groups(placed, scenes, self._pixel)
         first = np.cumsum([0, *map(len, groups)])[:-1]
@@ -139,9 +138,15 @@ class Overlaps:
         room = np.minimum.reduceat((pieces.room * size)[order], first)
         return _Wholes(components, room[owner], [shown[group] for group in owner.tolist()])
 
-    def _landslides(self, number: int) -> Landslides:
-        plan = self._plans[number]
-        return Landslides(plan.scene, self._shaping, plan.to_layer)
+    def _large(self, wholes: _Wholes, mask: Callable[[int], Path] | None) -> np.ndarray:
+        """Which are not left out, bool (n,); the others vanish from the masks."""
+        large = np.ones(len(wholes.scenes), bool)
+        for number in np.unique(wholes.home).tolist():
+            mine = wholes.home == number
+            with self._canvas(number, wholes.where(mine), mask) as canvas:
+                components = self._at_home(number, wholes.where(mine))
+                large[mine] = self._scenes[number].sieve(components, canvas)
+        return large
 
     def _at_home(self, number: int, wholes: _Wholes) -> Components:
         """The components in pixels of a scene."""
@@ -174,14 +179,14 @@ class Overlaps:
     def _shape(
         self, number: int, mine: _Wholes, others: _Wholes, mask: Callable[[int], Path] | None
     ) -> _Shaped:
-        landslides, plan = self._landslides(number), self._plans[number]
+        landslides, plan = self._scenes[number], self._plans[number]
         components, beside = self._at_home(number, mine), None
         if self._shaping.in_pixels(plan.scene) > SAFE_TOLERANCE:
             near = shapely.intersects(others.components.polygons, plan.footprint)
             beside = self._at_home(number, others.where(near)).polygons
-        with self._canvas(number, mine, mask) as canvas:
-            room = mine.room / self._sizes[number]
-            kept, outlines, _ = landslides.shape(components, canvas, room, beside)
+        room = mine.room / self._sizes[number]
+        with self._canvas(number, mine, mask if self._shaping.fill_holes > 0 else None) as canvas:
+            kept, outlines = landslides.outline(components, canvas, room, beside)
         # On the way through the pixels coordinates are rounded, and neighbours would overlap.
         exact = _filled_alike(mine.components.polygons, components.polygons, kept.polygons)
         placed = np.where(outlines == kept.polygons, exact, landslides.on_map(outlines))
