@@ -36,6 +36,7 @@ def run(
     predict: Predictor,
     batch: int = 1,
     frame: Frame | None = None,
+    layers: tuple[int, ...] = (),
 ) -> np.ndarray:
     """Blend what `frame` needs of a uint8 image (h, w); checks that the strips fit together."""
 
@@ -51,16 +52,17 @@ def run(
 
     frame = frame or Frame.whole(*image.shape)
     span = grid.span(frame).whole_batches(grid, batch)
-    out = np.full(image.shape, np.nan, np.float32)
+    out = np.full((*layers, *image.shape), np.nan, np.float32)
     row, left = grid.rows[span.rows.start], span.left(grid)
-    for strip in blend(window_rows(read, 1, grid, span), predict, grid, span, batch):
+    rows = window_rows(read, 1, grid, span)
+    for strip in blend(rows, predict, grid, span, batch, layers=layers):
         assert strip.row == row
-        row += len(strip.probability)
-        cols = slice(left, left + strip.probability.shape[1])
-        out[strip.row : row, cols] = strip.probability
+        row += len(strip.valid)
+        cols = slice(left, left + strip.valid.shape[1])
+        out[..., strip.row : row, cols] = strip.probability
         np.testing.assert_array_equal(strip.valid, valid[strip.row : row, cols])
     assert row >= frame.bottom
-    return out[frame.row : frame.bottom, frame.col : frame.right]
+    return out[..., frame.row : frame.bottom, frame.col : frame.right]
 
 
 @given(
@@ -82,6 +84,31 @@ def test_per_pixel_predictor_gives_the_function_at_every_valid_pixel(
     out = run(image, valid, grid, brightness, batch)
     np.testing.assert_allclose(out[valid], image[valid] / 255, rtol=0, atol=3e-6)
     assert (out[~valid] == 0).all()
+
+
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    overlap=st.integers(0, 15),
+    batch=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)
+def test_layers_are_blended_as_each_would_be_alone(
+    height: int, width: int, overlap: int, batch: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(1, 256, (height, width)).astype(np.uint8)
+    valid = rng.random((height, width)) >= 0.3
+    grid = WindowGrid(height, width, 16, overlap)
+    ramp = np.linspace(0, 1, 16, dtype=np.float32)  # so that an answer depends on its window
+    alone: list[Predictor] = [brightness, lambda windows: brightness(windows) * ramp]
+
+    def together(windows: np.ndarray) -> np.ndarray:
+        return np.stack([predict(windows) for predict in alone], axis=1)
+
+    out = run(image, valid, grid, together, batch, layers=(2,))
+    for layer, predict in zip(out, alone, strict=True):
+        np.testing.assert_array_equal(layer, run(image, valid, grid, predict, batch))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 130), (64, 64), (65, 64), (200, 131)])

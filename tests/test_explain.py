@@ -23,7 +23,6 @@ from landslide_mapper.cli import main
 from landslide_mapper.config import ModelConfig
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.explain import ExplainConfig, ExplainReport, explain
-from landslide_mapper.explanation.passes import apart
 from landslide_mapper.nn.build import NETWORKS, build
 from landslide_mapper.nn.gradcam import GradCam
 from landslide_mapper.nn.mrife import MRIFE
@@ -166,20 +165,6 @@ def test_every_architecture_is_explained(arch: str) -> None:
     for name, one in zip(cam.names, found, strict=True):
         assert one.shape == (1, 64, 64)
         assert 0 < one.abs().max() <= cam.bounds()[name]
-
-
-def test_predictors_apart_ask_once_per_batch() -> None:
-    asked = []
-
-    def together(windows: np.ndarray) -> list[np.ndarray]:
-        asked.append(windows)
-        return [windows + 1, windows + 2]
-
-    one, two = apart(together, 2)
-    batches = [np.array([1.0]), np.array([5.0])]
-    assert [two(batch) for batch in batches] == [3, 7]
-    assert [one(batch) for batch in batches] == [2, 6]
-    assert len(asked) == 2
 
 
 # --- the command -----------------------------------------------------------------------------

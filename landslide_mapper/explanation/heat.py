@@ -105,28 +105,25 @@ class HeatStore:
         self._sums = np.zeros((len(names), len(ZONES)))
         self._pixels = np.zeros(len(ZONES))
 
-    def write(self, strips: Sequence[Strip], scales: Sequence[float], left: int) -> None:
-        """Keep the positive part of one strip per map, each times its scale.
+    def write(self, strip: Strip, scales: Sequence[float], left: int) -> None:
+        """Keep the positive part of a strip of all maps, each times its scale.
 
-        The strips begin at column `left` of the scene; what is off the frame is left out.
+        The strip begins at column `left` of the scene; what is off the frame is left out.
         """
-        frame, strip = self._frame, strips[0]
+        frame = self._frame
         top = max(strip.row, frame.row)
         bottom = min(strip.row + len(strip.valid), frame.bottom)
         if top >= bottom:
             return
         source = (
+            ...,
             slice(top - strip.row, bottom - strip.row),
             slice(frame.col - left, frame.right - left),
         )
         rows = slice(top - frame.row, bottom - frame.row)
         valid = strip.valid[source]
-        heat = np.stack(
-            [
-                np.maximum(one.probability[source], 0) * np.float32(scale)
-                for one, scale in zip(strips, scales, strict=True)
-            ]
-        )
+        shares = np.maximum(strip.probability[source], 0)
+        heat = shares * np.asarray(scales, np.float32)[:, None, None]
         self._values[:, rows], self._valid[rows] = heat, valid
         self._maximum = np.maximum(self._maximum, heat.max(axis=(1, 2), where=valid, initial=0))
         if self._zones is not None:

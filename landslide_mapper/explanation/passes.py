@@ -7,10 +7,8 @@ height.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from tqdm import tqdm
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.explanation.heat import HeatStore
 from landslide_mapper.explanation.subject import Subject
-from landslide_mapper.geo.blend import Predictor, Span, WindowGrid, WindowRow, blend
+from landslide_mapper.geo.blend import Span, WindowGrid, WindowRow, blend
 from landslide_mapper.geo.reading import scene_rows
 from landslide_mapper.nn.gradcam import GradCam
 
@@ -98,43 +96,15 @@ def _blend_maps(
     store: HeatStore,
     on_windows: Callable[[int], object],
 ) -> None:
-    """All layers side by side, as the network gives their maps together."""
+    """The maps of all layers, each divided by its bound, as blending is for values of at most 1."""
     bounds = cam.bounds()
     scales = [bounds[name] for name in cam.names]
 
-    def maps(windows: np.ndarray) -> list[np.ndarray]:
+    def maps(windows: np.ndarray) -> np.ndarray:
         (images,) = _to_device(cam, windows)
-        # Blending is for values of at most 1.
-        return [
-            (one / scale).float().cpu().numpy()
-            for one, scale in zip(cam.maps(images), scales, strict=True)
-        ]
+        shares = [one / scale for one, scale in zip(cam.maps(images), scales, strict=True)]
+        return torch.stack(shares, dim=1).float().cpu().numpy()
 
-    layers = zip(tee(rows, len(scales)), apart(maps, len(scales)), strict=True)
-    said = [on_windows, *[None] * (len(scales) - 1)]
-    blended = [
-        blend(own, predict, grid, span, batch, say)
-        for (own, predict), say in zip(layers, said, strict=True)
-    ]
-    for strips in zip(*blended, strict=True):
-        store.write(strips, scales, span.left(grid))
-
-
-def apart(together: Callable[[np.ndarray], Sequence[np.ndarray]], count: int) -> list[Predictor]:
-    """`count` predictors out of a function that gives all answers of a batch at once.
-
-    It is called once per batch, by whichever predictor comes first; the others get what is kept
-    for them. All must be given the same batches in the same order.
-    """
-    kept: list[deque[np.ndarray]] = [deque() for _ in range(count)]
-
-    def predictor(own: deque[np.ndarray]) -> Predictor:
-        def predict(windows: np.ndarray) -> np.ndarray:
-            if not own:
-                for queue, answer in zip(kept, together(windows), strict=True):
-                    queue.append(answer)
-            return own.popleft()
-
-        return predict
-
-    return [predictor(own) for own in kept]
+    layers = (len(scales),)
+    for strip in blend(rows, maps, grid, span, batch, on_windows, layers):
+        store.write(strip, scales, span.left(grid))

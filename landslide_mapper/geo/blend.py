@@ -104,7 +104,7 @@ class Strip:
     """Finished rows of the columns that are worked on."""
 
     row: int  # first pixel row
-    probability: np.ndarray  # float32 (h, w), 0 where not valid
+    probability: np.ndarray  # float32 (*layers, h, w), 0 where not valid
     valid: np.ndarray  # bool (h, w)
 
 
@@ -158,8 +158,11 @@ def blend(
     span: Span,
     batch_size: int = 1,
     on_windows: Callable[[int], object] | None = None,
+    layers: tuple[int, ...] = (),
 ) -> Iterator[Strip]:
     """Predict the windows of `rows`, which are those of `span`, and yield strips in order.
+
+    An answer has the shape (N, *layers, tile, tile), without layers for a single probability.
 
     Windows without a valid pixel are never predicted: a valid pixel is valid in every window
     that covers it, so its weights are complete without them. `on_windows` is called with the
@@ -168,18 +171,19 @@ def blend(
     frame that the span was made for are not complete.
     """
     tile, left, width = grid.tile, span.left(grid), span.width(grid)
-    carry = np.zeros((0, width), dtype=np.float32)
-    total = np.zeros((tile, width), dtype=np.float32)
-    weighted = np.empty((tile, tile), dtype=np.float32)
+    carry = np.zeros((*layers, 0, width), dtype=np.float32)
+    total = np.zeros((*layers, tile, width), dtype=np.float32)
+    weighted = np.empty((*layers, tile, tile), dtype=np.float32)
     for row, col, answer in _answers(rows, predict, grid, span, batch_size):
         if answer is not None:
             start = grid.cols[col] - left
-            total[:, start : start + tile] += np.multiply(grid.col_weights[col], answer, weighted)
+            columns = slice(start, start + tile)
+            total[..., columns] += np.multiply(grid.col_weights[col], answer, weighted)
             continue
         total *= grid.row_weights[row.index][:, None]
-        total[: len(carry)] += carry
+        total[..., : carry.shape[-2], :] += carry
         strip, done = _finished(row, total, grid, min(width, grid.width - left))
-        carry = total[done:].copy()
+        carry = total[..., done:, :].copy()
         total[:] = 0
         del row, answer  # while the next row is waited for, nobody needs this one
         yield strip
@@ -195,16 +199,16 @@ def _finished(row: WindowRow, total: np.ndarray, grid: WindowGrid, width: int) -
     end = grid.height if last else grid.rows[row.index + 1]
     valid = row.valid[: end - start, :width]
     # Each pixel's weights sum to 1 within float rounding; the answer is a probability.
-    probability = np.minimum(total[: end - start, :width], np.float32(1))
+    probability = np.minimum(total[..., : end - start, :width], np.float32(1))
     if not valid.all():
-        probability[~valid] = 0.0
+        probability[..., ~valid] = 0.0
     return Strip(start, probability, valid), end - start
 
 
 def _answers(
     rows: Iterable[WindowRow], predict: Predictor, grid: WindowGrid, span: Span, batch_size: int
 ) -> Iterator[tuple[WindowRow, int, np.ndarray | None]]:
-    """Row, column and probabilities of all windows with valid pixels; None at a row's end."""
+    """Row, column and answers of all windows with valid pixels; None at a row's end."""
     waiting: deque[list[tuple[WindowRow, int]]] = deque()  # per batch, a row's end as column END
 
     def batches() -> Iterator[np.ndarray]:
