@@ -59,7 +59,7 @@ def run(
         assert strip.row == row
         row += len(strip.valid)
         cols = slice(left, left + strip.valid.shape[1])
-        out[..., strip.row : row, cols] = strip.probability
+        out[..., strip.row : row, cols] = strip.values
         np.testing.assert_array_equal(strip.valid, valid[strip.row : row, cols])
     assert row >= frame.bottom
     return out[..., frame.row : frame.bottom, frame.col : frame.right]
@@ -317,7 +317,7 @@ def test_each_pixel_of_a_scene_is_read_with_its_stretch(tmp_path: Path) -> None:
     grid = WindowGrid(150, 2900, 64, 16)
     span = grid.span(Frame(0, 70, 150, 2800))
     strips = list(blend(scene_rows(scene, radiometry, grid, span), brightness, grid, span))
-    out = np.concatenate([strip.probability for strip in strips])
+    out = np.concatenate([strip.values for strip in strips])
     expected = radiometry.apply(np.stack([band] * 3), band > 0)[0] / 255
     inside = out[:, 70 - span.left(grid) :][:, :2800]
     np.testing.assert_allclose(inside, expected[:, 70:2870], atol=1e-6)

@@ -105,8 +105,8 @@ class HeatStore:
         self._sums = np.zeros((len(names), len(ZONES)))
         self._pixels = np.zeros(len(ZONES))
 
-    def write(self, strip: Strip, scales: Sequence[float], left: int) -> None:
-        """Keep the positive part of a strip of all maps, each times its scale.
+    def write(self, strip: Strip, left: int) -> None:
+        """Keep the positive part of a strip of all maps, in logits.
 
         The strip begins at column `left` of the scene; what is off the frame is left out.
         """
@@ -122,8 +122,7 @@ class HeatStore:
         )
         rows = slice(top - frame.row, bottom - frame.row)
         valid = strip.valid[source]
-        shares = np.maximum(strip.probability[source], 0)
-        heat = shares * np.asarray(scales, np.float32)[:, None, None]
+        heat = np.maximum(strip.values[source], 0)
         self._values[:, rows], self._valid[rows] = heat, valid
         self._maximum = np.maximum(self._maximum, heat.max(axis=(1, 2), where=valid, initial=0))
         if self._zones is not None:

@@ -7,7 +7,7 @@ height.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
         LsmapError: no pixel is called landslide.
     """
     span = subject.grid.span(subject.frame)
+
+    def maps(images: np.ndarray) -> np.ndarray:
+        return cam.maps(*_to_device(cam, images)).float().cpu().numpy()
+
     # None: a bar on terminals only.
     with tqdm(total=2 * len(span.rows) * len(span.cols), unit=" windows", disable=None) as bar:
         bar.set_description("weights")
@@ -55,7 +59,9 @@ def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
         bar.set_description("maps")
         store = HeatStore(folder, subject.frame, cam.names, subject.zones)
         with closing(_rows(subject, span)) as rows:
-            _blend_maps(cam, rows, subject.grid, span, batch, store, bar.update)
+            layers = (len(cam.names),)
+            for strip in blend(rows, maps, subject.grid, span, batch, bar.update, layers):
+                store.write(strip, span.left(subject.grid))
     return store
 
 
@@ -85,26 +91,3 @@ def _windows(
                 np.outer(down, grid.col_weights[col]) * row.valid[:, part] for col, part in some
             ]
             yield images, np.stack(wanted), len(some)
-
-
-def _blend_maps(
-    cam: GradCam,
-    rows: Iterator[WindowRow],
-    grid: WindowGrid,
-    span: Span,
-    batch: int,
-    store: HeatStore,
-    on_windows: Callable[[int], object],
-) -> None:
-    """The maps of all layers, each divided by its bound, as blending is for values of at most 1."""
-    bounds = cam.bounds()
-    scales = [bounds[name] for name in cam.names]
-
-    def maps(windows: np.ndarray) -> np.ndarray:
-        (images,) = _to_device(cam, windows)
-        shares = [one / scale for one, scale in zip(cam.maps(images), scales, strict=True)]
-        return torch.stack(shares, dim=1).float().cpu().numpy()
-
-    layers = (len(scales),)
-    for strip in blend(rows, maps, grid, span, batch, on_windows, layers):
-        store.write(strip, scales, span.left(grid))

@@ -104,7 +104,7 @@ class Strip:
     """Finished rows of the columns that are worked on."""
 
     row: int  # first pixel row
-    probability: np.ndarray  # float32 (*layers, h, w), 0 where not valid
+    values: np.ndarray  # float32 (*layers, h, w), blended answers; 0 where not valid
     valid: np.ndarray  # bool (h, w)
 
 
@@ -198,11 +198,10 @@ def _finished(row: WindowRow, total: np.ndarray, grid: WindowGrid, width: int) -
     last = row.index == len(grid.rows) - 1
     end = grid.height if last else grid.rows[row.index + 1]
     valid = row.valid[: end - start, :width]
-    # Each pixel's weights sum to 1 within float rounding; the answer is a probability.
-    probability = np.minimum(total[..., : end - start, :width], np.float32(1))
+    values = total[..., : end - start, :width].copy()
     if not valid.all():
-        probability[..., ~valid] = 0.0
-    return Strip(start, probability, valid), end - start
+        values[..., ~valid] = 0.0
+    return Strip(start, values, valid), end - start
 
 
 def _answers(

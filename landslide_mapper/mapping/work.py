@@ -161,12 +161,14 @@ class _Canvas:
     def take(self, strip: blend.Strip) -> bool:
         """Take what is in the block; returns whether the block is complete with it."""
         frame = self.block.frame
-        bottom = strip.row + len(strip.probability)
+        bottom = strip.row + len(strip.valid)
         first, last = max(strip.row, frame.row), min(bottom, frame.bottom)
         if first < last:
             source = (slice(first - strip.row, last - strip.row), self._cols)
             target = slice(first - frame.row, last - frame.row)
-            probability, valid = strip.probability[source], strip.valid[source]
+            # The weights of a pixel's windows sum to 1 within rounding.
+            probability = np.minimum(strip.values[source], np.float32(1))
+            valid = strip.valid[source]
             found = valid & (probability >= self._threshold)
             self.mask[target] = rasters.classes(found, valid)
             self.values.append(probability[found])

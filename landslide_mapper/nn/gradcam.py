@@ -60,7 +60,6 @@ class GradCam:
         self._points = dict(points)
         self._threshold = threshold
         self._gradient: dict[str, Tensor] = {}  # float64 (C,): sums over windows and points
-        self._largest: dict[str, Tensor] = {}  # (C,): of the features' magnitudes
         self._pixels = self._logits = self._highest = 0.0
 
     @property
@@ -87,12 +86,10 @@ class GradCam:
             counts = wanted * (probability >= self._threshold)
             target = (logits * counts).sum()
             gradients = torch.autograd.grad(target, list(features.values()))
-        for (name, feature), gradient in zip(features.items(), gradients, strict=True):
+        for name, gradient in zip(features, gradients, strict=True):
             sums = gradient.sum(dim=(0, 2, 3), dtype=torch.float64)
-            largest = feature.detach().abs().amax(dim=(0, 2, 3))
             known = self._gradient.get(name)
             self._gradient[name] = sums if known is None else known + sums
-            self._largest[name] = torch.maximum(self._largest.get(name, largest), largest)
         self._pixels += float(counts.sum(dtype=torch.float64))
         self._logits += float(target.detach())
         self._highest = max(self._highest, float((probability * (wanted > 0)).max()))
@@ -112,16 +109,9 @@ class GradCam:
             raise ValueError("no pixel reaches the threshold")
         return {name: total / self._pixels for name, total in self._gradient.items()}
 
-    def bounds(self) -> dict[str, float]:
-        """Per layer a number above 0 that no map of the windows seen exceeds in magnitude."""
-        weights = self.weights()
-        found = {name: float((weights[name].abs() * self._largest[name]).sum()) for name in weights}
-        # The second pass may round otherwise than the first.
-        return {name: bound * 1.01 or 1.0 for name, bound in found.items()}
-
     @torch.no_grad()
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Second pass: Σ_k α_k A_k of each layer, (N, H, W) in logits, both signs.
+    def maps(self, images: Tensor) -> Tensor:
+        """Second pass: Σ_k α_k A_k of each layer, (N, layers, H, W) in logits, both signs.
 
         Feature points are the middles of their blocks of pixels; between them the map is
         bilinear, beyond the outermost ones constant.
@@ -134,8 +124,8 @@ class GradCam:
             weight = weights[name].to(features[name].dtype)
             coarse = torch.einsum("nchw,c->nhw", features[name], weight)[:, None]
             fine = F.interpolate(coarse, images.shape[-2:], mode="bilinear", align_corners=False)
-            found.append(fine[:, 0])
-        return found
+            found.append(fine)
+        return torch.cat(found, dim=1)
 
     @contextmanager
     def _kept(self, differentiable: bool) -> Iterator[dict[str, Tensor]]:

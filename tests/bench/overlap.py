@@ -63,7 +63,7 @@ def blended(
         for index, row in enumerate(grid.rows)
     )
     strips = blend(rows, predict, grid, grid.span(Frame.whole(height, width)))
-    return np.concatenate([strip.probability for strip in strips]), grid
+    return np.concatenate([strip.values for strip in strips]), grid
 
 
 def centred(image: np.ndarray, points: np.ndarray, predict: Predictor, tile: int) -> np.ndarray:
