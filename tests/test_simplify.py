@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from landslide_mapper.geo.grid import Frame
+from landslide_mapper.geo.joining import Joiner
 from landslide_mapper.geo.simplify import DEFAULT_TOLERANCE, SAFE_TOLERANCE, room_inside, simplify
-from landslide_mapper.geo.vectorize import Components, Joiner, vectorize_block
+from landslide_mapper.geo.vectorize import Components, vectorize_block
 
 tolerances = st.sampled_from([0.1, 0.3, DEFAULT_TOLERANCE, 0.7, SAFE_TOLERANCE, 1.0, 2.5, 6.0])
 small = hnp.arrays(
@@ -65,7 +66,8 @@ def test_polygons_simplified_block_by_block_are_apart(
         block = vectorize_block(part, part[part].astype(np.float32), row, col, inner)
         whole = block.whole.polygons
         room = room_inside(whole, Frame(row, col, *part.shape), inner)
-        joined = joiner.add(*((number, 0) if across else (0, number)), block).polygons
+        turn = (number, 0) if across else (0, number)
+        joined = joiner.add(*turn, block.open, block.sides).polygons
         exact += [whole, joined]
         simple += [
             simplify(whole, tolerance, room, block.open.polygons),

@@ -97,8 +97,12 @@ def test_no_crop_sees_a_pixel_of_another_split(row: int, col: int, span: int, sp
         first, last = start + np.floor(cell * scale), start + np.ceil((cell + 1) * scale)
         return slice(max(0, int(first)), max(0, int(last)))
 
+    inside = owner == SPLITS.index(split)
     for i, j in zip(*np.nonzero(own), strict=True):
-        assert (owner[source(row, i), source(col, j)] == SPLITS.index(split)).all()
+        assert inside[source(row, i), source(col, j)].all()
+    seen = inside[max(0, row) : max(0, row + span), max(0, col) : max(0, col + span)]
+    if seen.shape == (span, span) and seen.all():
+        assert own.all()
 
 
 def test_split_file(tmp_path: Path) -> None:

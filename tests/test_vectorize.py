@@ -18,7 +18,8 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from landslide_mapper.geo import scan
-from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner, vectorize_block
+from landslide_mapper.geo.joining import Joiner
+from landslide_mapper.geo.vectorize import BlockComponents, Components, vectorize_block
 
 small = hnp.arrays(
     bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans(), fill=st.just(1)
@@ -42,7 +43,7 @@ def vectorize(
             inner = (band > 0, bottom < mask.shape[0], column > 0, right < mask.shape[1])
             if mask[part].any():
                 block = vectorize_block(mask[part], probability[part][mask[part]], top, left, inner)
-                found += [block.whole, joiner.add(band, column, block)]
+                found += [block.whole, add(joiner, band, column, block)]
     return Components.concatenate([*found, joiner.finish()])
 
 
@@ -156,6 +157,10 @@ def test_rows_that_are_scanned_apart_hang_together(monkeypatch: pytest.MonkeyPat
         check(mask, vectorize(mask, mask.astype(np.float32), [], []))
 
 
+def add(joiner: Joiner, band: int, column: int, block: BlockComponents) -> Components:
+    return joiner.add(band, column, block.open, block.sides)
+
+
 def piece(*rows: str, inner: tuple[bool, bool, bool, bool], row: int, col: int) -> BlockComponents:
     mask = np.array([[character == "#" for character in line] for line in rows])
     return vectorize_block(mask, mask[mask].astype(np.float32), row, col, inner)
@@ -164,28 +169,28 @@ def piece(*rows: str, inner: tuple[bool, bool, bool, bool], row: int, col: int) 
 def test_components_are_given_out_as_soon_as_they_end() -> None:
     joiner = Joiner(2)
     block = piece("##", ".#", inner=(False, True, False, True), row=0, col=0)
-    assert len(joiner.add(0, 0, block)) == 0
+    assert len(add(joiner, 0, 0, block)) == 0
     block = piece("..", "#.", inner=(False, True, True, False), row=0, col=2)
-    assert len(joiner.add(0, 1, block)) == 0
+    assert len(add(joiner, 0, 1, block)) == 0
     block = piece("..", ".#", inner=(True, False, False, True), row=2, col=0)
-    assert list(joiner.add(1, 0, block).pixels) == []  # it may go on in the last block
+    assert list(add(joiner, 1, 0, block).pixels) == []  # it may go on in the last block
     block = piece("..", "#.", inner=(True, False, True, False), row=2, col=2)
-    assert list(joiner.add(1, 1, block).pixels) == [4, 2]
+    assert list(add(joiner, 1, 1, block).pixels) == [4, 2]
     assert len(joiner.finish()) == 0
 
 
 def test_missing_blocks_are_background() -> None:
     joiner = Joiner(3)
     around = (True, True, True, True)
-    assert len(joiner.add(1, 1, piece("#", inner=around, row=1, col=1))) == 0
+    assert len(add(joiner, 1, 1, piece("#", inner=around, row=1, col=1))) == 0
     # Block (1, 2) was not given, so only (2, 1) can still continue the first one.
-    assert len(joiner.add(2, 0, piece(".", inner=around, row=2, col=0))) == 0
-    assert list(joiner.add(2, 2, piece("#", inner=around, row=2, col=2)).pixels) == [1]
-    assert list(joiner.add(9, 0, piece("#", inner=around, row=9, col=0)).pixels) == [1]
+    assert len(add(joiner, 2, 0, piece(".", inner=around, row=2, col=0))) == 0
+    assert list(add(joiner, 2, 2, piece("#", inner=around, row=2, col=2)).pixels) == [1]
+    assert list(add(joiner, 9, 0, piece("#", inner=around, row=9, col=0)).pixels) == [1]
     assert list(joiner.finish().pixels) == [1]
     for band, column in ((9, 0), (8, 1), (10, 3)):
         with pytest.raises(ValueError, match="out of turn"):
-            joiner.add(band, column, piece("#", inner=around, row=0, col=0))
+            add(joiner, band, column, piece("#", inner=around, row=0, col=0))
 
 
 def test_components_put_together() -> None:

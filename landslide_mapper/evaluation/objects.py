@@ -87,10 +87,9 @@ def match_pairs(pairs: np.ndarray, iou: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ObjectCounts:
-    """How many objects there are, match and are found; arrays add up over size classes.
+    """How many objects there are, match one to one, and are found.
 
-    `precision` and `recall` are of one-to-one matches; `found_share` is of reference objects of
-    which at least 20 % is mapped, by however many objects.
+    A reference object is found where at least 20 % of it is mapped, by however many objects.
     """
 
     reference: int

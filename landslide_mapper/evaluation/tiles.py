@@ -1,4 +1,4 @@
-"""The tiles of a split in the order of their scenes, with the model's answers."""
+"""The tiles of a split, with the model's answers."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.geo import rasters, style, vectors
 from landslide_mapper.geo.features import Landslides, Pieces
+from landslide_mapper.geo.joining import Joiner
 from landslide_mapper.geo.overlay import Overlay
 from landslide_mapper.geo.sources import TAG
-from landslide_mapper.geo.vectorize import BlockComponents, Components, Joiner
+from landslide_mapper.geo.vectorize import Components
 from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.config import DetectConfig, provenance
 from landslide_mapper.mapping.outputs import style_of_a_scene
@@ -161,8 +162,7 @@ def join_scene(
                 if target and values is not None:
                     target.write(block.frame.row, block.frame.col, values)
             hand_on(part.outlines, part.columns, part.pieces)
-            border = BlockComponents(Components.empty(), part.open, part.sides)
-            join(joiner.add(block.band, block.column, border))
+            join(joiner.add(block.band, block.column, part.open, part.sides))
         join(joiner.finish())
     return overlay, seen
 

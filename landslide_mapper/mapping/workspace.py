@@ -1,8 +1,8 @@
 """What survives a crash: the finished parts of a run, and what they are parts of.
 
 Beside the output `slides.gpkg` lies the hidden folder `.lsmap-slides.gpkg` while a run is under
-way. It holds the parts, a description of the run that they belong to, and a lock. The same
-command goes on with the parts; another one starts afresh.
+way, with a lock, and the parts with a description of the run that they belong to, unless these are
+kept elsewhere (``--scratch``). The same command goes on with the parts; another starts afresh.
 """
 
 from __future__ import annotations

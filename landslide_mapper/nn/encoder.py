@@ -17,6 +17,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 STRIDE = 8
 """Pixels per feature point along each axis."""
 
+REDUCTION = 16  # of the channels in squeeze-and-excitation, the value of Hu et al. (2018)
+
 
 def dilated_resnet(
     name: str, band_count: int = 3, last_layer: int = 4
@@ -120,10 +122,10 @@ class ASPP(nn.Module):
 class SqueezeExcitation(nn.Module):
     """Channel weights from the image mean (Hu et al. 2018)."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
-        self.excite = nn.Conv2d(channels // reduction, channels, 1)
+        self.squeeze = nn.Conv2d(channels, channels // REDUCTION, 1)
+        self.excite = nn.Conv2d(channels // REDUCTION, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) → (N, C, h, w), each channel scaled by a weight in 0..1."""

@@ -132,7 +132,7 @@ class MRIFE(Network):
             torch._foreach_lerp_(teacher, student, 1 - self.config.ema)
 
     def predict_logits(self, normalised: Tensor) -> Tensor:
-        """Logits (N, H, W) of normalised images: segmentation plus teacher."""
+        """Logits (N, H, W) of normalised images: segmentation fused with enhancement."""
         features = self.fusion(self.segmentation(normalised), self.enhancement(normalised))
         return self.decoder(features)
 

@@ -106,7 +106,7 @@ class Network(nn.Module, ABC):
     @property
     @abstractmethod
     def loss_names(self) -> tuple[str, ...]:
-        """The terms that `training_losses` reports, less those that rest in an epoch."""
+        """The terms that `training_losses` may report; of some an epoch may have none."""
 
     @abstractmethod
     def trained_encoders(self) -> tuple[Encoder, ...]:

@@ -16,7 +16,8 @@ from affine import Affine
 from common import SCENE, measured, print_table, run_child
 from rasterio.features import shapes
 
-from landslide_mapper.geo.vectorize import Joiner, vectorize_block
+from landslide_mapper.geo.joining import Joiner
+from landslide_mapper.geo.vectorize import vectorize_block
 
 SIDE = 16384
 BLOCK = (2048, 8192)  # rows, columns: what detect vectorises at a time
@@ -52,7 +53,7 @@ def by_blocks(mask: np.ndarray) -> Iterator[np.ndarray]:
                 part, np.ones(np.count_nonzero(part), np.float32), row, col, inner
             )
             yield block.whole.polygons
-            yield joiner.add(row // rows, col // cols, block).polygons
+            yield joiner.add(row // rows, col // cols, block.open, block.sides).polygons
     yield joiner.finish().polygons
 
 
