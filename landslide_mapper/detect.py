@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
-import shutil
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,15 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rasterio.errors import RasterioError
 from tqdm import tqdm
 
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
 from landslide_mapper.device import enough_memory
-from landslide_mapper.errors import LsmapFailure, NothingSeenError, note, one_line, warn
+from landslide_mapper.errors import NothingSeenError, note, warn
 from landslide_mapper.geo import blend, remote
 from landslide_mapper.geo.blocks import Block, Layout, stacks
+from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
@@ -36,10 +34,9 @@ from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 from landslide_mapper.mapping.work import Loader, SceneWork, identify
 from landslide_mapper.mapping.workspace import Workspace
 from landslide_mapper.predictors import info_of, load_predictor
-from landslide_mapper.staging import Staging
+from landslide_mapper.staging import Staging, writing
 
 SHOWN = 20  # scenes, at most, that QGIS is told to open
-FULL = 1_000_000  # bytes; with less than that left, a disk is full
 # What a part does not depend on, and what it depends on by rounding only (bf16 on CUDA: by up to
 # 0.01), so that a run that is out of memory goes on with a smaller batch or on the CPU.
 FREE = ("overwrite", "workers", "dask", "scratch", "output", "overlay", "device", "batch_size")
@@ -274,21 +271,16 @@ def _failures(config: DetectConfig, space: Workspace) -> Iterator[None]:
         now = config.batch_size or "chosen by lsmap"
         return f"give a smaller --batch-size ({now} now) or --device cpu{_kept(space)}"
 
+    def go_on() -> str:
+        return f"make room or choose another place and run the same command again{_kept(space)}"
+
     try:
-        with enough_memory(advice):
+        with writing(config.output, "the results", go_on), as_os_error(), enough_memory(advice):
             yield
     except KeyboardInterrupt:
         if kept := _kept(space):
             note(f"stopped; the same command goes on{kept}")
         raise
-    except (RasterioError, OSError, sqlite3.Error) as error:
-        # What GDAL says of a full disk is often what it failed to read back later on.
-        full = shutil.disk_usage(config.output.parent).free < FULL
-        reason = "the disk is full" if full else one_line(error)
-        raise LsmapFailure(
-            f"{config.output}: the results could not be written ({reason}); make room or choose "
-            f"another place and run the same command again{_kept(space)}"
-        ) from error
 
 
 def _kept(space: Workspace) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from landslide_mapper.checkpoint import BEST, BUNDLED, CONFIG, SUFFIX, ModelInfo, find_model
 from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.inventories import (
     FALSE_ALARM,
     MISSED,
@@ -22,7 +22,7 @@ from landslide_mapper.evaluation.inventories import summary as compared
 from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.sources import check_no_input
 from landslide_mapper.predictors import ONNX_SUFFIX, info_of, is_onnx, load_predictor
-from landslide_mapper.staging import Staging, check_folder
+from landslide_mapper.staging import Staging, check_folder, writing
 
 if TYPE_CHECKING:
     from landslide_mapper.evaluation.result import Evaluation
@@ -86,14 +86,10 @@ def evaluate(config: EvaluateConfig) -> EvaluateReport:
             read, or the disk does not take the results.
     """
     _check_output(config)
-    try:
+    with writing(config.output, "the results"):
         if (Path(config.reference) / MANIFEST).is_file():
             return _model(config)
         return _inventories(config)
-    except OSError as error:
-        raise LsmapFailure(f"{config.output}: the results could not be written ({error})") from (
-            error
-        )
 
 
 # --- a model on a data set -------------------------------------------------------------------

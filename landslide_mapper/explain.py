@@ -17,7 +17,7 @@ from landslide_mapper.checkpoint import (
     load_model,
 )
 from landslide_mapper.device import choose_device, enough_memory
-from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
+from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.explanation.config import ExplainConfig
 from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
 from landslide_mapper.explanation.passes import draw
@@ -27,7 +27,7 @@ from landslide_mapper.geo.sources import TAG, check_no_input
 from landslide_mapper.geo.style import probability_qml
 from landslide_mapper.nn.gradcam import GradCam, Target
 from landslide_mapper.predictors import default_batch, is_onnx
-from landslide_mapper.staging import Staging, check_targets
+from landslide_mapper.staging import Staging, check_targets, writing
 
 __all__ = ["ExplainConfig", "ExplainReport", "explain"]
 
@@ -172,11 +172,6 @@ def _write(
 @contextmanager
 def _failures(output: Path) -> Iterator[None]:
     """What may happen on the way, as one line that says how to go on."""
-    try:
-        with enough_memory(lambda: "give --device cpu or a smaller part with --bbox"):
-            yield
-    except OSError as error:
-        raise LsmapFailure(
-            f"{output}: the files could not be written ({one_line(error)}); make "
-            "room or choose another place with -o"
-        ) from error
+    advice = "give --device cpu or a smaller part with --bbox"
+    with writing(output, "the files"), enough_memory(lambda: advice):
+        yield

@@ -27,7 +27,7 @@ from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.nn.network import Network
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY, is_onnx
 from landslide_mapper.serving import odd_order, refusal
-from landslide_mapper.staging import Staging, check_targets
+from landslide_mapper.staging import Staging, check_targets, writing
 
 if TYPE_CHECKING:
     import onnx
@@ -97,14 +97,11 @@ def export(config: ExportConfig) -> ExportReport:
     graph = PortableModel(model, SceneStretch.of(scene, info) if scene else None).eval()
     entries = metadata(info, scene)
     _say_what_to_feed(info, scene)
-    try:
-        with Staging(config.output) as staging:
-            made = staging.stage(config.output)
-            _write(graph, info, config.opset, entries, made)
-            difference = _compare(graph, info, made)
-            staging.publish()
-    except OSError as error:
-        raise LsmapFailure(f"{config.output}: the model could not be written ({error})") from error
+    with writing(config.output, "the model"), Staging(config.output) as staging:
+        made = staging.stage(config.output)
+        _write(graph, info, config.opset, entries, made)
+        difference = _compare(graph, info, made)
+        staging.publish()
     return ExportReport(config.output, source, info, scene, difference)
 
 

@@ -37,11 +37,12 @@ from landslide_mapper.data.tiles import (
     run_parallel,
     worker_count,
 )
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo.crs import crs_name
+from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
-from landslide_mapper.staging import check_folder, only_one
+from landslide_mapper.staging import check_folder, only_one, writing
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
@@ -73,20 +74,20 @@ def _prepare(config: PrepareConfig) -> PrepareReport:
             f"--stretch {config.stretch} is fitted on each image by itself; where the images are "
             "parts of one scene, a scene that is mapped later is stretched as a whole"
         )
-    try:
-        with _whole_or_not_at_all(config.output) as folder:
-            records, dropped = _write_tiles(config, layout, folder, for_each)
-            written = [record for record in records if record.written]
-            if not any(record.landslide_px for record in written):
-                raise LsmapError(
-                    "No tile has a landslide pixel: the polygons lie under nodata or ignored "
-                    "ground, or are smaller than a pixel"
-                )
-            _write_footprints(folder / TILES, layout, written)
-            info = _info(config, layout, records, dropped)
-            (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise LsmapFailure(f"{config.output}: cannot be written ({error})") from error
+    with (
+        writing(config.output, "the data set"),
+        _whole_or_not_at_all(config.output) as folder,
+    ):
+        records, dropped = _write_tiles(config, layout, folder, for_each)
+        written = [record for record in records if record.written]
+        if not any(record.landslide_px for record in written):
+            raise LsmapError(
+                "No tile has a landslide pixel: the polygons lie under nodata or ignored "
+                "ground, or are smaller than a pixel"
+            )
+        _write_footprints(folder / TILES, layout, written)
+        info = _info(config, layout, records, dropped)
+        (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     return PrepareReport(config.output, info)
 
 
@@ -195,15 +196,16 @@ def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileReco
     }
     frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs)
     frame = frame.sort_values("tile_id", ignore_index=True)
-    pyogrio.write_dataframe(
-        frame,
-        path,
-        layer=LAYER,
-        driver="GPKG",
-        geometry_type="Polygon",
-        layer_options={"GEOMETRY_NAME": "geom"},
-    )
-    add_default_style(path, LAYER, "geom", split_qml(), "split", "lsmap: split of each tile")
+    with as_os_error():
+        pyogrio.write_dataframe(
+            frame,
+            path,
+            layer=LAYER,
+            driver="GPKG",
+            geometry_type="Polygon",
+            layer_options={"GEOMETRY_NAME": "geom"},
+        )
+        add_default_style(path, LAYER, "geom", split_qml(), "split", "lsmap: split of each tile")
 
 
 def _info(

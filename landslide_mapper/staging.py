@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
 
+FULL = 1_000_000  # bytes; with less than that left, a disk is full
 LONGEST_NAME = 200  # bytes; hidden files on the way have some more, and file systems take 255
 
 
@@ -109,6 +111,34 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(
+    output: Path,
+    what: str,
+    go_on: Callable[[], str] = lambda: "make room or choose another place with -o",
+) -> Iterator[None]:
+    """A context in which an output is made.
+
+    Args:
+        output: the file or folder that is asked for.
+        what: goes into it, in words.
+        go_on: what to do when it cannot be written.
+
+    Raises:
+        LsmapFailure: an `OSError` came up, as of a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = next(folder for folder in output.resolve().parents if folder.exists())
+        # What GDAL says of a full disk is often what it failed to read back later on.
+        full = error.errno == errno.ENOSPC or shutil.disk_usage(place).free < FULL
+        reason = "the disk is full" if full else one_line(error)
+        raise LsmapFailure(
+            f"{output}: {what} could not be written ({reason}); {go_on()}"
+        ) from error
 
 
 def check_targets(targets: Iterable[Path], overwrite: bool) -> None:

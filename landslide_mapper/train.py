@@ -48,8 +48,8 @@ from landslide_mapper.training.runs import (
     load_state,
     resume_run,
     save_state,
+    saving,
     start_run,
-    writing,
 )
 from landslide_mapper.training.start import check_start, find_start, start_network, warn_of_learnt
 from landslide_mapper.training.validation import DIVERGED, autocast, validate, validation_figures
@@ -206,7 +206,7 @@ def _save_epoch(
     said: dict[str, Any],
 ) -> None:
     """Write log, curves, state (with what is `said` of the run) and, given `info`, the model."""
-    with writing(run):
+    with saving(run):
         if info is not None:
             save_model(model, info, run / BEST, calibration=info.calibration)
         write_log(rows, run / LOG)

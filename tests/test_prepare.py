@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +336,26 @@ def test_linked_blocks_are_one_group(pairs: list[tuple[int, int]]) -> None:
     parent = np.arange(12)
     link(parent, *np.array(pairs, dtype=int).reshape(-1, 2).T)
     assert parent.tolist() == groups
+
+
+@pytest.mark.parametrize("limit", [4_000, 60_000])  # of a tile, then of the footprints
+def test_a_full_disk_is_one_line_and_no_data_set(
+    scene: str, slides: str, tmp_path: Path, limit: int
+) -> None:
+    """A limit on the size of files stands for the disk."""
+    command = [sys.executable, "-m", "landslide_mapper", "prepare", scene, slides]
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(
+        [*command, "--tile-size", "64", "-o", str(tmp_path / "set")],
+        capture_output=True,
+        text=True,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1, done.stderr
+    *_, line = done.stderr.strip().splitlines()
+    assert line.startswith(f"Error: {tmp_path / 'set'}: the data set could not be written")
+    assert "choose another place with -o" in line
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_a_full_disk_leaves_no_output_and_the_next_try_ends_well(
 
     with monkeypatch.context() as patch:
         patch.setattr(FolderStore, "write", full)
-        with pytest.raises(LsmapFailure, match="No space left") as error:
+        with pytest.raises(LsmapFailure, match="the disk is full") as error:
             detect_with(config(scene, folder), brightness, model_info())
     assert "finished parts will be used" in str(error.value)
     assert contents(folder) == {}

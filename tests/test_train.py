@@ -375,7 +375,7 @@ def test_a_full_disk_loses_no_epoch(dataset: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     *_, line = result.stderr.strip().splitlines()
-    assert line.startswith(f"Error: {folder}: the epoch could not be saved")
+    assert line.startswith(f"Error: {folder}: the epoch could not be written")
     assert "Traceback" not in result.stderr
     assert not list(folder.glob(".*"))
     assert (folder / "last.pt").read_bytes() == before

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pyproj
 import shapely
-from pyproj.exceptions import ProjError
 
 from landslide_mapper.data.split import SplitBlock, conflicts
 from landslide_mapper.data.tiles import Plan, SceneSource, TileSource
 from landslide_mapper.errors import note
-from landslide_mapper.geo.crs import WGS84, same_crs
+from landslide_mapper.geo.crs import WGS84, same_crs, transformer, wgs84_transformer
 from landslide_mapper.geo.scan import link
 
 
@@ -72,10 +71,7 @@ def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None,
         return distinct[0], True
     if None in distinct:
         return None, False
-    try:
-        for crs in distinct:
-            pyproj.Transformer.from_crs(crs, WGS84, always_xy=True)
-    except ProjError:
+    if any(wgs84_transformer(crs) is None for crs in distinct):
         return None, False
     return WGS84, True
 
@@ -105,6 +101,6 @@ def outlines(
         if own is None or crs is None or same_crs(own, crs):
             continue
         mine = np.asarray(owners) == i
-        move = pyproj.Transformer.from_crs(own, crs, always_xy=True)
+        move = transformer(own, crs)
         rings[mine] = np.stack(move.transform(rings[mine, :, 0], rings[mine, :, 1]), axis=-1)
     return np.asarray(shapely.polygons(rings))

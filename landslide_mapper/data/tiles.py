@@ -22,6 +22,7 @@ from landslide_mapper.geo.placing import (
     burn,
 )
 from landslide_mapper.geo.radiometry import Radiometry
+from landslide_mapper.geo.rasters import as_os_error
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mask_values import BACKGROUND, IGNORE, LANDSLIDE
@@ -245,21 +246,24 @@ def _write(
 ) -> None:
     bands, height, width = pixels.shape
     georeference = {"transform": transform} if crs or not transform.is_identity else {}
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=width,
-        height=height,
-        count=bands,
-        dtype="uint8",
-        crs=crs,
-        nodata=nodata,
-        compress="deflate",
-        predictor=1 if nodata is None else 2,
-        photometric="rgb" if bands == 3 else "minisblack",
-        **georeference,
-    ) as raster:
+    with (
+        as_os_error(),
+        rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            width=width,
+            height=height,
+            count=bands,
+            dtype="uint8",
+            crs=crs,
+            nodata=nodata,
+            compress="deflate",
+            predictor=1 if nodata is None else 2,
+            photometric="rgb" if bands == 3 else "minisblack",
+            **georeference,
+        ) as raster,
+    ):
         if nodata is None:
             raster.write_colormap(1, TILE_COLOURS)
         raster.write(pixels)

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pyproj
 import shapely
-from pyproj.exceptions import ProjError
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
 from landslide_mapper.geo.crs import (
     Move,
     crs_name,
-    degrees_per_unit,
+    geodetic,
     moved,
     same_crs,
     unit_metres,
@@ -31,6 +30,7 @@ from landslide_mapper.geo.labels import (
     LayerOptions,
     read_aoi,
 )
+from landslide_mapper.geo.placing import way_to
 from landslide_mapper.geo.review import read_unrejected
 from landslide_mapper.geo.scan import link, roots
 from landslide_mapper.metrics import ratio
@@ -202,18 +202,18 @@ def _moves(layers: list[Labels]) -> list[Move | None]:
             f"({crs_name(known.crs)}), so they cannot be laid over each other; assign it first: "
             "ogr2ogr -a_srs EPSG:... OUTPUT.gpkg INPUT"
         )
-    geodetic, geod = crs.geodetic_crs, crs.get_geod()
+    ground = geodetic(crs)
     known_crs = [labels.crs for labels in layers if labels.crs is not None]
-    if geodetic is None or geod is None or any(c.is_geocentric for c in known_crs):
+    if ground is None or any(c.is_geocentric for c in known_crs):
         raise LsmapError(
             f"{layers[1].path}: areas need maps on an ellipsoid, and a CRS here is none "
             f"({', '.join(crs_name(labels.crs) for labels in layers)}); reproject it first: "
             "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
         )
-    degrees = degrees_per_unit(geodetic)
-    ways = [_way(labels, geodetic, layers[1]) for labels in layers]
+    degrees = ground.degrees
+    ways = [way_to(ground.crs, layers[1].path, labels) for labels in layers]
     lon, lat = _middle(layers[1], ways[1], degrees)
-    plane = pyproj.Proj(proj="laea", lat_0=lat, lon_0=lon, a=geod.a, es=geod.es)
+    plane = pyproj.Proj(proj="laea", lat_0=lat, lon_0=lon, a=ground.geod.a, es=ground.geod.es)
 
     def move_by(way: pyproj.Transformer) -> Move:
         def move(points: np.ndarray) -> np.ndarray:
@@ -223,16 +223,6 @@ def _moves(layers: list[Labels]) -> list[Move | None]:
         return move
 
     return [move_by(way) for way in ways]
-
-
-def _way(labels: Labels, geodetic: pyproj.CRS, reference: Labels) -> pyproj.Transformer:
-    try:
-        return pyproj.Transformer.from_crs(labels.crs, geodetic, always_xy=True)
-    except ProjError as error:
-        raise LsmapError(
-            f"{labels.path}: there is no way from its CRS ({crs_name(labels.crs)}) to that of "
-            f"{reference.path} ({crs_name(reference.crs)}); are they on the same planet?"
-        ) from error
 
 
 def _middle(labels: Labels, way: pyproj.Transformer, degrees: float) -> tuple[float, float]:

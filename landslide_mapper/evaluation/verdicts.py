@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -12,9 +9,8 @@ import numpy as np
 import pyogrio
 import pyproj
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.errors import note, one_line
+from landslide_mapper.errors import note
 from landslide_mapper.evaluation.inventories import (
     FALSE_ALARM,
     MATCH,
@@ -30,8 +26,10 @@ from landslide_mapper.geo.crs import (
     mover,
     repaired,
     same_crs,
+    transformer,
     unit_metres,
 )
+from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.style import add_default_style, fill_symbol, vector_qml
 
 LAYER = "verdicts"
@@ -65,7 +63,7 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
     columns = {name: np.concatenate([side[name] for side in sides]) for name in sides[0]}
     no_partner = columns["partner"] < 0
     given = f"{comparison.mapped.path} against {comparison.reference.path}"
-    with _one_line():
+    with as_os_error():
         pyogrio.raw.write(
             path,
             shapely.to_wkb(shapes),
@@ -93,7 +91,7 @@ def _in_crs(judged: Judged, crs: pyproj.CRS | None) -> np.ndarray:
         return judged.polygons
     assert judged.crs is not None  # `compare` has seen to it
     assert crs is not None
-    way = pyproj.Transformer.from_crs(judged.crs, crs, always_xy=True)
+    way = transformer(judged.crs, crs)
     shapes = np.full(len(judged), None, dtype=object)
     there, reached = moved(judged.polygons, mover(way))
     torn = _width(there, crs) > TORN
@@ -127,15 +125,6 @@ def _cut_at_antimeridian(polygons: np.ndarray, half_turn: float) -> np.ndarray:
     east = shapely.intersection(whole, shapely.box(half_turn, -half_turn, 2 * half_turn, half_turn))
     back = shapely.transform(east, lambda points: points - np.array([2 * half_turn, 0]))
     return np.asarray(shapely.union(west, back), dtype=object)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Errors of GDAL and SQLite as `OSError`."""
-    try:
-        yield
-    except (DataSourceError, DataLayerError, sqlite3.Error) as error:
-        raise OSError(one_line(error)) from error
 
 
 def _columns(judged: Judged, role: str, unit: str) -> dict[str, np.ndarray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyproj
@@ -44,14 +46,41 @@ def degrees_per_unit(geodetic: pyproj.CRS) -> float:
     return math.degrees(geodetic.axis_info[0].unit_conversion_factor)
 
 
+def transformer(start: pyproj.CRS, end: pyproj.CRS) -> pyproj.Transformer:
+    """From one CRS to another, x before y in both.
+
+    Raises:
+        pyproj.exceptions.ProjError: there is no way, as from Mars to the earth.
+    """
+    return pyproj.Transformer.from_crs(start, end, always_xy=True)
+
+
 def wgs84_transformer(crs: pyproj.CRS | None) -> pyproj.Transformer | None:
     """From `crs` to longitude and latitude in WGS 84; None when there is no way (no CRS, Mars)."""
     if crs is None:
         return None
     try:
-        return pyproj.Transformer.from_crs(crs, WGS84, always_xy=True)
+        return transformer(crs, WGS84)
     except pyproj.exceptions.ProjError:
         return None
+
+
+class Geodetic(NamedTuple):
+    """Where a CRS lies on its own ellipsoid."""
+
+    crs: pyproj.CRS  # longitude and latitude
+    there: pyproj.Transformer
+    degrees: float  # per unit of longitude and latitude
+    geod: pyproj.Geod
+
+
+@lru_cache(maxsize=64)
+def geodetic(crs: pyproj.CRS | None) -> Geodetic | None:
+    """The longitudes and latitudes that a CRS is made from; None for one without an ellipsoid."""
+    own, geod = (crs.geodetic_crs, crs.get_geod()) if crs is not None else (None, None)
+    if crs is None or own is None or geod is None:
+        return None
+    return Geodetic(own, transformer(crs, own), degrees_per_unit(own), geod)
 
 
 def mover(transformer: pyproj.Transformer) -> Move:

@@ -11,6 +11,7 @@ of chords through the planet, shorter than their geodesics by L²/24R² of thems
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ import shapely
 from affine import Affine
 
 from landslide_mapper.geo.crs import (
-    degrees_per_unit,
+    geodetic,
     mover,
 )
 
@@ -82,21 +83,16 @@ class Measurer:
 
     def __init__(self, crs: pyproj.CRS | None, transform: Affine, gsd: float | None) -> None:
         self._transform = transform
-        self._geod = crs.get_geod() if crs is not None else None
-        geodetic = crs.geodetic_crs if crs is not None else None
-        self.metric = self._geod is not None and geodetic is not None and gsd is not None
-        if crs is None or geodetic is None or gsd is None:
-            return
-        self._to_geodetic = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
-        self._degrees = degrees_per_unit(geodetic)
-        self._gsd = gsd
+        self._geodetic = geodetic(crs)
+        self._gsd = math.nan if gsd is None else gsd
+        self.metric = self._geodetic is not None and gsd is not None
 
     def area(self, polygons: np.ndarray) -> np.ndarray:
         """Geodesic area in m² of each polygon."""
         if not self.metric or len(polygons) == 0:
             return np.full(len(polygons), np.nan)
-        assert self._geod is not None
-        pieces, owner = _cut(polygons, SMALL * self._geod.a / self._gsd)
+        assert self._geodetic is not None
+        pieces, owner = _cut(polygons, SMALL * self._geodetic.geod.a / self._gsd)
         areas = np.asarray(shapely.area(pieces)) * self._scale(shapely.centroid(pieces))
         return np.bincount(owner, areas, len(polygons))
 
@@ -139,14 +135,14 @@ class Measurer:
 
         NaN where the projection does not reach.
         """
-        assert self._geod is not None
-        placed = _affine(pixels, self._transform)
-        lonlat = np.array(self._to_geodetic.transform(placed[:, 0], placed[:, 1]))
+        assert self._geodetic is not None
+        placed, geod = _affine(pixels, self._transform), self._geodetic.geod
+        lonlat = np.array(self._geodetic.there.transform(placed[:, 0], placed[:, 1]))
         lonlat[:, ~np.isfinite(lonlat).all(axis=0)] = np.nan
-        lonlat *= self._degrees
+        lonlat *= self._geodetic.degrees
         (sin_lon, sin_lat), (cos_lon, cos_lat) = _turns(lonlat)
-        normal = self._geod.a / np.sqrt(1 - self._geod.es * sin_lat**2)
-        flat, up = normal * cos_lat, (1 - self._geod.es) * normal * sin_lat
+        normal = geod.a / np.sqrt(1 - geod.es * sin_lat**2)
+        flat, up = normal * cos_lat, (1 - geod.es) * normal * sin_lat
         return lonlat, np.stack([flat * cos_lon, flat * sin_lon, up])
 
 

@@ -14,7 +14,7 @@ from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.crs import crs_name, moved, mover, same_crs
+from landslide_mapper.geo.crs import crs_name, moved, mover, same_crs, transformer
 from landslide_mapper.geo.labels import Labels
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
@@ -31,7 +31,7 @@ def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     """
     if same_map(labels, scene):
         return labels.polygons, 0
-    polygons, reached = moved(labels.polygons, mover(_transformer(labels, scene)))
+    polygons, reached = moved(labels.polygons, mover(_way(labels, scene)))
     return polygons, int((~reached).sum())
 
 
@@ -73,8 +73,10 @@ def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
     """
     ring = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
     ring = shapely.segmentize(ring, ring.length / 4 / EDGE_PIECES)
+    assert scene.crs is not None  # see `same_map`
+    assert labels.crs is not None
     try:
-        way = pyproj.Transformer.from_crs(scene.crs, labels.crs, always_xy=True)
+        way = transformer(scene.crs, labels.crs)
         points = shapely.get_coordinates(ring)
         x, y = way.transform(points[:, 0], points[:, 1])
     except ProjError:
@@ -138,9 +140,9 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
     corners = np.array(scene.corners(0, 0, scene.height, scene.width))
     (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
     if not same_map(labels, scene):
-        transformer = _transformer(labels, scene)
+        way = _way(labels, scene)
         try:
-            west, south, east, north = transformer.transform_bounds(
+            west, south, east, north = way.transform_bounds(
                 west, south, east, north, direction="INVERSE"
             )
         except ProjError:
@@ -158,7 +160,17 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
     )
 
 
-def _transformer(labels: Labels, scene: Scene) -> pyproj.Transformer:
+def _way(labels: Labels, scene: Scene) -> pyproj.Transformer:
+    assert scene.crs is not None  # see `same_map`
+    return way_to(scene.crs, scene.name, labels)
+
+
+def way_to(crs: pyproj.CRS, whose: str, labels: Labels) -> pyproj.Transformer:
+    """From the CRS of the labels to that of something else, which errors call `whose`.
+
+    Raises:
+        LsmapError: there is no way.
+    """
     assert labels.crs is not None
     if labels.crs.is_geocentric:
         raise LsmapError(
@@ -167,11 +179,11 @@ def _transformer(labels: Labels, scene: Scene) -> pyproj.Transformer:
             "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
         )
     try:
-        return pyproj.Transformer.from_crs(labels.crs, scene.crs, always_xy=True)
+        return transformer(labels.crs, crs)
     except ProjError as error:
         raise LsmapError(
             f"{labels.path}: there is no way from its CRS ({crs_name(labels.crs)}) to that of "
-            f"{scene.name} ({crs_name(scene.crs)}); are they on the same planet?"
+            f"{whose} ({crs_name(crs)}); are they on the same planet?"
         ) from error
 
 

@@ -17,12 +17,10 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # rasterio lets it through when a write fails
-from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
-from landslide_mapper.errors import one_line
+from landslide_mapper.geo import gdal
 from landslide_mapper.geo.cover import covered
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene
@@ -241,10 +239,7 @@ def _to_cog(source: Path, target: Path, **options: str) -> None:
 
 @contextmanager
 def as_os_error() -> Iterator[None]:
-    """GDAL's errors, which come through rasterio as several types, as `OSError` with one line."""
-    try:
-        with rasterio.Env():  # GDAL's own lines go to the log, not to the terminal
-            yield
-    except (RasterioError, CPLE_BaseError, SystemError, TypeError) as error:
-        # The last two: what rasterio makes of a file that it wrote and the disk did not take.
-        raise OSError(one_line(error.__cause__ or error)) from error
+    """A context in which a raster is written; what goes wrong is an `OSError` with one line."""
+    # These two: what rasterio makes of a file that it wrote and the disk did not take.
+    with gdal.as_os_error(SystemError, TypeError), rasterio.Env():
+        yield  # in an Env GDAL's own lines go to the log, not to the terminal

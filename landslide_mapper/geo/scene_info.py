@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path, PurePath
 
 import affine
@@ -15,7 +14,7 @@ import pyproj
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import remote
-from landslide_mapper.geo.crs import degrees_per_unit, unit_metres
+from landslide_mapper.geo.crs import geodetic, unit_metres
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg")
 
@@ -162,36 +161,26 @@ def is_plain(transform: affine.Affine) -> bool:
     return transform in (affine.Affine.identity(), affine.Affine.scale(1, -1))
 
 
-@lru_cache(maxsize=64)
-def _to_geodetic(crs: pyproj.CRS) -> tuple[pyproj.Transformer, pyproj.Geod, float] | None:
-    """The way to longitude and latitude, their ellipsoid, degrees per unit (it may be grads)."""
-    geod, geodetic = crs.get_geod(), crs.geodetic_crs
-    if geod is None or geodetic is None:
-        return None
-    way = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
-    return way, geod, degrees_per_unit(geodetic)
-
-
 def pixel_size(
     crs: pyproj.CRS | None, transform: affine.Affine, row: float, col: float
 ) -> tuple[float, float] | None:
     """Geodesic size in metres (x, y) of one pixel; None where it cannot be known."""
     if crs is None:
         return None
-    pair = _to_geodetic(crs)
-    if pair is None:  # a local engineering grid: its unit is all there is to know
+    known = geodetic(crs)
+    if known is None:  # a local engineering grid: its unit is all there is to know
         unit = unit_metres(crs) or 1.0
         return (
             math.hypot(transform.a, transform.d) * unit,
             math.hypot(transform.b, transform.e) * unit,
         )
-    transformer, geod, degrees = pair
     ends = [(col - 0.5, row), (col + 0.5, row), (col, row - 0.5), (col, row + 0.5)]
     xs, ys = zip(*(transform * end for end in ends), strict=True)
-    lon, lat = np.asarray(transformer.transform(xs, ys)) * degrees
+    lon, lat = np.asarray(known.there.transform(xs, ys)) * known.degrees
     if not np.all(np.isfinite([*lon, *lat])):
         return None
-    _, _, metres = geod.inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]], [lat[1], lat[3]])
+    starts, stops = ([lon[0], lon[2]], [lat[0], lat[2]]), ([lon[1], lon[3]], [lat[1], lat[3]])
+    _, _, metres = known.geod.inv(*starts, *stops)
     return float(metres[0]), float(metres[1])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ import numpy as np
 import pyogrio
 import pyproj
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.errors import LsmapError, one_line
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.style import TIMESTAMP, add_default_style, polygon_qml
 
 LAYER = "landslides"
@@ -328,8 +327,7 @@ def _gdal(**settings: str) -> Iterator[None]:
     before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
     pyogrio.set_gdal_config_options(settings)
     try:
-        yield
-    except (DataSourceError, DataLayerError, sqlite3.Error) as error:
-        raise OSError(one_line(error)) from error
+        with as_os_error():
+            yield
     finally:
         pyogrio.set_gdal_config_options(before)

@@ -14,11 +14,10 @@ from itertools import compress
 from pathlib import Path
 
 import numpy as np
-import pyproj
 import shapely
 
 from landslide_mapper.geo import merge
-from landslide_mapper.geo.crs import Move, mover
+from landslide_mapper.geo.crs import Move, mover, same_crs, transformer
 from landslide_mapper.geo.features import Landslides, Pieces, Shaping
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.rasters import UNSEEN, StripRaster, pixels_inside
@@ -271,8 +270,8 @@ def _way(start: ScenePlan | None, end: ScenePlan) -> Move:
     """The way of points from the pixels of one scene, or from the layer, into those of another."""
     crs = start.scene.crs if start else end.layer_crs
     there = None
-    if crs is not None and crs != end.scene.crs:
-        there = mover(pyproj.Transformer.from_crs(crs, end.scene.crs, always_xy=True))
+    if crs is not None and end.scene.crs is not None and not same_crs(crs, end.scene.crs):
+        there = mover(transformer(crs, end.scene.crs))
     into = ~end.scene.transform
 
     def move(points: np.ndarray) -> np.ndarray:

@@ -16,7 +16,14 @@ from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import vectors
 from landslide_mapper.geo.aoi import Aoi, AskedArea, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
-from landslide_mapper.geo.crs import WGS84, crs_name, wgs84_transformer
+from landslide_mapper.geo.crs import (
+    WGS84,
+    crs_name,
+    geodetic,
+    same_crs,
+    transformer,
+    wgs84_transformer,
+)
 from landslide_mapper.geo.features import Shaping
 from landslide_mapper.geo.grid import Frame, default_overlap
 from landslide_mapper.geo.measure import reproject, to_map, to_pixels
@@ -161,7 +168,7 @@ def _what_metres_lack(scene: Scene) -> str | None:
     """Why areas of this scene cannot be measured; None when they can."""
     if scene.crs is None:
         return "has no coordinate reference system"
-    if scene.crs.get_geod() is None or scene.crs.geodetic_crs is None:
+    if geodetic(scene.crs) is None:
         return f"its coordinate reference system ({crs_name(scene.crs)}) has no ellipsoid"
     if scene.gsd is None:
         return f"its middle lies outside of where {crs_name(scene.crs)} is defined"
@@ -193,10 +200,10 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
                 f"{output}: GeoJSON ends at longitudes of ±180 degrees and the scene goes on; "
                 "write .gpkg instead"
             )
-        if crs != WGS84:
+        if not same_crs(crs, WGS84):
             note(f"{output.name} is in WGS 84 (EPSG:4326), as GeoJSON has to be")
         return WGS84
-    others = [scene.name for scene in scenes if scene.crs != crs]
+    others = [scene.name for scene in scenes if not same_crs(scene.crs, crs)]
     if others and crs is not None:
         note(f"{output.name} is in {crs.name} (the first scene); reprojected: {', '.join(others)}")
     return crs
@@ -229,7 +236,9 @@ def _with_shared_ground(plans: Sequence[ScenePlan], shaping: Shaping) -> list[Sc
     found: list[ScenePlan] = []
     for plan, others in zip(plans, neighbours([p.footprint for p in plans], slack), strict=True):
         if others is not None and plan.to_layer is not None:
-            back = pyproj.Transformer.from_crs(plan.layer_crs, plan.scene.crs, always_xy=True)
+            assert plan.layer_crs is not None
+            assert plan.scene.crs is not None
+            back = transformer(plan.layer_crs, plan.scene.crs)
             (others,) = reproject(np.array([others]), back)
         if others is not None:
             (others,) = to_pixels(np.array([others]), plan.scene.transform)
@@ -251,11 +260,11 @@ def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transf
     Raises `LsmapError` when there is none, or not for the whole of what is mapped: outside of
     where a CRS is defined, and where its coordinates jump.
     """
-    if crs is None or scene.crs is None or scene.crs == crs:
+    if crs is None or scene.crs is None or same_crs(scene.crs, crs):
         return None
     cannot = f"{scene.path}: cannot be brought into the layer's {crs.name}"
     try:
-        way = pyproj.Transformer.from_crs(scene.crs, crs, always_xy=True)
+        way = transformer(scene.crs, crs)
     except pyproj.exceptions.ProjError as error:
         raise LsmapError(f"{cannot}; run it on its own") from error
     ring = shapely.get_coordinates(to_map(outline(_frame(scene, aoi)), scene.transform))

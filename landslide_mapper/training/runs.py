@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from landslide_mapper.config import (
     recipe_settings,
     to_dict,
 )
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.staging import whole_file
+from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.staging import whole_file, writing
 from landslide_mapper.training.start import with_model_of
 
 STATE = "last.pt"
@@ -166,22 +165,19 @@ def _write_config(run: Path, config: TrainConfig) -> None:
         raise LsmapError(f"cannot write into {run}: {error.strerror}") from error
 
 
-@contextmanager
-def writing(run: Path) -> Iterator[None]:
+def saving(run: Path) -> AbstractContextManager[None]:
     """A context in which an epoch is saved.
 
     Raises:
         LsmapFailure: it cannot be (disk full).
     """
-    try:
-        yield
-    except OSError as error:
-        resume = (run / STATE).exists()
-        go_on = f"go on: lsmap train --resume -o {run}" if resume else "start again in another -o"
-        reason = error.strerror or error
-        raise LsmapFailure(
-            f"{run}: the epoch could not be saved ({reason}); make room and {go_on}"
-        ) from error
+
+    def go_on() -> str:
+        if (run / STATE).exists():
+            return f"make room and go on: lsmap train --resume -o {run}"
+        return "make room and start again in another -o"
+
+    return writing(run, "the epoch", go_on)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

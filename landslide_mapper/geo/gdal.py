@@ -1,0 +1,27 @@
+"""GDAL's errors, whichever library they come through, as one kind."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio._err import CPLE_BaseError  # rasterio lets it through when a write fails
+from rasterio.errors import RasterioError
+
+from landslide_mapper.errors import one_line
+
+ERRORS = (RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, sqlite3.Error)
+
+
+@contextmanager
+def as_os_error(*others: type[Exception]) -> Iterator[None]:
+    """A context in which a file is written: what goes wrong is an `OSError` with one line.
+
+    `others` are errors that mean the same there.
+    """
+    try:
+        yield
+    except (*ERRORS, *others) as error:
+        raise OSError(one_line(error.__cause__ or error)) from error
