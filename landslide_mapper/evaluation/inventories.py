@@ -1,12 +1,11 @@
 """Two inventories of landslides compared: shared area, landslides matched, missed, false alarms.
 
-Areas are measured in a Lambert azimuthal equal-area projection around the middle of both layers,
-on the ellipsoid of the reference: true to area everywhere, whatever the layers' own CRS.
+Areas are measured in a Lambert azimuthal equal-area projection around the middle of the reference,
+on its ellipsoid: true to area everywhere, whatever the layers' own CRS.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,22 @@ import pyproj
 import shapely
 
 from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.evaluation.equal_area import in_plane
 from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
 from landslide_mapper.geo.crs import (
-    Move,
     crs_name,
-    geodetic,
-    moved,
     same_crs,
-    unit_metres,
 )
 from landslide_mapper.geo.labels import (
     Labels,
     LayerOptions,
     read_aoi,
 )
-from landslide_mapper.geo.placing import way_to
 from landslide_mapper.geo.review import read_unrejected
 from landslide_mapper.geo.scan import link, roots
 from landslide_mapper.metrics import ratio
 
 AT_ONCE = 50_000  # pairs of polygons that are cut with each other together
-# An edge that is straight in one CRS is bent in another, by 2 cm at this length.
-EDGE_METRES = 1000.0
 
 MATCH, PARTIAL, MISSED, FALSE_ALARM = "match", "partial", "missed", "false alarm"
 
@@ -175,9 +168,8 @@ def compare(
             note(f"{labels.path}: {counts.repaired} polygons repaired, {left} features left out")
     area = read_aoi(aoi) if aoi else None
     layers = [mapped, reference] if area is None else [mapped, reference, area]
-    moves = _moves(layers)
-    layers, flat = zip(*map(_flatten, layers, moves), strict=True)
-    mapped, reference, flat = layers[0], layers[1], list(flat)
+    layers, flat = in_plane(layers)
+    mapped, reference = layers[:2]
     if not len(reference.polygons):
         raise LsmapError(f"{reference_path}: no polygon of it lies where its CRS reaches")
     if area is not None:
@@ -186,76 +178,7 @@ def compare(
         reference, flat[1] = _clip(reference, flat[1], inside)
         if not len(reference.polygons):
             raise LsmapError(f"{reference_path}: there is no polygon in it inside {aoi}")
-    return _judge(mapped, reference, flat[0], flat[1])
-
-
-def _moves(layers: list[Labels]) -> list[Move | None]:
-    """For each layer the way from its CRS into the equal-area plane; None: as it is."""
-    crs = layers[1].crs
-    lacking = [labels for labels in layers if labels.crs is None]
-    if len(lacking) == len(layers):
-        return [None] * len(layers)
-    if lacking or crs is None:
-        known = next(labels for labels in layers if labels.crs is not None)
-        raise LsmapError(
-            f"{lacking[0].path}: has no coordinate reference system and {known.path} has one "
-            f"({crs_name(known.crs)}), so they cannot be laid over each other; assign it first: "
-            "ogr2ogr -a_srs EPSG:... OUTPUT.gpkg INPUT"
-        )
-    ground = geodetic(crs)
-    known_crs = [labels.crs for labels in layers if labels.crs is not None]
-    if ground is None or any(c.is_geocentric for c in known_crs):
-        raise LsmapError(
-            f"{layers[1].path}: areas need maps on an ellipsoid, and a CRS here is none "
-            f"({', '.join(crs_name(labels.crs) for labels in layers)}); reproject it first: "
-            "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
-        )
-    degrees = ground.degrees
-    ways = [way_to(ground.crs, layers[1].path, labels) for labels in layers]
-    lon, lat = _middle(layers[1], ways[1], degrees)
-    plane = pyproj.Proj(proj="laea", lat_0=lat, lon_0=lon, a=ground.geod.a, es=ground.geod.es)
-
-    def move_by(way: pyproj.Transformer) -> Move:
-        def move(points: np.ndarray) -> np.ndarray:
-            x, y = way.transform(points[:, 0], points[:, 1])
-            return np.column_stack(plane(np.asarray(x) * degrees, np.asarray(y) * degrees))
-
-        return move
-
-    return [move_by(way) for way in ways]
-
-
-def _middle(labels: Labels, way: pyproj.Transformer, degrees: float) -> tuple[float, float]:
-    """Longitude and latitude of the middle of a layer: the mean direction of its polygons.
-
-    A mean of directions is right at the antimeridian too.
-    """
-    centres = shapely.get_coordinates(shapely.centroid(labels.polygons))
-    x, y = way.transform(centres[:, 0], centres[:, 1])
-    lon, lat = np.radians(np.asarray(x) * degrees), np.radians(np.asarray(y) * degrees)
-    seen = np.isfinite(lon) & np.isfinite(lat)
-    lon, lat = lon[seen], lat[seen]
-    if not len(lon):
-        raise LsmapError(f"{labels.path}: its coordinates lie outside of its CRS; is it right?")
-    mean = [(np.cos(lat) * np.cos(lon)).mean(), (np.cos(lat) * np.sin(lon)).mean()]
-    return math.degrees(math.atan2(mean[1], mean[0])), math.degrees(
-        math.atan2(np.sin(lat).mean(), math.hypot(*mean))
-    )
-
-
-def _flatten(labels: Labels, move: Move | None) -> tuple[Labels, np.ndarray]:
-    """The polygons that the projection reaches, as they are and, valid, in the plane."""
-    if move is None or labels.crs is None or not len(labels.polygons):
-        return labels, labels.polygons
-    metres = unit_metres(labels.crs)
-    assert metres is not None  # or there would be no way
-    polygons = shapely.segmentize(labels.polygons, EDGE_METRES / metres)
-    flat, reached = moved(polygons, move)
-    if not reached.all():
-        lost = np.count_nonzero(~reached)
-        note(f"{labels.path}: {lost} polygons lie where its CRS does not reach; left out")
-        labels = labels.only(reached)
-    return labels, flat
+    return _judge(_Side.of(mapped, flat[0]), _Side.of(reference, flat[1]))
 
 
 def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[Labels, np.ndarray]:
@@ -269,23 +192,44 @@ def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[L
     return labels.only(keep), cut[keep]
 
 
-def _judge(mapped: Labels, reference: Labels, a: np.ndarray, b: np.ndarray) -> Comparison:
-    """Compare what is in the plane: mapped `a` and reference `b`."""
-    pairs, shared = overlaps(b, a)  # reference, mapped
-    iou = ratio(shared, shapely.area(b)[pairs[:, 0]] + shapely.area(a)[pairs[:, 1]] - shared)
+@dataclass(frozen=True)
+class _Side:
+    """An inventory in the plane.
+
+    Attributes:
+        labels: as they are, n landslides.
+        flat: (n,) polygons in the plane.
+        ground: the same ground without overlaps.
+    """
+
+    labels: Labels
+    flat: np.ndarray
+    ground: np.ndarray
+
+    @classmethod
+    def of(cls, labels: Labels, flat: np.ndarray) -> _Side:
+        return cls(labels, flat, disjoint(flat))
+
+    @property
+    def area(self) -> float:
+        return float(shapely.area(self.ground).sum())
+
+
+def _judge(mapped: _Side, reference: _Side) -> Comparison:
+    pairs, shared = overlaps(reference.flat, mapped.flat)
+    areas = shapely.area(reference.flat)[pairs[:, 0]] + shapely.area(mapped.flat)[pairs[:, 1]]
+    iou = ratio(shared, areas - shared)
     kept = match_pairs(pairs, iou)
-    pieces = (disjoint(b), disjoint(a))
-    of_reference = _verdicts(reference, b, pieces[1], mapped.fids, pairs, iou, kept, MISSED)
-    swapped = pairs[:, ::-1]
-    of_mapped = _verdicts(mapped, a, pieces[0], reference.fids, swapped, iou, kept, FALSE_ALARM)
-    unit = "m²" if reference.crs is not None else "units²"
+    of_reference = _verdicts(reference, mapped, pairs, iou, kept, MISSED)
+    of_mapped = _verdicts(mapped, reference, pairs[:, ::-1], iou, kept, FALSE_ALARM)
+    unit = "m²" if reference.labels.crs is not None else "units²"
     return Comparison(
         mapped=of_mapped,
         reference=of_reference,
         unit=unit,
-        mapped_area=float(shapely.area(pieces[1]).sum()),
-        reference_area=float(shapely.area(pieces[0]).sum()),
-        shared_area=float(overlaps(*pieces)[1].sum()),
+        mapped_area=mapped.area,
+        reference_area=reference.area,
+        shared_area=float(overlaps(reference.ground, mapped.ground)[1].sum()),
         objects=score(
             of_reference.area,
             of_mapped.area,
@@ -297,41 +241,33 @@ def _judge(mapped: Labels, reference: Labels, a: np.ndarray, b: np.ndarray) -> C
 
 
 def _verdicts(
-    labels: Labels,
-    flat: np.ndarray,
-    other: np.ndarray,
-    other_fids: np.ndarray,
-    pairs: np.ndarray,
-    iou: np.ndarray,
-    kept: np.ndarray,
-    alone: str,
+    side: _Side, other: _Side, pairs: np.ndarray, iou: np.ndarray, kept: np.ndarray, alone: str
 ) -> Judged:
-    """What is to be said of the landslides of one inventory.
+    """What is to be said of the landslides of one side.
 
     Args:
-        labels: the inventory.
-        flat: its polygons in the plane, (n,).
-        other: the ground of the other inventory in the plane, without overlaps.
-        other_fids: ids of the other's landslides.
+        side, other: the inventories.
         pairs: (p, 2) indices of landslides of this and the other that share ground.
         iou: (p,) of the pairs.
         kept: which pairs are partners.
         alone: the verdict on what has nothing to do with the other.
     """
-    own, partners = pairs[:, 0], np.full(len(flat), -1, np.int64)
-    partners[own[kept]] = other_fids[pairs[kept, 1]]
-    on_other, common = overlaps(flat, other)
-    covered = ratio(np.bincount(on_other[:, 0], common, len(flat)), shapely.area(flat))
-    best = np.zeros(len(flat))
+    count, own = len(side.flat), pairs[:, 0]
+    partners = np.full(count, -1, np.int64)
+    partners[own[kept]] = other.labels.fids[pairs[kept, 1]]
+    on_other, common = overlaps(side.flat, other.ground)
+    area = shapely.area(side.flat)
+    covered = ratio(np.bincount(on_other[:, 0], common, count), area)
+    best = np.zeros(count)
     np.maximum.at(best, own, iou)
     verdict = np.where(covered >= FOUND_SHARE, PARTIAL, alone)
     verdict[own[kept]] = MATCH
     return Judged(
-        path=labels.path,
-        fids=labels.fids,
-        polygons=labels.polygons,
-        crs=labels.crs,
-        area=shapely.area(flat),
+        path=side.labels.path,
+        fids=side.labels.fids,
+        polygons=side.labels.polygons,
+        crs=side.labels.crs,
+        area=area,
         iou=best,
         covered=np.minimum(covered, 1.0),
         partner=partners,
