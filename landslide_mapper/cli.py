@@ -323,7 +323,7 @@ def info(path: str, asset: tuple[str, ...], as_json: bool) -> None:
 
     report = describe(path, asset)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
-    if not as_json and (command := report.next_command()):
+    if not as_json and (command := report.next_command):
         click.echo(f"Next: {command}")
 
 

@@ -13,10 +13,10 @@ from landslide_mapper.geo.remote import is_local, is_remote
 from landslide_mapper.geo.scene import Source, open_raster
 from landslide_mapper.geo.sources import expand_sources, is_several, is_stac_item
 from landslide_mapper.inspection.facts import Report
-from landslide_mapper.inspection.layers import label_facts
-from landslide_mapper.inspection.products import dataset_facts, model_facts, run_facts
-from landslide_mapper.inspection.scenes import collection_facts, scene_facts
-from landslide_mapper.predictors import info_of, is_onnx
+from landslide_mapper.inspection.layers import label_report
+from landslide_mapper.inspection.products import dataset_report, model_report, run_report
+from landslide_mapper.inspection.scenes import collection_report, scene_report
+from landslide_mapper.predictors import is_onnx
 
 
 def describe(path: str, assets: Sequence[str] = ()) -> Report:
@@ -36,16 +36,16 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
     if folder.name == MANIFEST and folder.is_file():
         return describe(str(folder.parent))
     if (folder / MANIFEST).is_file():
-        return Report("dataset", path, dataset_facts(folder))
+        return dataset_report(path)
     if (folder / CONFIG).is_file():
-        return Report("run", path, run_facts(folder))
+        return run_report(path)
     if path.lower().endswith(SUFFIX) or is_onnx(path):
-        return Report("model", path, model_facts(info_of(path), folder))
+        return model_report(path)
     if assets or is_several(path) or is_stac_item(path):
         sources = expand_sources([path], assets)
         if len(sources) > 1:
-            return Report("scenes", path, collection_facts(sources))
-        return Report("scene", path, scene_facts(sources[0]))
+            return collection_report(sources, path)
+        return scene_report(sources[0], path)
     # Some formats of GDAL are folders (FileGDB).
     try:
         open_raster(path).close()
@@ -53,11 +53,11 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
         if is_local(path) and not Path(path).exists():
             raise LsmapError(f"{path}: there is no such file or folder") from None
         if is_vector(path):
-            return Report("labels", path, label_facts(path))
+            return label_report(path)
         if is_remote(path):
             raise  # it has what the server says
         raise LsmapError(_nothing_known(path, str(error))) from None
-    return Report("scene", path, scene_facts(Source(path)))
+    return scene_report(Source(path), path)
 
 
 def _nothing_known(path: str, raster_error: str) -> str:

@@ -236,7 +236,7 @@ def test_detect_refuses_a_model_with_a_scene_s_stretch(tmp_path: Path, small: Pa
     assert properties(path)["lsmap_scene"] == "scene.tif"
     report = describe(str(path))
     assert "that of scene.tif is inside" in report.to_text()
-    assert report.next_command() is None  # detect refuses it
+    assert report.next_command is None  # detect refuses it
     with pytest.raises(LsmapError, match=r"stretch of scene\.tif.*without --scene"):
         load_predictor(path)
 

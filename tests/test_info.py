@@ -126,7 +126,7 @@ def test_a_mask_with_a_colour_table_is_described_though_no_scene(tmp_path: Path)
         raster.write_colormap(1, {0: (0, 0, 0, 0), 1: (255, 0, 0, 255)})
     report = describe(str(path))
     assert report.to_dict()["usable"] is False
-    assert report.next_command() is None
+    assert report.next_command is None
     assert report.to_dict()["nodata"] == 255
     assert "cannot be used: band 1 holds palette numbers" in report.to_text()
 
@@ -274,7 +274,7 @@ def test_a_folder_of_scenes_is_summed_up(tmp_path: Path) -> None:
     assert 31 < south < north < 32
     assert [entry["path"] for entry in found["unusable"]] == [str(sheets / "palette.tif")]
     assert [entry["path"] for entry in found["bundled_model_refuses"]] == [str(sheets / "grey.tif")]
-    assert report.next_command() is None  # detect would refuse the folder
+    assert report.next_command is None  # detect would refuse the folder
     text = report.to_text()
     assert "4 of 5 can be used; not:" in text
     assert "palette numbers" in text
@@ -397,10 +397,10 @@ def test_real_label_layers(shared_data: Path) -> None:
 
 def test_what_lsmap_made_itself_is_known(tmp_path: Path, bundled_scene: Path) -> None:
     layer = tmp_path / "slides.gpkg"
-    fields = {"confidence": [0.5], "review": ["yes"]}
+    fields = {"id": [1], "confidence": [0.5], "review": ["yes"]}
     square = [shapely.box(0, 0, 1, 1)]
     geopandas.GeoDataFrame(fields, geometry=square, crs=4326).to_file(layer)
-    command = describe(str(layer)).next_command()
+    command = describe(str(layer)).next_command
     assert command is not None
     assert "--where \"review = 'yes'\"" in command
     assert "review IS NULL" in command
@@ -409,7 +409,7 @@ def test_what_lsmap_made_itself_is_known(tmp_path: Path, bundled_scene: Path) ->
         {"role": ["mapped"], "verdict": ["match"], "partner": [1]},
     ):
         geopandas.GeoDataFrame(fields, geometry=square, crs=4326).to_file(layer)
-        assert describe(str(layer)).next_command() is None
+        assert describe(str(layer)).next_command is None
     points = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=4326)
     points.to_file(tmp_path / "points.gpkg")
-    assert describe(str(tmp_path / "points.gpkg")).next_command() is None
+    assert describe(str(tmp_path / "points.gpkg")).next_command is None

@@ -9,7 +9,6 @@ from typing import Any
 import pyproj
 
 from landslide_mapper.geo.crs import crs_name
-from landslide_mapper.geo.review import ACCEPTED, NOT_REVIEWED
 
 
 @dataclass(frozen=True)
@@ -24,39 +23,23 @@ class Fact:
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say; `kind` is scene, scenes, labels, dataset, run or model."""
+    """What there is to say.
+
+    Attributes:
+        kind: scene, scenes, labels, dataset, run or model.
+        path: as it was given.
+        facts: what is known.
+        next_command: what may be done with it; None: nothing.
+    """
 
     kind: str
     path: str
     facts: tuple[Fact, ...]
+    next_command: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"kind": self.kind, "path": self.path, **{f.key: f.value for f in self.facts}}
-
-    def next_command(self) -> str | None:
-        """What may be done with it, None where there is nothing."""
-        path = shlex.quote(self.path)
-        known = {fact.key: fact.value for fact in self.facts}
-        # A model with the stretch of one scene inside is for other tools, a run may have none yet,
-        # and a scene may be one that nothing can be found in.
-        inside = isinstance(known.get("radiometry"), dict)
-        refused = known.get("usable") is False or known.get("bundled_model") is False
-        some_refused = known.get("unusable") or known.get("bundled_model_refuses")
-        layers = known.get("layers")
-        empty = layers is not None and not any(layer.get("usable") for layer in layers)
-        if layers is not None and _own(layers) in ("tiles", "verdicts"):
-            return None  # squares, and two inventories in one
-        if empty or inside or known.get("model", path) is None or refused or some_refused:
-            return None
-        return {
-            "scene": f"lsmap detect {path} -o slides.gpkg",
-            "scenes": f"lsmap detect {path} -o slides.gpkg",
-            "labels": f"lsmap prepare SCENE... {path}{_conditions(layers or [])}",
-            "dataset": f"lsmap train {path}",
-            "run": f"lsmap evaluate {path} DATASET",
-            "model": f"lsmap detect REGION.tif -o slides.gpkg --model {path}",
-        }[self.kind]
 
     def to_text(self) -> str:
         """A heading and one aligned row per fact; further lines of a text are indented."""
@@ -69,25 +52,9 @@ class Report:
         return "\n".join(lines)
 
 
-# By which fields lsmap's own layers are told.
-_OWN = {
-    "tiles": {"tile_id", "split", "landslide_fraction"},
-    "verdicts": {"role", "verdict", "partner"},
-    "landslides": {"confidence", "review"},
-}
-
-
-def _own(layers: list[dict[str, Any]]) -> str | None:
-    """Which of lsmap's own layers is among these, if any."""
-    fields = set().union(*(layer["fields"] for layer in layers))
-    return next((name for name, own in _OWN.items() if own <= fields), None)
-
-
-def _conditions(layers: list[dict[str, Any]]) -> str:
-    """What turns a map that was reviewed into labels."""
-    if _own(layers) != "landslides":
-        return ""
-    return f' --where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
+def to_detect(path: str) -> str:
+    """The command that maps a scene or a folder of them."""
+    return f"lsmap detect {shlex.quote(path)} -o slides.gpkg"
 
 
 def plain(key: str, label: str, value: Any, unit: str = "") -> Fact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pyogrio
@@ -13,15 +14,32 @@ from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import (
     Measurer,
 )
-from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
+from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED
+from landslide_mapper.inspection.facts import Fact, Report, crs_code, crs_text
+
+# By which fields lsmap's own layers are told that are no labels: squares, two inventories in one.
+TILES = {"tile_id", "split", "landslide_fraction"}
+VERDICTS = {"role", "verdict", "partner"}
 
 
-def label_facts(path: str) -> tuple[Fact, ...]:
+def label_report(path: str) -> Report:
     """Every layer of a vector file, with its usable polygons and their geodesic area."""
     vector = open_vector(path)
     rows = [_layer(path, vector, str(name), kind) for name, kind in pyogrio.list_layers(vector)]
+    layers = [values for values, _ in rows]
     text = "\n".join(text for _, text in rows)
-    return (Fact("layers", "layers", [values for values, _ in rows], text),)
+    return Report("labels", path, (Fact("layers", "layers", layers, text),), _command(path, layers))
+
+
+def _command(path: str, layers: list[dict[str, Any]]) -> str | None:
+    """How to make a data set of the polygons; of a map that was reviewed, of what was accepted."""
+    fields = set().union(*(layer["fields"] for layer in layers))
+    if fields >= TILES or fields >= VERDICTS or not any(layer.get("usable") for layer in layers):
+        return None
+    command = f"lsmap prepare SCENE... {shlex.quote(path)}"
+    if fields.issuperset(FIELDS):
+        command += f' --where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
+    return command
 
 
 def _layer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,17 @@ from landslide_mapper.checkpoint import BEST, CONFIG, LOG, ModelInfo
 from landslide_mapper.config import read_train_config
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.geo.scene_info import band_list
-from landslide_mapper.inspection.facts import Fact, plain
+from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
 from landslide_mapper.training.history import best_row, measured, read_log
 
 
-def dataset_facts(folder: Path) -> tuple[Fact, ...]:
+def dataset_report(path: str) -> Report:
     """Tiles of a dataset by split, and how they were made."""
-    dataset = load_dataset(folder)
+    dataset = load_dataset(Path(path))
     info = dataset.info
     splits = {name: _split_counts(dataset.split(name)) for name in ("train", "val", "test")}
-    return (
+    facts = (
         Fact("tiles", "tiles", len(dataset.tiles), f"{len(dataset.tiles)} in all"),
         Fact("splits", "splits", splits, _split_table(splits)),
         plain("tile_size", "tile size", dataset.tile_size, " pixels"),
@@ -31,6 +32,7 @@ def dataset_facts(folder: Path) -> tuple[Fact, ...]:
         plain("created", "created", info.get("created")),
         plain("lsmap_version", "by lsmap", info.get("lsmap_version")),
     )
+    return Report("dataset", path, facts, f"lsmap train {shlex.quote(path)}")
 
 
 def _split_counts(tiles: tuple[Any, ...]) -> dict[str, float]:
@@ -59,8 +61,9 @@ def _sources(sources: list[dict[str, Any]]) -> Fact:
     return Fact("sources", "sources", names, "\n".join(shown) or "unknown")
 
 
-def run_facts(folder: Path) -> tuple[Fact, ...]:
+def run_report(path: str) -> Report:
     """Settings of a run, how far it is, and its best model."""
+    folder, command = Path(path), None
     config = read_train_config(folder / CONFIG)
     model = config.model
     facts = [
@@ -82,10 +85,11 @@ def run_facts(folder: Path) -> tuple[Fact, ...]:
     ]
     best = folder / BEST
     if best.is_file():
-        facts += model_facts(info_of(best), best)
+        facts += model_report(str(best)).facts
+        command = f"lsmap evaluate {shlex.quote(path)} DATASET"
     else:
         facts.append(Fact("model", "model", None, f"none yet ({BEST} is not there)"))
-    return tuple(facts)
+    return Report("run", path, tuple(facts), command)
 
 
 def _log(path: Path) -> Fact:
@@ -105,16 +109,17 @@ def _log(path: Path) -> Fact:
     return Fact("log", "log", {"epochs": len(rows), "best": best, "last": rows[-1]}, text)
 
 
-def model_facts(info: ModelInfo, path: Path) -> tuple[Fact, ...]:
+def model_report(path: str) -> Report:
     """What a model file says about itself."""
-    size = path.stat().st_size
-    card = path.with_suffix(".md")
+    file, info, scene = Path(path), info_of(path), scene_inside(path)
+    size = file.stat().st_size
+    card = file.with_suffix(".md")
     metrics = {name: value for name, value in info.metrics.items() if math.isfinite(value)}
-    return (
+    facts = (
         plain("name", "name", info.name),
         Fact("arch", "network", info.arch, f"{info.arch}, {info.backbone}"),
         Fact("model_bands", "bands", list(info.bands), band_list(info.bands)),
-        _stretch(info, path),
+        _stretch(info, scene),
         plain("tile_size", "tile size", info.tile_size, " pixels"),
         plain("gsd_m", "pixel size", info.gsd, " m"),
         plain("threshold", "threshold", info.threshold),
@@ -126,11 +131,13 @@ def model_facts(info: ModelInfo, path: Path) -> tuple[Fact, ...]:
         Fact("bytes", "file", size, f"{size / 1e6:.1f} MB, written by lsmap {info.lsmap_version}"),
         Fact("card", "card", str(card) if card.is_file() else None, _card_text(card)),
     )
+    # With the stretch of one scene inside it is for other tools.
+    command = f"lsmap detect REGION.tif -o slides.gpkg --model {shlex.quote(path)}"
+    return Report("model", path, facts, None if scene else command)
 
 
-def _stretch(info: ModelInfo, path: Path) -> Fact:
-    """What pixels the model wants to be fed."""
-    scene = scene_inside(path)
+def _stretch(info: ModelInfo, scene: str | None) -> Fact:
+    """What pixels the model wants to be fed; `scene` is that whose stretch is inside."""
     if scene is None:
         return plain("radiometry", "radiometry", info.radiometry)
     text = f"{info.radiometry}; that of {scene} is inside: feed raw pixels of it, and of no other"

@@ -16,7 +16,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.crs import wgs84_transformer
 from landslide_mapper.geo.scene import Scene, Source, open_raster, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
-from landslide_mapper.inspection.facts import Fact, crs_code, crs_text
+from landslide_mapper.inspection.facts import Fact, Report, crs_code, crs_text, to_detect
 from landslide_mapper.serving import (
     MAX_ENLARGED,
     near_training,
@@ -32,7 +32,7 @@ READ_WHOLE_PX = 100_000_000
 SHOWN = 5  # scenes of many that are named
 
 
-def scene_facts(source: Source) -> tuple[Fact, ...]:
+def scene_report(source: Source, path: str) -> Report:
     """One scene: how it is stored, where it lies, what of it is valid, and who can map it."""
     with open_raster(source) as raster:
         facts = _structure(raster)
@@ -40,17 +40,18 @@ def scene_facts(source: Source) -> tuple[Fact, ...]:
         scene = open_scene(source)
     except LsmapError as error:
         text = f"cannot be used: {_reason(source, error)}"
-        return (*facts, Fact("usable", "for lsmap", False, text))
+        return Report("scene", path, (*facts, Fact("usable", "for lsmap", False, text)))
     with SceneReader(scene) as reader:
         valid = _valid_share(scene, reader, facts)
     if valid.value == 0:
         served = Fact("bundled_model", "model", False, "nothing to map: no valid pixel was seen")
     else:
         served = _by_bundled(partial(_serves, scene))
-    return (*facts, valid, *_place(scene), served)
+    command = None if served.value is False else to_detect(path)
+    return Report("scene", path, (*facts, valid, *_place(scene), served), command)
 
 
-def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:
+def collection_report(sources: Sequence[Source], path: str) -> Report:
     """Several scenes that are to be mapped in one run: what they share and where they differ."""
     scenes, unusable = [], []
     for source in sources:
@@ -68,7 +69,11 @@ def collection_facts(sources: Sequence[Source]) -> tuple[Fact, ...]:
         _extent(scenes),
         _refused("unusable", "for lsmap", unusable, len(sources), "can be used"),
     ]
-    return (*facts, _by_bundled(partial(_serves_all, scenes))) if scenes else tuple(facts)
+    refused = bool(unusable)
+    if scenes:
+        facts.append(_by_bundled(partial(_serves_all, scenes)))
+        refused |= bool(facts[-1].value)
+    return Report("scenes", path, tuple(facts), None if refused else to_detect(path))
 
 
 def _reason(source: Source, error: LsmapError) -> str:
