@@ -39,12 +39,26 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device is a GPU that has bf16 in hardware (compute capability 8: Ampere, 2020).
+
+    Older ones can do it, but torch then leaves cuDNN out, and float32 is faster by far.
+    """
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+# What CUDA, cuDNN and cuBLAS, and the CPU say when memory is short.
+SHORT = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "allocate memory")
+
+
 @contextmanager
 def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
     """Raise `LsmapFailure` with the advice when the device runs out of memory."""
     try:
         yield
     except RuntimeError as error:  # CUDA's torch.OutOfMemoryError is one, the CPU has none
-        if not any(sign in str(error) for sign in ("out of memory", "allocate memory")):
+        if not any(sign in str(error) for sign in SHORT):
             raise
         raise LsmapFailure(f"the device ran out of memory; {advice()}") from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from landslide_mapper.checkpoint import BEST, BUNDLED, CONFIG, SUFFIX, ModelInfo, find_model
 from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
+from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.inventories import (
     FALSE_ALARM,
@@ -83,7 +84,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateReport:
 
     Raises:
         LsmapError: bad input or options, or results that exist. LsmapFailure: a tile cannot be
-            read, or the disk does not take the results.
+            read, the disk does not take the results, or the device's memory does not do.
     """
     _check_output(config)
     with writing(config.output, "the results"):
@@ -108,15 +109,16 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
     split = config.split or "test"
     dataset = load_dataset(config.reference)
     check(info_of(path), dataset, split, config.threshold)
-    predict, info = load_predictor(path, config.device)
-    _check_tile_size(path, info, dataset.tile_size, config.reference)
-    note(f"model {info.name} ({why}: {path})")
-    found = evaluate_dataset(predict, info, dataset, split, config.threshold, config.tune)
-    with Staging(config.output) as staging:
-        stage = _stager(config, staging)
-        _write_pictures(predict, found, dataset, stage)
-        stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
-        staging.publish()
+    with enough_memory(lambda: "give --device cpu, or prepare with a smaller --tile-size"):
+        predict, info = load_predictor(path, config.device, dataset.tile_size)
+        _check_tile_size(path, info, dataset.tile_size, config.reference)
+        note(f"model {info.name} ({why}: {path})")
+        found = evaluate_dataset(predict, info, dataset, split, config.threshold, config.tune)
+        with Staging(config.output) as staging:
+            stage = _stager(config, staging)
+            _write_pictures(predict, found, dataset, stage)
+            stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
+            staging.publish()
     return EvaluateReport(found, tuple(found.lines()), config.output / PAGE)
 
 

@@ -96,7 +96,8 @@ def explain(config: ExplainConfig) -> ExplainReport:
             "run that it was exported from"
         )
     path, why = find_model(config.model)
-    network, info = load_model(path, device)
+    with enough_memory(lambda: "give --device cpu"):
+        network, info = load_model(path, device)
     note(f"model {info.name} ({why}: {path})")
     points = network.explained()
     threshold = info.threshold_or(config.threshold)
@@ -104,7 +105,7 @@ def explain(config: ExplainConfig) -> ExplainReport:
     targets = _targets(config, subject, tuple(points))
     cam = GradCam(network, points, threshold)
     # Half as many windows as `detect` takes: these passes are in float32.
-    batch = max(1, default_batch(device, info) // 2)
+    batch = max(1, default_batch(device, subject.grid.tile) // 2)
     with _failures(config.output), Staging(config.output / subject.scene.stem) as staging:
         made = {name: staging.stage(target) for name, target in targets.items()}
         folder = staging.folder(next(iter(targets.values())))

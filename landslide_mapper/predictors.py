@@ -55,14 +55,18 @@ class ModelPredictor(Protocol):
         """Predict one batch."""
 
 
-def load_predictor(path: Path | str, device: str = "auto") -> tuple[ModelPredictor, ModelInfo]:
+def load_predictor(
+    path: Path | str, device: str = "auto", tile_size: int | None = None
+) -> tuple[ModelPredictor, ModelInfo]:
     """Load a model as a function from images to probabilities.
 
     Args:
         path: a model of lsmap, safetensors or ONNX. H and W of the images must be multiples of
             8; those of an ONNX model must be its tile size.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On CUDA the network runs in bf16, on
-            the CPU in float32 with torch's number of threads. ONNX models run on the CPU.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On CUDA the network runs in bf16 (on
+            GPUs that have it), on the CPU in float32 with torch's number of threads. ONNX models
+            run on the CPU.
+        tile_size: side of the windows that it will be given; None: the model's.
 
     Raises:
         LsmapError: see `info_of`, `landslide_mapper.checkpoint.load_model` and
@@ -79,7 +83,8 @@ def load_predictor(path: Path | str, device: str = "auto") -> tuple[ModelPredict
     if target.type == "cuda":
         from landslide_mapper.nn.on_cuda import CudaPredictor
 
-        return CudaPredictor(network, target, default_batch(target, info)), info
+        batch = default_batch(target, tile_size or info.tile_size)
+        return CudaPredictor(network, target, batch), info
     return CpuPredictor(network), info
 
 
@@ -103,7 +108,7 @@ def scene_inside(path: Path | str) -> str | None:
     return onnx_metadata(_open_session(Path(path))).get(SCENE_KEY) if is_onnx(path) else None
 
 
-def default_batch(device: torch.device, info: ModelInfo) -> int:
+def default_batch(device: torch.device, tile_size: int) -> int:
     """Windows at once: 1 on the CPU; on CUDA what half of the free memory holds, at most 64.
 
     A power of two, so that a few more megabytes of free memory change nothing.
@@ -113,7 +118,7 @@ def default_batch(device: torch.device, info: ModelInfo) -> int:
     import torch
 
     free, _ = torch.cuda.mem_get_info(device)
-    return largest_batch(free, info.tile_size)
+    return largest_batch(free, tile_size)
 
 
 def largest_batch(free: int, tile_size: int) -> int:

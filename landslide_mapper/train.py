@@ -111,9 +111,9 @@ def train(
             memory is full.
     """
     with (
+        enough_memory(lambda: _smaller(config, run)),
         join_processes(config.device) as process,
         only_one(run, "training") if process.leads else nullcontext(),
-        enough_memory(lambda: _smaller(config, run)),
         ExitStack() as closing,
     ):
         check_run(run, resume)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.network import Losses, Network
+from landslide_mapper.training.validation import autocast
 
 ENOUGH = 0.9
 
@@ -49,8 +50,8 @@ def training_step(
     labels: Tensor,
     generator: torch.Generator,
 ) -> Losses:
-    """Forward, backward, optimiser and teacher, in bf16 on CUDA, as `lsmap train` does it."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+    """Forward, backward, optimiser and teacher, as `lsmap train` does it."""
+    with autocast(images.device):
         losses = network(images, labels, generator)
     assert isinstance(losses, Losses)
     optimizer.zero_grad(set_to_none=True)

@@ -186,7 +186,16 @@ def test_an_area_is_never_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "aoi.gpkg").read_bytes() == before
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt,
+        RuntimeError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    ],
+    ids=["stopped", "cuda", "cublas", "cudnn"],
+)
 def test_a_run_that_ends_half_way_leaves_nothing(tmp_path: Path, error: Any) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (300, 80))))
     calls = 0

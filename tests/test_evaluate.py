@@ -9,18 +9,21 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from affine import Affine
 from click.testing import CliRunner
 from fakes import UTM, blobs, brightness, model_info, write_scene
 from PIL import Image
 from sklearn import metrics as sk
 
+from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.cli import main
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
@@ -29,7 +32,7 @@ from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.page import render
 from landslide_mapper.evaluation.pictures import choose_tiles, gallery
 from landslide_mapper.evaluation.tiles import _pixel_area
-from landslide_mapper.predictors import load_predictor
+from landslide_mapper.predictors import info_of, load_predictor
 
 SIDE, TILE = 256, 64
 SLIDE = shapely.box(40, 40, 150, 100)  # in pixels: over six tiles
@@ -271,6 +274,22 @@ def test_the_command_writes_a_report(dataset: Path, bundled_model: Path, tmp_pat
     assert json.loads((folder / "metrics.json").read_text("utf-8")) == json.loads(
         json.dumps(again.to_dict())
     )
+
+
+def test_a_batch_is_as_large_as_tiles_of_the_data_set_allow(
+    dataset: Path, bundled_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = []
+
+    def load(path: Path, _device: str, tile_size: int) -> tuple[Any, ModelInfo]:
+        sides.append(tile_size)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64.00 GiB.")
+
+    monkeypatch.setattr("landslide_mapper.evaluate.load_predictor", load)
+    output = run("evaluate", bundled_model, dataset, "-o", tmp_path / "out", code=1)
+    assert "the device ran out of memory; give --device cpu, or prepare with a smaller" in output
+    assert sides == [load_dataset(dataset).tile_size]
+    assert sides != [info_of(bundled_model).tile_size]
 
 
 def test_results_are_not_overwritten_unasked(

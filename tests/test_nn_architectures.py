@@ -9,8 +9,6 @@ import pytest
 import torch
 from learning import learn_by_heart
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.func import functional_call
 
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig
 from landslide_mapper.nn.build import NETWORKS, build
@@ -101,28 +99,6 @@ def test_tiles_without_landslide_or_without_anything_train(arch: str) -> None:
             losses.total.backward()
             assert losses.total.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
-
-
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_training_step_asks_the_device_for_nothing(arch: str) -> None:
-    """Traced with CUDA tensors without values: whoever wants to know one raises."""
-    network = made(arch).train()
-    with FakeTensorMode():
-
-        def on_cuda(shape: torch.Size, kind: torch.dtype) -> Tensor:
-            return torch.empty(shape, dtype=kind, device="cuda")
-
-        state = {
-            name: on_cuda(tensor.shape, tensor.dtype)
-            for name, tensor in [*network.named_parameters(), *network.named_buffers()]
-        }
-        images, labels = (on_cuda(tensor.shape, tensor.dtype) for tensor in batch())
-        for _ in turns(network):
-            losses = functional_call(network, state, (images, labels, None))
-            assert losses.total.is_cuda
-            assert all(part.is_cuda for part in losses.parts.values())
-        with pytest.raises(DataDependentOutputException):
-            losses.total.item()
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pretended_cuda import Machine, pretend
 from torch import nn
 
 from landslide_mapper import predictors
@@ -25,6 +25,7 @@ from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.nn.folding import fold
 from landslide_mapper.nn.mrife import MRIFE
+from landslide_mapper.nn.network import Normalise
 from landslide_mapper.nn.on_cuda import CudaPredictor, padded
 from landslide_mapper.predictors import default_batch, largest_batch, load_predictor
 
@@ -130,9 +131,9 @@ def test_windows_do_not_see_their_neighbours_in_a_batch(saved: Path) -> None:
 def test_the_batch_suits_the_device(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predict, info = load_predictor(saved, "cpu")
     assert predict.device == torch.device("cpu")
-    assert predict.batch_size == default_batch(predict.device, info) == 1
+    assert predict.batch_size == default_batch(predict.device, info.tile_size) == 1
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**10))
-    assert default_batch(torch.device("cuda"), info) == 64
+    assert default_batch(torch.device("cuda"), info.tile_size) == 64
 
 
 @given(st.integers(0, 2**38), st.sampled_from([64, 256, 512, 1024]))
@@ -152,50 +153,35 @@ def test_batches_are_filled_up_to_few_sizes(count: int) -> None:
     assert len({padded(number) for number in range(1, 65)}) == 32
 
 
-class Recorded:
-    """A CUDA graph that computes on the CPU what was captured; streams and events do nothing."""
-
-    captured = 0
-
-    def __init__(self, *_args: object) -> None:
-        self.replay = lambda: None
-
-    def pool(self) -> None:
-        Recorded.captured += 1
-
-    def record(self) -> None: ...
-    def synchronize(self) -> None: ...
-    def wait_event(self, _event: object) -> None: ...
-    def wait_stream(self, _stream: object) -> None: ...
+@pytest.fixture(params=[0.0, 0.3, 0.8, 1.0], ids=lambda pace: f"pace{pace}")
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A device that does its work late, at any time or at once."""
+    made = Machine(seed=int(100 * request.param), pace=request.param)
+    pretend(monkeypatch, made)
+    return made
 
 
 @pytest.fixture
-def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> CudaPredictor:
+def pretended_cuda(machine: Machine) -> CudaPredictor:
     """The predictor for CUDA on the CPU: what is left is the order of its steps."""
-    zeros, empty, opened = torch.zeros, torch.empty, CudaPredictor._open_lane
-    for name in ("Stream", "Event", "CUDAGraph"):
-        monkeypatch.setattr(torch.cuda, name, Recorded)
-    for name in ("device", "stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda *_args, **_options: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", Recorded)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_args: None)
-    monkeypatch.setattr(torch, "zeros", lambda *a, pin_memory=False, **o: zeros(*a, **o))
-    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **o: empty(*a, **o))
-
-    def open_lane(self: CudaPredictor, shape: tuple[int, ...]) -> object:
-        lane = opened(self, shape)
-        with torch.inference_mode():
-            lane.graph.replay = torch.inference_mode()(  # type: ignore[method-assign]
-                lambda: lane.output.copy_(self._forward(lane.input))
-            )
-        return lane
-
-    monkeypatch.setattr(CudaPredictor, "_open_lane", open_lane)
-    monkeypatch.setattr(Recorded, "captured", 0)
-    return CudaPredictor(fold(network(last_layer=3)), torch.device("cpu"), 4)
+    return CudaPredictor(Grey(), torch.device("cpu"), 4)
 
 
-def test_the_stream_for_cuda_keeps_the_order(pretended_cuda: CudaPredictor) -> None:
+class Grey(nn.Module):
+    """In the place of a network: the mean of the bands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = Normalise(3)
+
+    def predict_logits(self, normalised: torch.Tensor) -> torch.Tensor:
+        """(N, B, H, W) → (N, H, W)."""
+        return normalised.mean(dim=1)
+
+
+def test_the_stream_for_cuda_keeps_the_order(
+    machine: Machine, pretended_cuda: CudaPredictor
+) -> None:
     predict = pretended_cuda
     asked: list[int] = []
 
@@ -212,7 +198,7 @@ def test_the_stream_for_cuda_keeps_the_order(pretended_cuda: CudaPredictor) -> N
         assert len(asked) <= len(found) + 1  # one batch ahead, not more
     assert [len(answer) for answer in found] == [4, 0, 3, 5, 4, 0, 1]
     assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
-    assert Recorded.captured == 4  # for 4, 3, 6 and 1 windows
+    assert machine.captures == 4  # for 4, 3, 6 and 1 windows
 
 
 def test_streams_and_calls_do_not_disturb_each_other(pretended_cuda: CudaPredictor) -> None:
@@ -229,9 +215,32 @@ def test_streams_and_calls_do_not_disturb_each_other(pretended_cuda: CudaPredict
         assert np.array_equal(next(two), expected[5 - number])
 
 
-def test_bf16_is_close_to_float32(pretended_cuda: CudaPredictor) -> None:
-    batch = images(2)
-    assert np.abs(pretended_cuda(batch) - plain(network(last_layer=3), batch)).max() < 0.03
+@pytest.mark.parametrize(("bf16", "error"), [(True, 0.03), (False, 1e-5)])
+def test_bf16_is_close_to_float32_where_a_gpu_has_it(
+    bf16: bool, error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, Machine(seed=0, pace=1.0))
+    monkeypatch.setattr("landslide_mapper.nn.on_cuda.computes_bf16", lambda _device: bf16)
+    predict = CudaPredictor(fold(network(last_layer=3)), torch.device("cpu"), 4)
+    batch = images(1)
+    assert np.abs(predict(batch) - plain(network(last_layer=3), batch)).max() < error
+
+
+def test_a_stream_that_breaks_off_leaves_the_predictor_as_it_was(
+    pretended_cuda: CudaPredictor,
+) -> None:
+    predict = pretended_cuda
+    one, two = images(4), np.roll(images(4), 7, axis=2)
+    expected = predict(one)
+
+    def breaking() -> Iterator[np.ndarray]:
+        yield two
+        yield one
+        raise OSError("the scene is gone")
+
+    with pytest.raises(OSError, match="the scene is gone"):
+        list(predict.stream(breaking()))
+    assert np.array_equal(predict(one), expected)
 
 
 def test_onnx_models_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Prediction on a CUDA device that never waits for the bus.
 
 While one batch is computed, the next one travels to the device and the answers to the one before
-travel back, each on its own stream, from and to page-locked memory. The network runs in bf16 as
-a CUDA graph: the whole chain of kernels is launched by one call.
+travel back, each on its own stream, from and to page-locked memory. The network runs as a CUDA
+graph, the whole chain of kernels launched by one call, in bf16 where the GPU has it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landslide_mapper.device import computes_bf16
 from landslide_mapper.nn.network import Network
 
 WARM_UPS = 3  # runs before a capture, in which libraries allocate and choose what they need
@@ -25,8 +26,8 @@ class CudaPredictor:
     """A folded network (see `landslide_mapper.nn.folding`) on a CUDA device.
 
     A call takes uint8 images (N, B, H, W), H and W multiples of 8, and returns probabilities
-    float32 (N, H, W), computed from bf16 logits: up to about 0.01 from those of the CPU. Equal
-    batches give equal bits. `stream` works ahead and is the faster way.
+    float32 (N, H, W), in bf16 up to about 0.01 from those of the CPU. Equal batches give equal
+    bits. `stream` works ahead and is the faster way.
 
     Attributes:
         device: where the network is.
@@ -38,7 +39,8 @@ class CudaPredictor:
         self.batch_size = batch_size
         # A copy that stays in float32: bf16 would blur the grey values themselves.
         self._normalise = copy.deepcopy(network.normalise).to(device)
-        network = network.to(device, torch.bfloat16)
+        self._kind = torch.bfloat16 if computes_bf16(device) else torch.float32
+        network = network.to(device, self._kind)
         self._network = network.to(memory_format=torch.channels_last)
         self._upload, self._compute, self._download = (torch.cuda.Stream(device) for _ in range(3))
         self._lanes: dict[tuple[int, ...], _Lane] = {}
@@ -118,7 +120,7 @@ class CudaPredictor:
         return _Lane(graph, images, output, [])
 
     def _forward(self, images: Tensor) -> Tensor:
-        normalised = self._normalise(images).to(torch.bfloat16, memory_format=torch.channels_last)
+        normalised = self._normalise(images).to(self._kind, memory_format=torch.channels_last)
         return torch.sigmoid(self._network.predict_logits(normalised).float())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -78,7 +78,9 @@ def join_processes(device_name: str) -> Iterator[Process]:
     device = choose_device(device_name)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Process(0, 1, device)
+        # torch would pin memory with the first GPU, whichever is trained on.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield Process(0, 1, device)
         return
     if device.type == "cuda":
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")

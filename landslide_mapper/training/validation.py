@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from landslide_mapper.device import computes_bf16
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.metrics import BINS, Curve, rates
 from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
@@ -16,8 +17,8 @@ DIVERGED = "lower --lr, or the weight of a contrast, --beta"
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bf16 on CUDA, float32 on the CPU, where bf16 is slower by orders of magnitude."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    """bf16 on GPUs that have it; float32 on others and the CPU, where bf16 is slower by far."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device))
 
 
 @torch.inference_mode()

@@ -129,7 +129,7 @@ def test_equal_batches_give_equal_bits_in_another_predictor() -> None:
 
 def test_the_batch_that_is_chosen_fits() -> None:
     predict, info = load_predictor(bundled_model(), "cuda")
-    assert predict.batch_size == default_batch(predict.device, info) >= 1
+    assert predict.batch_size == default_batch(predict.device, info.tile_size) >= 1
     free, total = torch.cuda.mem_get_info()
     predict(noise(predict.batch_size, info.tile_size))
     used = free - torch.cuda.mem_get_info()[0]
