@@ -379,7 +379,7 @@ def test_the_geopackage_carries_its_style(tmp_path: Path) -> None:
     styles = read(tmp_path / "slides.gpkg", layer="layer_styles")
     assert list(styles["useAsDefault"]) == [True]
     assert list(styles["f_table_name"]) == ["landslides"]
-    assert 'type="graduatedSymbol" attr=' in styles["styleQML"][0]
+    assert 'type="RuleRenderer"' in styles["styleQML"][0]
 
 
 def test_geojson_is_wgs84_to_the_centimetre(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_outputs_that_exist_are_kept_unless_told(tmp_path: Path) -> None:
     assert (tmp_path / "slides.qml").read_text() == "mine"
     run(scene, output, threshold=0.9, overwrite=True)
     assert len(read(output)) == 0
-    assert "graduatedSymbol" in (tmp_path / "slides.qml").read_text()
+    assert "RuleRenderer" in (tmp_path / "slides.qml").read_text()
     assert not (tmp_path / "slides.qix").exists()
 
 

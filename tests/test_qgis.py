@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
@@ -16,7 +17,9 @@ from fakes import blobs, grey, model_info, write_scene
 from fakes import detect_brightness as run
 
 from landslide_mapper.evaluate import EvaluateConfig, evaluate
+from landslide_mapper.evaluation.verdicts import verdict_qml
 from landslide_mapper.explain import ExplainConfig, explain
+from landslide_mapper.geo.style import polygon_qml, split_qml
 from landslide_mapper.prepare import PrepareConfig, prepare
 
 # Debian's python3-qgis belongs to the system's own Python.
@@ -87,17 +90,20 @@ def said(path):
         facts["widgets"] = {
             f.name(): layer.editorWidgetSetup(i).type() for i, f in enumerate(layer.fields())
         }
-        # The class of every feature; None is drawn by nothing.
+        # The classes of every feature; one without is drawn by nothing.
         from qgis.core import QgsRenderContext
         context = QgsRenderContext()
         context.expressionContext().appendScopes(
             __import__("qgis.core").core.QgsExpressionContextUtils.globalProjectLayerScopes(layer))
         own = renderer.clone()
         own.startRender(context, layer.fields())
-        facts["undrawn"] = 0
+        names = {item.ruleKey(): item.label() for item in renderer.legendSymbolItems()}
+        facts["classes"] = []
         for feature in layer.getFeatures():
             context.expressionContext().setFeature(feature)
-            facts["undrawn"] += own.symbolForFeature(feature, context) is None
+            keys = own.legendKeysForFeature(feature, context)
+            facts["classes"].append(sorted(names[key] for key in keys if key in names))
+        facts["undrawn"] = facts["classes"].count([])
         own.stopRender(context)
     return facts
 
@@ -184,7 +190,7 @@ def test_qgis_shows_polygons_and_rasters_in_place_and_in_colour(tmp_path: Path) 
     said = look(tmp_path, scene, [*files, *options.values()])
     assert all(layer["valid"] for layer in said)
     renderers = [layer["renderer"] for layer in said]
-    assert renderers == ["graduatedSymbol"] * 4 + ["paletted", "singlebandpseudocolor"]
+    assert renderers == ["RuleRenderer"] * 4 + ["paletted", "singlebandpseudocolor"]
     assert [layer["crs"] for layer in said] == [
         "EPSG:4326" if path.suffix == ".geojson" else "EPSG:32648"
         for path in [*files, *options.values()]
@@ -215,6 +221,15 @@ def mapped(tmp_path: Path) -> tuple[str, Path]:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(3, (200, 200), smooth=6)))
     run(scene, tmp_path / "slides.gpkg", model_info(threshold=0.7))
     return scene, tmp_path / "slides.gpkg"
+
+
+def test_symbols_are_in_the_words_that_older_qgis_reads() -> None:
+    for qml in (polygon_qml(0.5), split_qml(), verdict_qml()):
+        layers = ElementTree.fromstring(qml.partition("\n")[2]).findall(".//symbol/layer")
+        assert layers
+        for layer in layers:
+            assert {part.tag for part in layer} == {"prop"}
+            assert "outline_color" in {part.attrib["k"] for part in layer}
 
 
 @pytest.mark.usefixtures("qgis")
@@ -271,7 +286,7 @@ def test_qgis_shows_geoparquet_where_its_gdal_can(tmp_path: Path, mapped: tuple[
         pytest.skip("this QGIS has a GDAL without Parquet")
     assert parquet["valid"]
     assert parquet["crs"] == "EPSG:32648"
-    assert (parquet["renderer"], parquet["count"]) == ("graduatedSymbol", package["count"])
+    assert (parquet["renderer"], parquet["count"]) == ("RuleRenderer", package["count"])
     np.testing.assert_allclose(parquet["extent"], package["extent"])
 
 
@@ -307,7 +322,25 @@ def test_a_polygon_that_was_drawn_by_hand_is_seen(tmp_path: Path, mapped: tuple[
         "Polygon((300001 3499999, 300009 3499999, 300009 3499991, 300001 3499991, 300001 3499999))"
     )
     in_qgis(REVIEW, tmp_path, slides, wkt)
-    assert ask(tmp_path, slides)[0]["undrawn"] == 0
+    said = ask(tmp_path, slides)[0]
+    assert said["undrawn"] == 0
+    assert said["classes"][-1] == ["drawn by hand", "reviewed: yes"]
+
+
+@pytest.mark.usefixtures("qgis")
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp"])
+def test_what_was_reviewed_is_seen_beside_the_confidence(tmp_path: Path, suffix: str) -> None:
+    slides = tmp_path / f"slides{suffix}"
+    run(write_scene(tmp_path / "scene.tif", grey(blobs(3, (200, 200), smooth=6))), slides)
+    before = ask(tmp_path, slides)[0]["classes"]
+    wkt = "Polygon((300001 3499999, 300009 3499999, 300009 3499991, 300001 3499999))"
+    in_qgis(REVIEW, tmp_path, slides, wkt)
+    after = ask(tmp_path, slides)[0]["classes"]
+    assert len(before) > 3
+    for number, (was, now) in enumerate(zip(before, after[:-1], strict=True)):
+        assert len(was) == 1
+        assert was[0].endswith(" %")
+        assert now == ([*was, "reviewed: yes"], ["reviewed: no"], was)[number % 3]
 
 
 @pytest.mark.usefixtures("qgis")
@@ -325,7 +358,9 @@ def test_qgis_shows_the_split_of_tiles(tmp_path: Path) -> None:
             tmp_path / "d", scenes=(scene,), labels=str(tmp_path / "slides.gpkg"), tile_size=64
         )
     )
-    (said,) = ask(tmp_path, tmp_path / "d" / "tiles.gpkg")
+    mask = next((tmp_path / "d" / "masks").glob("*.tif"))
+    said, shown = ask(tmp_path, tmp_path / "d" / "tiles.gpkg", mask)
+    assert shown["legend"] == ["no landslide", "landslide", "does not count"]
     assert said["renderer"] == "categorizedSymbol"
     assert said["legend"] == ["train", "val", "test"]
     assert said["undrawn"] == 0

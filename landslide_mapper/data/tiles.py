@@ -30,7 +30,7 @@ from landslide_mapper.mask_values import BACKGROUND, IGNORE, LANDSLIDE
 TILE_COLOURS = {
     BACKGROUND: (0, 0, 0, 0),
     LANDSLIDE: (*style.LANDSLIDE_COLOUR, 255),
-    IGNORE: (150, 150, 150, 255),
+    IGNORE: (*style.IGNORED_COLOUR, 255),
 }
 
 # `for_each(work, items, what)`: results of `work` in the items' order, with a bar named `what`.
@@ -217,7 +217,10 @@ def window_transform(
 def make_tile(
     source: TileSource, plan: Plan, tile: int, folder: Path, wanted: Callable[[TileRecord], bool]
 ) -> TileRecord:
-    """Render one tile and, if its record is `wanted`, write its image and mask under `folder`."""
+    """Render one tile and, if its record is `wanted`, write its image and mask under `folder`.
+
+    Each mask has a style: palettes of TIFF have 256 entries, all opaque, and QGIS shows them all.
+    """
     pixels = source.render(plan, tile)
     ignored = int((pixels.mask == IGNORE).sum())
     record = TileRecord(
@@ -233,7 +236,9 @@ def make_tile(
     transform = window_transform(scene.transform, plan.row, plan.col, plan.span / tile)
     crs = None if scene.crs is None else scene.crs.to_wkt()
     _write(folder / "images" / f"{plan.tile_id}.tif", pixels.image, transform, crs, nodata=0)
-    _write(folder / "masks" / f"{plan.tile_id}.tif", pixels.mask[None], transform, crs, nodata=None)
+    mask = folder / "masks" / f"{plan.tile_id}.tif"
+    _write(mask, pixels.mask[None], transform, crs, nodata=None)
+    mask.with_suffix(".qml").write_text(style.mask_qml(ignored=True), "utf-8")
     return replace(record, written=True)
 
 

@@ -30,7 +30,7 @@ from landslide_mapper.geo.crs import (
     unit_metres,
 )
 from landslide_mapper.geo.gdal import as_os_error
-from landslide_mapper.geo.style import add_default_style, fill_symbol, vector_qml
+from landslide_mapper.geo.style import add_default_style, fill_layer, fill_symbol, vector_qml
 
 LAYER = "verdicts"
 TORN = 1e7  # metres: a landslide that wide goes round the globe, over the edge of the map
@@ -147,7 +147,10 @@ def verdict_qml() -> str:
         for index, (role, verdict, _, words) in enumerate(LEGEND)
     )
     symbols = [
-        fill_symbol(index, colour, 110, *((0.3, True) if role == "reference" else (0.6, False)))
+        fill_symbol(
+            index,
+            fill_layer(colour, 110, *((0.3, True) if role == "reference" else (0.6, False))),
+        )
         for index, (role, _, colour, _) in enumerate(LEGEND)
     ]
     expression = quoteattr('"role" || \' \' || "verdict"')

@@ -11,9 +11,10 @@ from xml.sax.saxutils import quoteattr
 
 # Yellow to dark red: from barely above the threshold to certain.
 RAMP = ((255, 217, 71), (253, 174, 54), (248, 124, 40), (227, 59, 30), (158, 1, 31))
-BY_HAND, DRAWN = 2, (0, 112, 192)  # stands for no confidence; colour
+DRAWN = (0, 112, 192)  # by hand, without a confidence
+DARK, LIGHT = (40, 40, 40), (255, 255, 255)
 SPLIT_COLOURS = {"train": (0, 114, 178), "val": (230, 159, 0), "test": (204, 0, 120)}
-LANDSLIDE_COLOUR = (227, 59, 30)
+LANDSLIDE_COLOUR, IGNORED_COLOUR = (227, 59, 30), (150, 150, 150)
 
 MASK_COLOURS = {0: (236, 236, 236, 255), 1: (*LANDSLIDE_COLOUR, 255), 255: (0, 0, 0, 0)}
 
@@ -55,7 +56,8 @@ CREATE TABLE layer_styles (
 
 
 def polygon_qml(threshold: float) -> str:
-    """Style of the polygon layer: five classes of `confidence` from the threshold to 1.
+    """Style of the polygon layer: five classes of `confidence` from the threshold to 1, and a band
+    around those whose `review` is "yes". Those with "no" are dashed lines without a class.
 
     A polygon that was drawn by hand has no confidence, and a class of its own. `review` is a choice
     in forms, and "yes" for what is drawn (but not for the halves of a polygon that is split, which
@@ -63,24 +65,39 @@ def polygon_qml(threshold: float) -> str:
     """
     low = min(max(threshold, 0.0), 0.95)
     edges = [low + (1 - low) * step / len(RAMP) for step in range(len(RAMP) + 1)]
-    classes = [
-        (f"{lower:.0%} – {upper:.0%}".replace("%", " %"), 0 if index == 0 else lower, upper)
-        for index, (lower, upper) in enumerate(pairwise(edges))
+    kept = "coalesce(\"review\", '') <> 'no'"
+    rules = []
+    for number, (lower, upper) in enumerate(pairwise(edges)):
+        # The first and the last class take what rounding has put beyond them.
+        ends = [f'"confidence" >= {lower:.6f}'] if number > 0 else []
+        ends += [f'"confidence" < {upper:.6f}'] if number < len(RAMP) - 1 else []
+        label = f"{lower:.0%} – {upper:.0%}".replace("%", " %")
+        rules.append((label, " and ".join((*ends, kept))))
+    rules += [
+        ("drawn by hand", f'"confidence" is null and {kept}'),
+        ("reviewed: yes", "\"review\" = 'yes'"),
+        ("reviewed: no", "\"review\" = 'no'"),
     ]
-    classes.append(("drawn by hand", BY_HAND - 0.5, BY_HAND + 0.5))
-    ranges = [
-        f'<range lower="{lower:.6f}" upper="{upper:.6f}" label={quoteattr(label)} '
-        f'symbol="{index}" render="true"/>'
-        for index, (label, lower, upper) in enumerate(classes)
+    entries = "".join(
+        f'<rule key="{{{number}}}" symbol="{number}" label={quoteattr(label)} '
+        f"filter={quoteattr(condition)}/>"
+        for number, (label, condition) in enumerate(rules)
+    )
+    symbols = [
+        fill_symbol(number, fill_layer(colour, opacity=70, width=0.5, order=1))
+        for number, colour in enumerate((*RAMP, DRAWN))
     ]
-    attribute = quoteattr(f'coalesce("confidence", {BY_HAND})')
+    # Dark beside light is seen on any ground.
+    band = [fill_layer(DARK, 0, 1.9, filled=False), fill_layer(LIGHT, 0, 1.5, filled=False)]
+    dashes = [
+        fill_layer(LIGHT, 0, 0.6, filled=False),
+        fill_layer(DARK, 0, 0.4, filled=False, line="dash"),
+    ]
+    symbols += [fill_symbol(len(symbols), *band), fill_symbol(len(symbols) + 1, *dashes)]
     return vector_qml(
-        f'type="graduatedSymbol" attr={attribute} graduatedMethod="GraduatedColor"',
-        f"<ranges>{''.join(ranges)}</ranges>",
-        [
-            fill_symbol(index, colour, opacity=70, width=0.5)
-            for index, colour in enumerate((*RAMP, DRAWN))
-        ],
+        'type="RuleRenderer"',
+        f'<rules key="{{rules}}">{entries}</rules>',
+        symbols,
         _REVIEW,
         "Symbology|Fields|Forms",
     )
@@ -96,7 +113,7 @@ def split_qml() -> str:
         'type="categorizedSymbol" attr="split"',
         f"<categories>{categories}</categories>",
         [
-            fill_symbol(index, colour, opacity=0, width=0.5, filled=False)
+            fill_symbol(index, fill_layer(colour, opacity=0, width=0.5, filled=False))
             for index, colour in enumerate(SPLIT_COLOURS.values())
         ],
     )
@@ -126,51 +143,68 @@ def vector_qml(
     )
 
 
-def fill_symbol(
-    name: int, colour: tuple[int, int, int], opacity: int, width: float, filled: bool = True
-) -> str:
+def fill_symbol(name: int, *layers: str) -> str:
     """A polygon symbol of QGIS, as XML.
 
     Args:
         name: number, to which classes point.
+        layers: of `fill_layer`, the lowest first.
+    """
+    return (
+        f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1" force_rhr="0">'
+        f"{''.join(layers)}</symbol>"
+    )
+
+
+def fill_layer(
+    colour: tuple[int, int, int],
+    opacity: int,
+    width: float,
+    filled: bool = True,
+    line: str = "solid",
+    order: int = 0,
+) -> str:
+    """A layer of a polygon symbol, as XML.
+
+    Args:
         colour: of outline and inside, 0..255.
         opacity: of the inside, 0..255.
         width: of the outline, millimetres.
         filled: whether the inside is painted at all.
+        line: the outline's style, in QGIS's words.
+        order: of several symbols that one polygon has, those of a higher order lie above.
     """
     rgb = ",".join(map(str, colour))
     properties = {
         "color": f"{rgb},{opacity}",
         "outline_color": f"{rgb},255",
-        "outline_style": "solid",
+        "outline_style": line,
         "outline_width": f"{width:g}",
         "outline_width_unit": "MM",
         "joinstyle": "round",
         "style": "solid" if filled else "no",
     }
-    options = "".join(
-        f'<Option type="QString" name="{key}" value="{value}"/>'
-        for key, value in properties.items()
-    )
-    return (
-        f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1" force_rhr="0">'
-        '<layer class="SimpleFill" enabled="1" locked="0" pass="0">'
-        f'<Option type="Map">{options}</Option></layer></symbol>'
-    )
+    # Every QGIS 3 reads these; `<Option>`, which newer ones write, is unknown before 3.20.
+    props = "".join(f'<prop k="{key}" v="{value}"/>' for key, value in properties.items())
+    return f'<layer class="SimpleFill" enabled="1" locked="0" pass="{order}">{props}</layer>'
 
 
-def mask_qml() -> str:
-    """Style of a mask: landslides in one colour, everything else transparent."""
-    entries = "".join(
+def mask_qml(ignored: bool = False) -> str:
+    """Style of a mask: landslides in one colour, everything else transparent.
+
+    Args:
+        ignored: whether 255 means pixels that do not count, which are grey then.
+    """
+    entries = [(0, "no landslide", (236, 236, 236), 0), (1, "landslide", LANDSLIDE_COLOUR, 255)]
+    if ignored:
+        entries.append((255, "does not count", IGNORED_COLOUR, 255))
+    palette = "".join(
         f'<paletteEntry value="{value}" label="{label}" color="{_hex(colour)}" alpha="{alpha}"/>'
-        for value, label, colour, alpha in (
-            (0, "no landslide", (236, 236, 236), 0),
-            (1, "landslide", LANDSLIDE_COLOUR, 255),
-        )
+        for value, label, colour, alpha in entries
     )
     return _raster_qml(
         '<rasterrenderer type="paletted" band="1" opacity="0.6" alphaBand="-1">'
-        f"<colorPalette>{entries}</colorPalette></rasterrenderer>"
+        f"<colorPalette>{palette}</colorPalette></rasterrenderer>"
     )
 
 
