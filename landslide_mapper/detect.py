@@ -124,7 +124,8 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
         plans, works = _seen(config, model.info, plans)
         with _failures(config, space):
             description = _description(config, model, works)
-            works = [replace(work, run=space.identity(description)) for work in works]
+            identity = space.identity(description)
+            works = [replace(work, run=identity) for work in works]
             if not space.begin(description) and stopped:
                 plan_detection(config, model.info)  # the outputs there are another run's
             _map(config, model, works, space)

@@ -21,6 +21,7 @@ from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.vectors import DRIVERS, FIELDS
 from landslide_mapper.mapping.config import DetectConfig
+from landslide_mapper.mapping.workspace import Workspace
 
 
 @pytest.mark.parametrize("suffix", list(DRIVERS))
@@ -264,6 +265,17 @@ def test_an_empty_sheet_among_others_is_left_out(
     assert [path.name for path in (tmp_path / "masks").glob("*.tif")] == ["full_mask.tif"]
     with pytest.raises(LsmapError, match="no valid pixel"):
         run([empty, empty], tmp_path / "none.gpkg", info)
+
+
+def test_work_does_not_grow_with_the_square_of_the_sheets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What describes all sheets is gone through once, not once a sheet."""
+    sheets = [write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (20, 20)))) for n in range(9)]
+    seen, identity = [], Workspace.identity
+    monkeypatch.setattr(Workspace, "identity", lambda *args: seen.append(1) or identity(*args[1:]))
+    run(sheets, tmp_path / "slides.gpkg")
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize(("order", "said"), [("bgr", "give --bands 3,2,1"), ("rgb", None)])

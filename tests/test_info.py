@@ -10,6 +10,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from click.testing import CliRunner
 from rasterio.transform import from_origin
@@ -87,6 +88,14 @@ def test_json_of_the_command(bundled_scene: Path) -> None:
     result = CliRunner().invoke(main, ["info", "--json", str(bundled_scene)])
     assert result.exit_code == 0
     assert json.loads(result.stdout) == describe(str(bundled_scene)).to_dict()
+
+
+def test_a_compression_that_rasterio_has_no_name_for(tmp_path: Path, bundled_scene: Path) -> None:
+    path = tmp_path / "scene.mrf"  # of PNG tiles
+    rasterio.shutil.copy(bundled_scene, path, driver="MRF")
+    assert ("format", "MRF, compression png") in [
+        (fact.label, fact.text) for fact in describe(str(path)).facts
+    ]
 
 
 def test_valid_share_counts_nodata(tmp_path: Path) -> None:

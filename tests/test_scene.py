@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
+from rasterio.rpc import RPC
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
@@ -187,6 +188,27 @@ def test_pixels_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
         raster.gcps = (points, "EPSG:4326")
     with pytest.raises(LsmapError, match="gdalwarp INPUT OUTPUT"):
         open_scene(path)
+    path = write(tmp_path / "r.tif", ramp(), crs=None, transform=None)
+    with rasterio.open(path, "r+") as raster:
+        raster.rpcs = looking_down()
+    with pytest.raises(LsmapError, match="gdalwarp -rpc"):
+        open_scene(path)
+    assert open_scene(path, picture=True).width > 0
+
+
+def looking_down() -> RPC:
+    """The coefficients of a camera that looks straight down."""
+    one, column, row = [1.0] + 19 * [0.0], [0.0, 1.0] + 18 * [0.0], [0.0, 0.0, -1.0] + 17 * [0.0]
+    middle = {"lat_off": 31, "long_off": 103, "height_off": 0, "line_off": 10, "samp_off": 10}
+    size = {"lat_scale": 1, "long_scale": 1, "height_scale": 1, "line_scale": 1, "samp_scale": 1}
+    return RPC(
+        **middle,
+        **size,
+        samp_num_coeff=column,
+        samp_den_coeff=one,
+        line_num_coeff=row,
+        line_den_coeff=one,
+    )
 
 
 def test_a_name_that_is_no_utf8_is_refused() -> None:

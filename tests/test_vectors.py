@@ -118,6 +118,19 @@ def test_bounds_of_geoparquet_are_those_of_all_batches(
     assert said["columns"]["geometry"]["bbox"] == [400000, 3500000, 400059, 3500001]
 
 
+@pytest.mark.parametrize("suffix", [suffix for suffix in DRIVERS if suffix != ".geojson"])
+@pytest.mark.parametrize("wkt", ["WKT2_2019", "WKT1_GDAL", "WKT1_ESRI"])
+@pytest.mark.parametrize("unit", ["us-ft", "ft", "km"])
+def test_a_utm_zone_in_other_units_is_not_taken_for_one_in_metres(
+    tmp_path: Path, suffix: str, wkt: str, unit: str
+) -> None:
+    crs = pyproj.CRS(f"+proj=utm +zone=11 +datum=NAD83 +units={unit}")
+    path = written(tmp_path / f"slides{suffix}", 1, 1, pyproj.CRS(crs.to_wkt(wkt)))
+    there = pyproj.CRS(read(path).crs)
+    to_there = pyproj.Transformer.from_crs(crs, there, always_xy=True)
+    assert to_there.transform(1000, 3000) == pytest.approx((1000, 3000), abs=1e-6)
+
+
 @pytest.mark.parametrize("suffix", list(DRIVERS))
 def test_an_empty_layer_has_fields_and_a_place(tmp_path: Path, suffix: str) -> None:
     table = read(written(tmp_path / f"slides{suffix}", 0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import pyproj
 import shapely
 
 WGS84 = pyproj.CRS("EPSG:4326")
+UTM_SCALE = re.compile(r'PARAMETER\["scale[^"]*",0\.9996(?=[],])', re.IGNORECASE)  # in WKT
 
 Move = Callable[[np.ndarray], np.ndarray]  # points (n, 2) to points (n, 2)
 
@@ -53,6 +55,18 @@ def transformer(start: pyproj.CRS, end: pyproj.CRS) -> pyproj.Transformer:
         pyproj.exceptions.ProjError: there is no way, as from Mars to the earth.
     """
     return pyproj.Transformer.from_crs(start, end, always_xy=True)
+
+
+def layer_wkt(crs: pyproj.CRS) -> str:
+    """A CRS for a layer's file, as WKT.
+
+    GDAL's drivers for GeoPackage and FlatGeobuf declare a UTM zone without a code to be the one
+    in metres, even where it counts in feet or kilometres. A scale that is not quite UTM's keeps
+    them from that, and moves nothing by more than a tenth of a micrometre.
+    """
+    wkt = crs.to_wkt()
+    in_metres = not crs.axis_info or crs.axis_info[0].unit_conversion_factor == 1
+    return wkt if in_metres or crs.to_authority() else UTM_SCALE.sub(r"\g<0>0000000001", wkt)
 
 
 def wgs84_transformer(crs: pyproj.CRS | None) -> pyproj.Transformer | None:

@@ -5,8 +5,9 @@ EPSG:4326 and a projection of Mars are all right. Polygons come in pixel coordin
 
 A landslide is small beside a planet. So its area is the plane one times the scale at its
 centroid, wrong by about D²/6R², less than one in ten million up to `SMALL`; larger ones are cut
-into pieces. (pyproj.Geod is slow, and rounds to a hundredth of a m² an edge.) Lengths are those
-of chords through the planet, shorter than their geodesics by L²/24R² of themselves.
+into pieces, though hardly into parts of a pixel. (pyproj.Geod is slow, and rounds to a hundredth of
+a m² an edge.) Lengths are those of chords through the planet, shorter than their geodesics by
+L²/24R² of themselves.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from landslide_mapper.geo.crs import (
 MAX_EDGE_METRES = 1000.0  # of a chord: an edge that is straight in the CRS may be curved
 
 SMALL = 4e-4  # of the semi-major axis: 2.5 km on Earth
+FINEST = 0.5  # pixels: a picture of the whole planet is not cut into millions of pieces
 SCALE_STEP_METRES = 50.0  # to both sides, for the scale at a point
 
 
@@ -92,7 +94,8 @@ class Measurer:
         if not self.metric or len(polygons) == 0:
             return np.full(len(polygons), np.nan)
         assert self._geodetic is not None
-        pieces, owner = _cut(polygons, SMALL * self._geodetic.geod.a / self._gsd)
+        side = max(FINEST, SMALL * self._geodetic.geod.a / self._gsd)
+        pieces, owner = _cut(polygons, side)
         areas = np.asarray(shapely.area(pieces)) * self._scale(shapely.centroid(pieces))
         return np.bincount(owner, areas, len(polygons))
 
@@ -121,7 +124,7 @@ class Measurer:
         return Measures(perimeter, length, width)
 
     def _rings(self, polygons: np.ndarray) -> _Rings:
-        bounds, longest = shapely.bounds(polygons), MAX_EDGE_METRES / self._gsd
+        bounds, longest = shapely.bounds(polygons), max(FINEST, MAX_EDGE_METRES / self._gsd)
         long = (bounds[:, 2:] - bounds[:, :2]).max(axis=1) > longest
         if long.any():
             polygons = polygons.copy()

@@ -45,6 +45,11 @@ def _check_place(path: str, raster: rasterio.DatasetReader) -> None:
             f"{path}: is placed by ground control points, not on a map's grid; warp it first: "
             "gdalwarp INPUT OUTPUT.tif"
         )
+    if not raster.crs and raster.transform.is_identity and raster.rpcs:
+        raise LsmapError(
+            f"{path}: is placed by the camera's coefficients (RPC), not on a map's grid; warp it "
+            "first, best with heights: gdalwarp -rpc -to RPC_DEM=HEIGHTS.tif INPUT OUTPUT.tif"
+        )
     if raster.crs and pyproj.CRS.from_user_input(raster.crs).is_geocentric:
         raise LsmapError(
             f"{path}: its CRS is geocentric (metres from the earth's centre), which is not a map; "

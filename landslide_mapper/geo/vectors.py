@@ -21,6 +21,7 @@ import pyproj
 import shapely
 
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.crs import layer_wkt
 from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.style import TIMESTAMP, add_default_style, polygon_qml
 
@@ -188,7 +189,7 @@ class _Stage:
         self.path = path
         self.begun = False
         self._target = target
-        self._wkt = target.crs.to_wkt() if target.crs is not None else None
+        self._wkt = layer_wkt(target.crs) if target.crs is not None else None
         # Already here, because the shapefile driver would cut the names at ten characters.
         names = SHAPEFILE_NAMES if target.suffix == ".shp" else {}
         self._names = [names.get(name, name) for name in FIELDS]

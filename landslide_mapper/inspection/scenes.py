@@ -161,7 +161,8 @@ def _structure(raster: rasterio.DatasetReader) -> list[Fact]:
     size = [raster.width, raster.height]
     colours = [c.name for c in raster.colorinterp]
     overviews = raster.overviews(1) if raster.count else []
-    compression = raster.compression.name.lower() if raster.compression else "none"
+    packed = raster.compression or "none"
+    compression = getattr(packed, "name", packed).lower()  # text where rasterio has no name for it
     block = [int(n) for n in reversed(raster.block_shapes[0])] if raster.count else []
     laid = "tiles" if raster.profile.get("tiled") else "strips"
     types = sorted(set(raster.dtypes))
