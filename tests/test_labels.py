@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
@@ -378,3 +380,18 @@ def test_ground_in_0_to_360_degrees_reaches_a_western_scene(scene_crs: str, turn
     frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
     ground = shapely.intersection(ground_near(labels, scene), frame)
     assert shapely.area(ground).sum() == pytest.approx(inside.area, rel=1e-3)
+
+
+def test_measures_of_coordinates_are_dropped_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "measured.gpkg"
+    geopandas.GeoDataFrame(geometry=[BOX], crs="EPSG:32643").to_file(path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE gpkg_geometry_columns SET z = 1, m = 1")
+    ran = subprocess.run(
+        [sys.executable, "-m", "landslide_mapper", "evaluate", path, path, "-o", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "IoU 1.0000" in ran.stdout + ran.stderr
+    assert "Warning" not in ran.stderr

@@ -356,3 +356,48 @@ def test_masks_the_wrong_way_round_are_noticed(
         make("white")
     make("most")
     assert "90% of the pixels are landslide" in capsys.readouterr().err
+
+
+def test_copies_of_an_image_share_a_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(10):
+        for name in (f"{n}.png", f"{n} - copy.png"):
+            picture(tmp_path / "images" / name, image(70, 70, n))
+            picture(tmp_path / "masks" / name, square(70, 70))
+    split_of = {tile.tile_id: tile.split for tile in make(tmp_path).tiles}
+    assert [split_of[f"{n}"] for n in range(10)] == [split_of[f"{n}_-_copy"] for n in range(10)]
+    assert set(split_of.values()) == {"train", "val", "test"}
+    assert "10 images are copies of others, and in the same split" in capsys.readouterr().err
+
+    table = tmp_path / "split.csv"
+    lines = [f"{n},train\n{n} - copy,{'val' if n < 5 else 'train'}" for n in range(10)]
+    table.write_text("\n".join(["name,split", *lines]))
+    make(tmp_path, split_file=table, overwrite=True)
+    assert "Warning: 5 images are copies of one in another split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("colours", "told"),
+    [
+        (((255, 0, 0), (0, 255, 0)), True),
+        (((250, 120, 0), (250, 130, 0)), True),
+        (((255, 0, 0), (128, 10, 0)), False),
+        (((255, 255, 255), (90, 91, 90)), False),
+    ],
+)
+def test_masks_in_several_colours_are_told(
+    tmp_path: Path,
+    colours: tuple[tuple[int, ...], ...],
+    told: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for n in range(5):
+        mask = np.zeros((3, 70, 70), np.uint8)
+        mask[:, 5:20, 5:20] = np.array(colours[0])[:, None, None]
+        mask[:, 40:60, 40:60] = np.array(colours[1])[:, None, None]
+        picture(tmp_path / "masks" / f"{n}.png", mask)
+        picture(tmp_path / "images" / f"{n}.png", image(70, 70, n))
+    dataset = make(tmp_path)
+    assert all(tile.landslide_px == 15**2 + 20**2 for tile in dataset.tiles)
+    assert ("in several colours: all but black is" in capsys.readouterr().err) == told

@@ -19,7 +19,7 @@ from landslide_mapper.data.split import (
     SplitBlock,
     block_factor,
     blocks_of,
-    draw,
+    draw_groups,
     read_split_file,
 )
 from landslide_mapper.data.tiles import (
@@ -262,12 +262,8 @@ def _draw_blocks(
         for i, source in enumerate(sources)
         for block in blocks_of(i, source.scene.height, source.scene.width, side)
     ]
-    groups = same_ground(blocks, sources)
-    by_group = dict.fromkeys(groups, 0)
-    for group, block in zip(groups, blocks, strict=True):
-        by_group[group] += weight[block.source, block.top, block.left]
-    drawn = dict(zip(by_group, draw(list(by_group.values()), config.seed), strict=True))
-    splits = [drawn[group] for group in groups]
+    weights = [weight[block.source, block.top, block.left] for block in blocks]
+    splits = draw_groups(same_ground(blocks, sources), weights, config.seed)
     facts["split"] = {
         "method": "blocks",
         "block_px": side,

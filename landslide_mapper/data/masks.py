@@ -9,7 +9,9 @@ import rasterio
 
 SOFT = "masks with values between 0 and 1: 0.5 and more is taken as landslide"
 PALETTE = "masks whose palette does not begin with black: black is taken as background"
+COLOURS = "masks in several colours: all but black is taken as landslide"
 BLACK = (0, 0, 0)
+FEW = 0.01  # share of the coloured pixels that may be traces of compression
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,19 @@ def mask_of(raster: rasterio.DatasetReader) -> Mask:
     between = (values > 0) & (values < 1)
     # Shares and probabilities: a faint one must not count as landslide for not being 0.
     values = np.where(between, values >= 0.5, np.clip(values, 0, 255)).astype(np.uint8)
-    return Mask(values, unknown.all(axis=0), SOFT if between.any() else "")
+    said = SOFT if between.any() else COLOURS if _several_colours(bands) else ""
+    return Mask(values, unknown.all(axis=0), said)
+
+
+def _several_colours(bands: np.ndarray) -> bool:
+    """Whether there are colours beside black that are no shades of each other: classes, likely."""
+    if len(bands) == 1 or bands.dtype != np.uint8:
+        return False
+    strongest = bands.max(axis=0)
+    bright = (strongest > 0) & (strongest >= strongest.max() / 2)
+    lit = bands[:, bright] > strongest[bright] / 2
+    kinds = np.bincount((2 ** np.arange(len(bands))) @ lit)
+    return int((kinds > FEW * kinds.sum()).sum()) > 1
 
 
 def _odd_palette(raster: rasterio.DatasetReader) -> dict[int, tuple[int, ...]] | None:

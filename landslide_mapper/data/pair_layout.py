@@ -21,9 +21,9 @@ from landslide_mapper.data.pairs import (
     mask_rule,
     scan,
 )
-from landslide_mapper.data.split import draw, read_split_file
+from landslide_mapper.data.split import draw_groups, read_split_file
 from landslide_mapper.data.tiles import ForEach, Plan
-from landslide_mapper.errors import LsmapError, warn
+from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import grid
 
 
@@ -40,8 +40,9 @@ def pair_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
         splits = read_split_file(config.split_file, [s.pair.image.name for s in scans])
         facts["split"] = {"method": "file", "file": str(config.split_file)}
     else:
-        splits = draw(px, config.seed)
+        splits = draw_groups(_copies(scans), px, config.seed)
         facts["split"] = {"method": "images"}
+    _tell_of_copies(scans, splits)
     sources = [
         PairSource(name, s.pair, s.scene, rule, config.stretch)
         for name, s, rule in zip(names, scans, rules, strict=True)
@@ -104,6 +105,25 @@ def _check_share(masks: Path, scans: Sequence[ScannedPair], rule: MaskRule) -> N
     if landslide > background:
         share = landslide / (landslide + background)
         warn(f"{masks}: {share:.0%} of the pixels are landslide; is background 0 (black) there?")
+
+
+def _copies(scans: Sequence[ScannedPair]) -> list[int]:
+    """The number of the first image with the same bytes, for each: data sets hold copies."""
+    first: dict[str, int] = {}
+    return [first.setdefault(s.digest, number) for number, s in enumerate(scans)]
+
+
+def _tell_of_copies(scans: Sequence[ScannedPair], splits: Sequence[str]) -> None:
+    """Say that images are copies of others; warn where a file of splits has them in several."""
+    firsts = _copies(scans)
+    again = [number for number, first in enumerate(firsts) if number != first]
+    apart = [number for number in again if splits[number] != splits[firsts[number]]]
+    for number in (apart or again)[:1]:
+        pair = f"{scans[number].pair.image} is {scans[firsts[number]].pair.image.name}"
+        if apart:
+            warn(f"{len(apart)} images are copies of one in another split, so it is learnt: {pair}")
+        else:
+            note(f"{len(again)} images are copies of others, and in the same split: {pair}")
 
 
 def _plans(config: PrepareConfig, index: int, source: PairSource, split: str) -> list[Plan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,13 +41,15 @@ class Pair:
 @dataclass(frozen=True)
 class ScannedPair:
     """What is known of a pair before its tiles are made: the image, how often each value 0..255
-    is in the mask, how many of its pixels say nothing (nodata), and what was `said` of the mask."""
+    is in the mask, how many of its pixels say nothing (nodata), what was `said` of the mask, and
+    the digest of the image's file, by which copies of it are told."""
 
     pair: Pair
     scene: Scene
     histogram: np.ndarray
     unknown: int
-    said: str = ""
+    said: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,8 @@ def scan(pair: Pair, bands: Sequence[int] | None) -> ScannedPair:
     mask = _read_mask(pair, scene)
     known = mask.values[~mask.unknown]
     histogram = np.bincount(known, minlength=256)
-    return ScannedPair(pair, scene, histogram, int(mask.unknown.sum()), mask.said)
+    digest = hashlib.sha256(pair.image.read_bytes()).hexdigest()
+    return ScannedPair(pair, scene, histogram, int(mask.unknown.sum()), mask.said, digest)
 
 
 def _read_mask(pair: Pair, scene: Scene) -> Mask:

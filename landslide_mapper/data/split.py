@@ -79,6 +79,15 @@ def draw(weights: Sequence[float], seed: int) -> list[str]:
     return [str(split) for split in out]
 
 
+def draw_groups(groups: Sequence[int], weights: Sequence[float], seed: int) -> list[str]:
+    """As `draw`, with one split for all units of a group: they show the same ground."""
+    by_group = dict.fromkeys(groups, 0.0)
+    for group, weight in zip(groups, weights, strict=True):
+        by_group[group] += weight
+    drawn = dict(zip(by_group, draw(list(by_group.values()), seed), strict=True))
+    return [drawn[group] for group in groups]
+
+
 def _best_draw(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     best, best_error = _strata(values, rng), np.inf
     for _ in range(DRAWS):

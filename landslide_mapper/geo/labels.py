@@ -229,9 +229,7 @@ def _layers(vector: str | bytes) -> list[str]:
 
 def _only_layer(path: str, vector: str | bytes, options: LayerOptions) -> str:
     try:
-        with warnings.catch_warnings():  # of a third or fourth coordinate, which is dropped
-            warnings.simplefilter("ignore", UserWarning)
-            layers = pyogrio.list_layers(vector)
+        layers = pyogrio.list_layers(vector)
     except GeometryError as error:
         raise LsmapError(_odd_geometry(path, error)) from error
     except (DataSourceError, DataLayerError) as error:
