@@ -21,7 +21,7 @@ from landslide_mapper.evaluation.inventories import (
 )
 from landslide_mapper.evaluation.inventories import summary as compared
 from landslide_mapper.geo.labels import is_vector
-from landslide_mapper.geo.sources import check_no_input
+from landslide_mapper.geo.scene_files import check_no_input
 from landslide_mapper.predictors import ONNX_SUFFIX, info_of, is_onnx, load_predictor
 from landslide_mapper.staging import Staging, check_folder, writing
 

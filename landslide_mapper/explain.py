@@ -22,8 +22,9 @@ from landslide_mapper.explanation.config import ExplainConfig
 from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
 from landslide_mapper.explanation.passes import draw
 from landslide_mapper.explanation.subject import Subject, find_subject
+from landslide_mapper.geo.rasters import TAG
 from landslide_mapper.geo.remote import is_local, without_query
-from landslide_mapper.geo.sources import TAG, check_no_input
+from landslide_mapper.geo.scene_files import check_no_input
 from landslide_mapper.geo.style import probability_qml
 from landslide_mapper.nn.gradcam import GradCam, Target
 from landslide_mapper.predictors import default_batch, is_onnx

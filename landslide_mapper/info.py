@@ -11,7 +11,8 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.remote import is_local, is_remote
 from landslide_mapper.geo.scene import Source, open_raster
-from landslide_mapper.geo.sources import expand_sources, is_several, is_stac_item
+from landslide_mapper.geo.sources import expand_sources, is_several
+from landslide_mapper.geo.stac import is_stac_item
 from landslide_mapper.inspection.facts import Report
 from landslide_mapper.inspection.layers import label_report
 from landslide_mapper.inspection.products import dataset_report, model_report, run_report

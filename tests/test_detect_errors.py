@@ -20,8 +20,8 @@ from fakes import detect_brightness as run
 
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.scene import Source, open_scene
-from landslide_mapper.geo.sources import stack
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
 from landslide_mapper.mapping.outputs import check_outputs

@@ -23,10 +23,10 @@ from test_scene import write
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import scene_reader
+from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, at_pixel_size, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
-from landslide_mapper.geo.sources import stack
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.plan import plan_detection
 

@@ -20,8 +20,8 @@ from rasterio.windows import Window
 
 from landslide_mapper import detect as detect_module
 from landslide_mapper.detect import detect, detect_with
+from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.blocks import Layout
-from landslide_mapper.geo.sources import stack
 from landslide_mapper.mapping.config import DetectConfig
 
 

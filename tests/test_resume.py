@@ -21,8 +21,8 @@ from fakes import blobs, brightness, detect_brightness, grey, model_info, read, 
 from landslide_mapper import detect as detect_module
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.blocks import Layout
-from landslide_mapper.geo.sources import stack
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.store import FolderStore
 from landslide_mapper.mapping.workspace import hidden_folder

@@ -20,10 +20,10 @@ from rasterio.enums import Resampling
 from rasterio.rpc import RPC
 
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
 from landslide_mapper.geo.scene import Source, at_pixel_size, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
-from landslide_mapper.geo.sources import stack
 
 UTM = Affine(2, 0, 500000, 0, -2, 4000000)
 

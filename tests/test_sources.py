@@ -21,11 +21,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.remote import gdal_name, shown_name
 from landslide_mapper.geo.scene import Source, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
-from landslide_mapper.geo.sources import expand_sources, stack
+from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.info import describe
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.outputs import extra_outputs

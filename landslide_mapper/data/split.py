@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.sources import RASTER_SUFFIXES
+from landslide_mapper.geo.scene_info import RASTER_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.2, 0.2)

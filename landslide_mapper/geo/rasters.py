@@ -27,6 +27,7 @@ from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.style import MASK_COLOURS
 
 UNSEEN = 255
+TAG = "LSMAP_"  # what metadata of lsmap's own rasters begin with
 BLOCK = 512  # pixels a side of a tile
 CELL = 8 * BLOCK  # pixels in a row that polygons are looked for in at once
 

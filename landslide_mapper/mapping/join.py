@@ -18,7 +18,7 @@ from landslide_mapper.geo import rasters, style, vectors
 from landslide_mapper.geo.features import Landslides, Pieces
 from landslide_mapper.geo.joining import Joiner
 from landslide_mapper.geo.overlay import Overlay
-from landslide_mapper.geo.sources import TAG
+from landslide_mapper.geo.rasters import TAG
 from landslide_mapper.geo.vectorize import Components
 from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.config import DetectConfig, provenance

@@ -15,7 +15,7 @@ from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo import rasters, vectors
 from landslide_mapper.geo.review import work_in
 from landslide_mapper.geo.scene import Scene
-from landslide_mapper.geo.sources import check_no_input
+from landslide_mapper.geo.scene_files import check_no_input
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.staging import check_targets
 

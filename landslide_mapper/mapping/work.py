@@ -22,8 +22,8 @@ from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.radiometry import Radiometry, sample_digest
 from landslide_mapper.geo.reading import scene_rows
 from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene_files import files_of
 from landslide_mapper.geo.simplify import room_inside
-from landslide_mapper.geo.sources import files_of
 from landslide_mapper.geo.vectorize import vectorize_block
 from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.store import Store
