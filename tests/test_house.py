@@ -27,7 +27,6 @@ FLOORS = (
     ("training",),
     ("mapping", "evaluation", "explanation", "inspection"),
     ("prepare", "train", "detect", "evaluate", "explain", "export", "info"),
-    ("cli_options",),
     ("cli",),
     ("__main__",),
 )
@@ -43,7 +42,6 @@ WITHOUT = {
     "mapping": {"click", "matplotlib"},
     "metrics": TORCH | MAPS | SCREEN,
     "config": TORCH | MAPS | SCREEN | {"numpy"},
-    "cli_options": TORCH | MAPS | {"numpy"},
     "cli": TORCH | MAPS | {"numpy"},
 }
 # The help of a command waits for none of these.
