@@ -186,7 +186,7 @@ def read_header(path: Path | str) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise LsmapError(f"{path} is not a safetensors file: {error}") from error
+        raise LsmapError(f"{path} is no model: not a safetensors file ({error})") from error
 
 
 def save_model(

@@ -197,13 +197,13 @@ def _work(config: DetectConfig, info: ModelInfo, number: int, plan: ScenePlan) -
 
 
 def _description(config: DetectConfig, model: _Model, works: Sequence[SceneWork]) -> dict[str, Any]:
-    """All that parts depend on, as JSON values. The keys are shown to people."""
+    """All that parts depend on, as JSON values. The keys are shown to people, the first ones."""
     chosen = {name: value for name, value in asdict(config).items() if name not in FREE}
     options = {f"--{name.replace('_', '-')}": repr(value) for name, value in chosen.items()}
     scenes = {f"{work.scene.path} ({work.number + 1})": identify(work) for work in works}
     cuts = [[work.layout.rows, work.layout.cols] for work in works]
-    own = {"lsmap's version": __version__, "the model": model.identity, "the size of blocks": cuts}
-    return own | scenes | options
+    own = {"lsmap's version": __version__, "the model": model.identity}
+    return own | options | scenes | {"the size of blocks": cuts}  # which follows from the rest
 
 
 def _map(config: DetectConfig, model: _Model, works: Sequence[SceneWork], space: Workspace) -> None:

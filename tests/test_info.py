@@ -422,3 +422,13 @@ def test_what_lsmap_made_itself_is_known(tmp_path: Path, bundled_scene: Path) ->
     points = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=4326)
     points.to_file(tmp_path / "points.gpkg")
     assert describe(str(tmp_path / "points.gpkg")).next_command is None
+
+
+def test_verdicts_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "slides.gpkg"
+    squares = [shapely.box(9 * n, 0, 9 * n + 5, 5) for n in range(4)]
+    fields = {"id": range(4), "confidence": [0.5] * 4, "review": ["yes", "no", "yes", None]}
+    geopandas.GeoDataFrame(fields, geometry=squares, crs="EPSG:32648").to_file(path)
+    report = describe(str(path))
+    assert "review    2 yes, 1 no, 1 not looked at" in report.to_text()
+    assert report.to_dict()["layers"][0]["review"] == {"yes": 2, "no": 1}

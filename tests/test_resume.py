@@ -181,7 +181,7 @@ def test_finished_parts_are_not_predicted_again(
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["option", "scene", "model", "blocks"])
+@pytest.mark.parametrize("change", ["option", "place", "scene", "model", "blocks"])
 def test_anything_different_starts_afresh_and_says_so(
     scene: str,
     tmp_path: Path,
@@ -195,6 +195,8 @@ def test_anything_different_starts_afresh_and_says_so(
     info, options, said = model_info(), {}, ""
     if change == "option":
         options, said = {"min_area": 6.0}, "--min-area changed"
+    elif change == "place":
+        options, said = {"bbox": (300000, 3499900, 300150, 3500000)}, "as --bbox, "
     elif change == "scene":
         with rasterio.open(scene, "r+") as raster:
             raster.write(np.full((3, 50, 50), 200, np.uint8), window=((0, 50), (0, 50)))

@@ -21,6 +21,7 @@ import torch
 import torch._dynamo
 from click.testing import CliRunner
 from learning import learn_by_heart
+from matplotlib.figure import Figure
 from torch import nn
 
 from landslide_mapper.checkpoint import read_info
@@ -43,7 +44,7 @@ from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import PrepareConfig, prepare
 from landslide_mapper.staging import only_one
-from landslide_mapper.training.history import best_row, improves, read_log, write_log
+from landslide_mapper.training.history import best_row, improves, plot_curves, read_log, write_log
 from landslide_mapper.training.loaders import common_gsd, load_datasets, make_loaders
 from landslide_mapper.training.parallel import Process
 from landslide_mapper.training.runs import plan_run
@@ -628,6 +629,23 @@ def test_the_epoch_that_is_kept() -> None:
     assert best_row([first, later]) is first
     assert improves(row(0.1, 0.1, 0.0), [row(0.9, 0.9, 0.0)], "half")  # of a network not ready yet
     assert improves({"loss": 1.0}, [{"loss": 2.0}], "half")  # a final fit
+
+
+def test_epochs_are_whole_numbers_on_the_curves_of_a_run_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = []
+
+    def look(figure: Figure, path: Path, **_: object) -> None:
+        axes = figure.axes[0]
+        low, high = axes.get_xlim()
+        ticks.extend(tick for tick in axes.get_xticks() if low <= tick <= high)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    row = {"epoch": 1.0, "loss": 1.5, "cross_entropy": 0.6, "samples_per_s": 2.0}
+    plot_curves([row], tmp_path / "curves.png")
+    assert ticks == [1.0]
 
 
 def test_icssn_keeps_no_epoch_before_its_segmenter_has_learnt(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN = 6  # tiles of each kind
 DPI = 110
+TITLE = 46  # letters that fit over a tile
 # Told apart by people with any colour vision, and from vegetation, soil and shadow.
 REFERENCE, MAPPED = "#00e5ff", "#ff2fb3"
 UNSEEN = (0.35, 0.35, 0.35)
@@ -162,8 +163,15 @@ def gallery(
         _outline(panel, answer.labels == LANDSLIDE, REFERENCE)
         _outline(panel, (answer.probability >= at.threshold) & valid, MAPPED)
         said = f"IoU {iou[number]:.3f}" if tp + fp + fn else "nothing there or mapped"
-        panel.set_title(f"{tile.tile_id}\n{said}, {fp:,} px too much, {fn:,} missed", fontsize=8)
+        name = _fitted(tile.tile_id)
+        panel.set_title(f"{name}\n{said}, {fp:,} px too much, {fn:,} missed", fontsize=8)
     return _png(figure)
+
+
+def _fitted(name: str) -> str:
+    """A name that fits over a tile: of a long one, both ends, as the place is at its end."""
+    half = (TITLE - 1) // 2
+    return name if len(name) <= TITLE else f"{name[:half]}…{name[-half:]}"
 
 
 def _picture(image: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -184,7 +184,7 @@ def fill_layer(
         "joinstyle": "round",
         "style": "solid" if filled else "no",
     }
-    # Every QGIS 3 reads these; `<Option>`, which newer ones write, is unknown before 3.20.
+    # Old and new QGIS read these; `<Option>`, which new ones write, is unknown to old ones.
     props = "".join(f'<prop k="{key}" v="{value}"/>' for key, value in properties.items())
     return f'<layer class="SimpleFill" enabled="1" locked="0" pass="{order}">{props}</layer>'
 

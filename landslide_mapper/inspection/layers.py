@@ -14,7 +14,7 @@ from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import (
     Measurer,
 )
-from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED
+from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, verdicts
 from landslide_mapper.inspection.facts import Fact, Report, crs_code, crs_text
 
 # By which fields lsmap's own layers are told that are no labels: squares, two inventories in one.
@@ -55,7 +55,11 @@ def _layer(
     area, reason = _area(labels)
     row |= {"crs": crs_code(labels.crs), "usable": len(labels.polygons)}
     row |= {**labels.counts.to_dict(), "area_m2": area}
-    counts = labels.counts
+    counts, reviewed = labels.counts, verdicts(path, name)
+    if reviewed:
+        row["review"] = dict(reviewed)
+    said = [f"{count} {verdict}" for verdict, count in sorted(reviewed.items(), reverse=True)]
+    said.append(f"{counts.features - reviewed.total()} not looked at")
     text = "\n".join(
         [
             f"{name}: {counts.features} features, {kind}",
@@ -65,6 +69,7 @@ def _layer(
             f"{counts.degenerate} without area",
             f"  area      {reason if area is None else f'{area:,.1f} m² (geodesic)'}",
             f"  fields    {', '.join(fields) or 'none'}",
+            *([f"  review    {', '.join(said)}"] if reviewed else []),
         ]
     )
     return row, text

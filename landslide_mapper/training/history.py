@@ -103,7 +103,7 @@ def plot_curves(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(5.5 * len(drawn), 4), layout="constrained")
     for axes, draw in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         draw(axes, rows)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     with whole_file(path) as partial:
