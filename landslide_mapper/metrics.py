@@ -10,9 +10,14 @@ import numpy.typing as npt
 
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
-# A power of two: float32 probabilities times BINS are exact, so the counts behind every edge of
-# the histogram are those of "landslide where p >= edge", not nearly so.
-BINS = 1024
+# Where the bins of probabilities begin, after the first: every 1/1024 and, below and above these,
+# where networks that are sure of themselves put most pixels, four in each halving of the distance
+# to 0 and 1. All are exact in float32, as probabilities are, so the counts behind every edge are
+# those of "landslide where p >= edge", not nearly so.
+_NEAR_END = np.outer(2.0 ** -np.arange(10, 21), np.arange(4, 8) / 8).ravel()
+EDGES = np.sort(np.concatenate([_NEAR_END, np.arange(1, 1024) / 1024, 1 - _NEAR_END]))
+EDGES = EDGES.astype(np.float32)
+BINS = len(EDGES) + 1
 CALIBRATION_BINS = 15
 METRICS = ("accuracy", "precision", "recall", "f1", "landslide_iou", "mean_iou")
 
@@ -50,16 +55,16 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def histogram(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Valid pixels by label and floor(p · BINS), int64 (2, BINS): background, landslide."""
+    """Valid pixels by label and bin of probability, int64 (2, BINS): background, landslide."""
     seen = labels != IGNORE
-    bins = (probability[seen] * np.float32(BINS)).astype(np.int64).clip(0, BINS - 1)
+    bins = np.searchsorted(EDGES, probability[seen], side="right")
     index = bins + BINS * (labels[seen] == LANDSLIDE)
     return np.bincount(index, minlength=2 * BINS).reshape(2, BINS)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Counts of "landslide where p >= threshold" for the thresholds 1/BINS, 2/BINS, … below 1."""
+    """Counts of "landslide where p >= threshold" for the thresholds in `EDGES`."""
 
     thresholds: np.ndarray  # (BINS - 1,), ascending
     counts: np.ndarray  # (BINS - 1, 4) of tp, fp, fn, tn
@@ -70,11 +75,12 @@ class Curve:
         above = counted[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
         total = counted.sum(axis=1, keepdims=True)
         (fp, tp), (tn, fn) = above, total - above
-        return cls(np.arange(1, BINS) / BINS, np.stack([tp, fp, fn, tn], axis=1))
+        return cls(EDGES.astype(np.float64), np.stack([tp, fp, fn, tn], axis=1))
 
     def at(self, threshold: float) -> np.ndarray:
         """Counts (4,) at a threshold, which is rounded to the nearest one of the curve."""
-        return self.counts[min(max(round(threshold * BINS), 1), BINS - 1) - 1]
+        nearest: np.ndarray = self.counts[np.abs(self.thresholds - threshold).argmin()]
+        return nearest
 
     def best_threshold(self) -> float:
         """The threshold with the highest landslide IoU (the one nearest 0.5 among equals)."""
@@ -83,17 +89,17 @@ class Curve:
         return float(self.thresholds[best[np.abs(self.thresholds[best] - 0.5).argmin()]])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, rounded to six digits."""
+        """Plain JSON values, the rates rounded to six digits."""
         found = rates(self.counts)
-        columns = {"threshold": self.thresholds, **{n: found[n] for n in METRICS[1:5]}}
-        return {name: np.round(values, 6).tolist() for name, values in columns.items()}
+        columns = {name: np.round(found[name], 6).tolist() for name in METRICS[1:5]}
+        return {"threshold": self.thresholds.tolist(), **columns}
 
 
 def average_precision(counted: np.ndarray) -> np.ndarray:
     """Area under the precision-recall curve, Σ (R_k − R_k+1) · P_k, for histograms (..., 2, BINS).
 
     Threshold 0 is one of them here: what is found nowhere else is found there. The other thresholds
-    are the edges of the bins, so where most probabilities lie in one bin it is a little low.
+    are `EDGES`, so where most probabilities lie in one bin it is a little low.
     """
     above = np.asarray(counted)[..., ::-1].cumsum(axis=-1)[..., ::-1]
     background, landslide = above[..., 0, :], above[..., 1, :]

@@ -10,6 +10,7 @@ from landslide_mapper.evaluation import bootstrap
 from landslide_mapper.evaluation.boundary import boundary, boundary_counts, boundary_rates, near
 from landslide_mapper.metrics import (
     BINS,
+    EDGES,
     METRICS,
     Curve,
     average_precision,
@@ -90,7 +91,7 @@ def test_the_curve_holds_the_counts_of_every_threshold() -> None:
 
 def test_average_precision_is_that_of_scikit_learn() -> None:
     probability, labels = random_pixels(3)
-    stepped = (np.floor(probability * BINS) / BINS).astype(np.float32).clip(1 / BINS)
+    stepped = EDGES[np.searchsorted(EDGES, probability, side="right").clip(1) - 1]
     seen = labels != 255
     wanted = sk.average_precision_score(labels[seen] == 1, stepped[seen])
     found = float(average_precision(histogram(stepped, labels)))
@@ -100,6 +101,30 @@ def test_average_precision_is_that_of_scikit_learn() -> None:
     assert float(average_precision(histogram(low, labels))) == pytest.approx(wanted, abs=1e-9)
     nothing = histogram(np.zeros_like(stepped), labels)
     assert float(average_precision(nothing)) == pytest.approx((labels[seen] == 1).mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.001])
+def test_average_precision_of_a_network_that_is_sure_of_itself(share: float) -> None:
+    """Most of its probabilities lie within 1/1024 of 0 or 1."""
+    rng = np.random.default_rng(5)
+    labels = (rng.random(300_000) < share).astype(np.uint8)
+    logits = rng.normal(np.where(labels == 1, 3, -8), 4)
+    probability = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    exact = sk.average_precision_score(labels, probability)
+    counted = histogram(probability, labels)
+    assert float(average_precision(counted)) == pytest.approx(exact, abs=5e-3)
+    iou = rates(Curve.of(counted).counts)["landslide_iou"].max()
+    order = np.argsort(-logits)
+    tp = labels[order].cumsum()
+    best = (tp / (np.arange(1, len(tp) + 1) + labels.sum() - tp)).max()
+    assert iou == pytest.approx(best, abs=5e-3)
+
+
+def test_edges_are_exact_and_alike_from_both_ends() -> None:
+    assert (np.diff(EDGES) > 0).all()
+    assert (1 - EDGES[::-1] == EDGES).all()
+    assert (EDGES.astype(np.float64) == 1 - EDGES[::-1].astype(np.float64)).all()
+    assert 0 < EDGES[0] < 1e-6
 
 
 def test_histograms_of_many_draws_have_the_figures_of_each() -> None:

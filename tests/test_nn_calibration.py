@@ -16,6 +16,7 @@ from landslide_mapper.config import ARCHITECTURES, ModelConfig
 from landslide_mapper.metrics import BINS, histogram
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import (
+    CENTRES,
     UNCHANGED,
     Calibration,
     fit_calibration,
@@ -65,7 +66,7 @@ def test_expected_and_seen_landslide_are_as_many(
     found = fit_calibration(histogram)
     assert found.scale > 0
     if found != UNCHANGED:
-        said = np.array([found((number + 0.5) / BINS) for number in range(BINS)])
+        said = np.array([found(centre) for centre in CENTRES])
         expected = (histogram.sum(0).numpy() * said).sum()
         seen = histogram.sum().item()
         assert expected / seen == pytest.approx(histogram[1].sum().item() / seen, abs=2e-3)
@@ -76,8 +77,20 @@ def test_classes_that_do_not_overlap_give_a_finite_calibration() -> None:
     histogram[0, 10], histogram[1, 200] = 1000, 500
     found = fit_calibration(histogram)
     # Of one bin each, a line meets Platt's targets as they are.
-    assert found(10.5 / BINS) == pytest.approx(1 / 1002, rel=0.02)
-    assert 1 - found(200.5 / BINS) == pytest.approx(1 / 502, rel=0.02)
+    assert found(CENTRES[10]) == pytest.approx(1 / 1002, rel=0.02)
+    assert 1 - found(CENTRES[200]) == pytest.approx(1 / 502, rel=0.02)
+
+
+def test_a_network_that_is_too_sure_of_itself_is_calibrated() -> None:
+    """Of its pixels, most have a probability within 1/1024 of 0 or 1."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(-6, 6, 400_000)
+    labels = rng.random(len(logits)) < 1 / (1 + np.exp(-0.4 * logits - 0.3))
+    probabilities = torch.from_numpy(1 / (1 + np.exp(-logits)))
+    counted = probability_histogram(probabilities, torch.from_numpy(labels.astype(np.uint8)))
+    found = fit_calibration(counted)
+    assert found.scale == pytest.approx(0.4, abs=0.02)
+    assert found.shift == pytest.approx(0.3, abs=0.05)
 
 
 def test_a_network_that_is_wrong_is_left_alone() -> None:

@@ -282,6 +282,15 @@ def test_nothing_in_common(folder: Path) -> None:
         prepare(PrepareConfig(output=folder / "d", pairs=((folder / "none", folder / "masks"),)))
 
 
+def test_folders_in_a_folder_are_named(folder: Path) -> None:
+    for kind in ("images", "masks"):
+        (folder / kind).rename(folder / "train")
+        (folder / kind).mkdir()
+        (folder / "train").rename(folder / kind / "train")
+    with pytest.raises(LsmapError, match=r"no images in it .*a --pairs of its own: train$"):
+        make(folder)
+
+
 def test_bands_last_hdf5(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="h5py writes the test's files")
     rng = np.random.default_rng(0)

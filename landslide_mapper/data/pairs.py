@@ -96,7 +96,11 @@ def _stems(folder: Path) -> dict[str, Path]:
         raise LsmapError(f"{folder}: there is no such folder (--pairs takes IMAGES and MASKS)")
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:
-        raise LsmapError(f"{folder}: there are no images in it ({', '.join(sorted(SUFFIXES))})")
+        inner = [f.name for f in sorted(folder.iterdir()) if f.is_dir()]
+        raise LsmapError(
+            f"{folder}: there are no images in it ({', '.join(sorted(SUFFIXES))})"
+            + f"; it has folders, give each a --pairs of its own: {', '.join(inner)}" * bool(inner)
+        )
     return _unique(((f.stem.casefold(), f) for f in files), folder)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from landslide_mapper.mask_values import IGNORE
-from landslide_mapper.metrics import BINS
+from landslide_mapper.metrics import BINS, EDGES
 
 
 class Calibration(NamedTuple):
@@ -30,6 +31,7 @@ class Calibration(NamedTuple):
 
 
 UNCHANGED = Calibration()
+CENTRES = np.convolve([0.0, *EDGES.astype(np.float64), 1.0], [0.5, 0.5], "valid")  # of the bins
 
 
 def probability_histogram(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -40,10 +42,11 @@ def probability_histogram(probabilities: Tensor, labels: Tensor) -> Tensor:
         labels: the same shape: 0, 1 or 255 = ignored.
 
     Returns:
-        (2, BINS) int64: background and landslide pixels with floor(p · BINS) = bin.
+        (2, BINS) int64: background and landslide pixels in each bin.
     """
     seen = labels != IGNORE
-    bins = (probabilities[seen].float() * BINS).long().clamp(0, BINS - 1)
+    edges = torch.from_numpy(EDGES).to(probabilities.device)
+    bins = torch.bucketize(probabilities[seen].float(), edges, right=True)
     index = bins + BINS * (labels[seen] == 1).long()
     return torch.bincount(index, minlength=2 * BINS).reshape(2, BINS)
 
@@ -58,8 +61,7 @@ def fit_calibration(histogram: Tensor) -> Calibration:
         No change where low probabilities go with landslide: that is no matter of calibration.
     """
     background, landslide = histogram.double().cpu()
-    bins = len(landslide)
-    logits = torch.logit((torch.arange(bins, dtype=torch.float64) + 0.5) / bins)
+    logits = torch.logit(torch.from_numpy(CENTRES))
     # Platt's targets: never quite 0 or 1, so that the fit is finite where classes do not overlap.
     low, high = 1 / (background.sum() + 2), 1 - 1 / (landslide.sum() + 2)
     counts = background + landslide
