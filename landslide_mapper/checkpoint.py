@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +151,11 @@ class ModelInfo:
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise LsmapError(f"{damaged} ({error})") from error
+
+    def measured(self) -> str:
+        """In words the landslide IoU that validation has given it at its threshold, if any has."""
+        iou = self.metrics.get("landslide_iou_at_threshold", math.nan)
+        return "" if math.isnan(iou) else f", landslide IoU {iou:.2f} on validation"
 
     def threshold_or(self, given: float | None) -> float:
         """The threshold that was asked for, else the model's.

@@ -85,7 +85,8 @@ def detect(config: DetectConfig) -> DetectReport:
     """
     path, why = find_model(config.model)
     info = info_of(path)
-    note(f"model {info.name} ({why}: {path}), threshold {info.threshold_or(config.threshold):.3g}")
+    threshold = info.threshold_or(config.threshold)
+    note(f"model {info.name} ({why}: {path}){info.measured()}, threshold {threshold:.3g}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return _run(config, _Model(info, digest, partial(_load, path, config.device), path))
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from landslide_mapper import __version__
-from landslide_mapper.checkpoint import BEST, LOG, Learnt, ModelInfo, read_info, save_model
+from landslide_mapper.checkpoint import BEST, LOG, read_info
 from landslide_mapper.config import TrainConfig
-from landslide_mapper.data.layout import unique_names
-from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
-from landslide_mapper.nn.build import build
-from landslide_mapper.nn.network import Losses, Network
-from landslide_mapper.nn.optimiser import learning_rate, load_optimizer, make_optimizer
+from landslide_mapper.nn.network import Losses
+from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.staging import only_one
-from landslide_mapper.training.history import best_row, improves, measured, plot_curves, write_log
+from landslide_mapper.training.history import best_row, improves, measured
 from landslide_mapper.training.loaders import (
     Batches,
-    common_gsd,
     load_datasets,
     make_loaders,
     progress,
@@ -45,16 +39,9 @@ from landslide_mapper.training.runs import (
     CURVES,
     STATE,
     check_run,
-    load_state,
-    resume_run,
-    save_state,
-    saving,
-    start_run,
 )
-from landslide_mapper.training.start import check_start, find_start, start_network, warn_of_learnt
+from landslide_mapper.training.session import Row, Session, begun, describe, resumed
 from landslide_mapper.training.validation import DIVERGED, autocast, validate, validation_figures
-
-Row = dict[str, float]
 
 HEAVY = ("resnet50", "resnet101")
 CHOSEN = ("calibration_scale", "calibration_shift", "threshold")
@@ -118,9 +105,7 @@ def train(
     ):
         check_run(run, resume)
         datasets = load_datasets(config)
-        config = _with_band_count(config, datasets[0])
-        if not resume:
-            check_start(config.weights, datasets[0])
+        config = replace(config, model=replace(config.model, band_count=datasets[0].band_count))
         if process.leads and process.device.type == "cpu" and config.model.backbone in HEAVY:
             note(
                 f"there is no GPU here, and {config.model.backbone} takes minutes for each step on "
@@ -128,103 +113,48 @@ def train(
                 "--weights bundled --recipe best --epochs 5"
             )
         batches, training, validation = make_loaders(config, datasets, process)
-        torch.manual_seed(config.seed)
-        model = build(config.model)
-        state = load_state(run / STATE) if resume else {}
-        _check_tiles(state.pop("data", []), datasets, run)
-        if config.final and not resume:
-            chose = read_info(Path(config.final) / BEST)
-            _check_tiles(list(chose.digests.values()), datasets, config.final)
-        rows: list[Row] = state.pop("rows", [])
-        start: str = state.pop("start", "")
-        learnt = tuple(Learnt(**it) for it in state.pop("learnt", ()))
-        if not resume and (before := find_start(config.weights)) is not None:
-            learnt = before.trainings
-            if process.leads:
-                warn_of_learnt(before, datasets)
-        if resume and process.leads:
-            resume_run(run, config, len(rows))
-        elif process.leads:  # the others get its weights when they join
-            start = start_network(model, config.weights)
-            start_run(run, config)
-        chosen = _chosen(config, rows)
+        session = (resumed if resume else begun)(config, run, datasets, process)
+        chosen = _chosen(config, session.rows)
         events = _tensorboard(run) if tensorboard and process.leads else None
         if events is not None:
             closing.callback(events.close)
-        model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        process.synchronise_batch_norm(model)
-        if config.compile:
-            _compile(model)
-        optimizer = make_optimizer(config, model, process.device)
-        if resume:
-            model.load_state_dict(state.pop("model"))
-            load_optimizer(optimizer, state.pop("optimizer"))
-        parallel = process.wrap(model)
-        said = {
-            "start": start,
-            "learnt": [asdict(it) for it in learnt],
-            "data": [dataset.digest for dataset in datasets],
-        }
+        parallel = process.wrap(session.model)
 
-        for epoch in range(len(rows), config.epochs):
+        for epoch in range(len(session.rows), config.epochs):
             began = time.perf_counter()
             batches.epoch = epoch
-            losses = _train_epoch(
-                config, epoch, parallel, model, optimizer, training, process, rows
-            )
+            losses = _train_epoch(config, epoch, parallel, session, training, process)
             samples = len(batches) * config.batch_size * process.world
             speed = samples / (time.perf_counter() - began)
-            process.share_buffers(model)
+            process.share_buffers(session.model)
             row: Row = {
                 "epoch": epoch + 1,
-                "lr": float(optimizer.param_groups[0]["lr"]),
-                **dict.fromkeys(("loss", *model.loss_names), math.nan),
+                "lr": float(session.optimizer.param_groups[0]["lr"]),
+                **dict.fromkeys(("loss", *session.model.loss_names), math.nan),
                 **losses,
                 "samples_per_s": speed,
-                **(chosen or validation_figures(validate(model, validation, process))),
+                **(chosen or validation_figures(validate(session.model, validation, process))),
             }
-            improved = model.ready and improves(row, rows, config.best_at)
+            improved = session.model.ready and improves(row, session.rows, config.best_at)
             row |= {"kept": float(improved), "seconds": time.perf_counter() - began}
-            rows.append(row)
+            session.rows.append(row)
             if process.leads:
-                info = describe(config, datasets, run, row, start, learnt) if improved else None
-                _save_epoch(run, model, optimizer, rows, info, said)
+                session.save(run, describe(config, datasets, run, session) if improved else None)
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
                 tqdm.write(_epoch_line(row, tuple(losses), improved))
         process.wait()
-        return TrainReport(run, len(rows), best_row(rows), process.leads)
-
-
-def _save_epoch(
-    run: Path,
-    model: Network,
-    optimizer: torch.optim.Optimizer,
-    rows: list[Row],
-    info: ModelInfo | None,
-    said: dict[str, Any],
-) -> None:
-    """Write log, curves, state (with what is `said` of the run) and, given `info`, the model."""
-    with saving(run):
-        if info is not None:
-            save_model(model, info, run / BEST, calibration=info.calibration)
-        write_log(rows, run / LOG)
-        plot_curves(rows, run / CURVES)
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        # Last: once the state is there, all else of this epoch is there as well.
-        save_state(run / STATE, state | {"rows": rows, **said})
+        return TrainReport(run, len(session.rows), best_row(session.rows), process.leads)
 
 
 def _train_epoch(
     config: TrainConfig,
     epoch: int,
     parallel: nn.Module,
-    model: Network,
-    optimizer: torch.optim.Optimizer,
+    session: Session,
     training: Batches,
     process: Process,
-    rows: list[Row],
 ) -> dict[str, float]:
     """The steps of an epoch; the means of the losses by name, the total first.
 
@@ -234,6 +164,7 @@ def _train_epoch(
     seed = _epoch_seed(config.seed, epoch, process.rank)
     torch.manual_seed(seed)
     generator = torch.Generator(process.device).manual_seed(seed)
+    model, optimizer = session.model, session.optimizer
     model.train()
     model.begin_epoch(epoch)
     sums = torch.zeros((), device=process.device, dtype=torch.float64)
@@ -252,35 +183,11 @@ def _train_epoch(
         names = ("loss", *losses.parts)
         sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
         if step % SHOW_EVERY == 0 and not bar.disable:
-            bar.set_postfix(_postfix(names, sums / (step + 1), rows))
+            bar.set_postfix(_postfix(names, sums / (step + 1), session.rows))
     means = process.total(sums / len(training)) / process.world
     if not torch.isfinite(means).all():
         raise LsmapFailure(f"the loss is no longer finite in epoch {epoch + 1}: {DIVERGED}")
     return dict(zip(names, means.tolist(), strict=True))
-
-
-def _compile(model: Network) -> None:
-    """Compile the parts that are worth it."""
-    import torch._dynamo
-
-    # The parts share code objects, on which torch counts how often it compiled.
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    for part in model.compiled_parts():
-        part.compile()
-
-
-def _check_tiles(then: list[str], datasets: list[Dataset], run: str | Path) -> None:
-    """Raise `LsmapError` unless these are the tiles, by digest, that `run` had; [] is not known."""
-    if then and then != [dataset.digest for dataset in datasets]:
-        raise LsmapError(
-            f"{', '.join(str(dataset.root) for dataset in datasets)}: these are not the tiles that "
-            f"{run} began with; prepare them as they were, or start a new run"
-        )
-
-
-def _with_band_count(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """The network takes as many bands as the dataset has."""
-    return replace(config, model=replace(config.model, band_count=dataset.band_count))
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
@@ -296,44 +203,6 @@ def _chosen(config: TrainConfig, rows: list[Row]) -> Row:
         return {name: rows[-1][name] for name in CHOSEN}
     info = read_info(Path(config.final) / BEST)
     return dict(zip(CHOSEN, (*info.calibration, info.threshold), strict=True))
-
-
-def describe(
-    config: TrainConfig,
-    datasets: list[Dataset],
-    run: Path,
-    row: Row,
-    start: str,
-    learnt: tuple[Learnt, ...],
-) -> ModelInfo:
-    """What the model file will say about itself."""
-    first = datasets[0]
-    final = f" with validation, after {Path(config.final).name}" if config.final else ""
-    names = ("landslide_iou", "precision", "recall", "f1", "mean_iou", "landslide_iou_at_threshold")
-    return ModelInfo(
-        name=run.name,
-        model=config.model,
-        bands=tuple(first.bands),
-        radiometry=first.radiometry_rule,
-        tile_size=first.tile_size,
-        gsd=common_gsd(datasets),
-        threshold=row["threshold"],
-        metrics={name: round(row[name], 6) for name in names if name in row},
-        calibration=(row["calibration_scale"], row["calibration_shift"]),
-        data=f"{', '.join(dataset.root.name for dataset in datasets)}{final}; {start}",
-        epoch=int(row["epoch"]),
-        final=bool(config.final),
-        digests=dict(
-            zip(
-                unique_names([d.root.resolve().name for d in datasets]),
-                [d.digest for d in datasets],
-                strict=True,
-            )
-        ),
-        learnt=learnt,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        lsmap_version=__version__,
-    )
 
 
 def _postfix(names: tuple[str, ...], means: Tensor, rows: list[Row]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from landslide_mapper.nn.folding import fold
 from landslide_mapper.nn.optimiser import make_optimizer
 from landslide_mapper.train import _train_epoch
 from landslide_mapper.training.parallel import Process, join_processes
+from landslide_mapper.training.session import Session
 from landslide_mapper.training.validation import validate
 
 GPU = torch.device("cuda:0")
@@ -158,6 +159,7 @@ def test_an_epoch_stays_on_the_gpu_and_never_waits(
         )
         optimizer = make_optimizer(config, network, GPU)
         tiles, process = batches(config.model.band_count), Training(0, 1, GPU)
+        session = Session(network, optimizer, [], "", (), [])
 
         def guarded(*arguments: Any) -> Any:
             with OnlyOnTheGpu():
@@ -165,7 +167,7 @@ def test_an_epoch_stays_on_the_gpu_and_never_waits(
 
         for epoch in range(2):
             with pytest.raises(EpochIsOver):
-                _train_epoch(config, epoch, guarded, network, optimizer, tiles, process, [])
+                _train_epoch(config, epoch, guarded, session, tiles, process)
             idle = [it for it in network.parameters() if it.requires_grad and it.grad is None]
             # Several processes wait for the gradients of all, unless they know that some rest.
             assert bool(idle) == network.rests
@@ -220,9 +222,7 @@ def test_gradcam_stays_on_the_gpu(arch: str, monkeypatch: pytest.MonkeyPatch) ->
         cam = gradcam.GradCam(moved(network), network.explained(), 0.5)
         windows, wanted = images().to(GPU), torch.ones((4, SIDE, SIDE), device=GPU)
         cam.gather(windows, wanted)
-        assert set(cam.bounds()) == set(network.explained())
-        maps = cam.maps(windows)
-    assert [found.device for found in maps] == [GPU] * len(cam.names)
+        assert cam.maps(windows).device == GPU
 
 
 @pytest.mark.parametrize("name", ["cuda:1", "auto"])

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 
+from landslide_mapper.checkpoint import read_info
 from landslide_mapper.cli import main
 
 
@@ -103,7 +104,10 @@ def test_bundled_model_finds_the_landslides_of_the_bundled_scene(
     bundled_model: Path, bundled_scene: Path, bundled_labels: Path, work: Path
 ) -> None:
     slides, overlay = work / "demo.gpkg", work / "overlay.png"
-    lsmap("detect", bundled_scene, "--model", bundled_model, "-o", slides, "--overlay", overlay)
+    command = ("detect", bundled_scene, "--model", bundled_model, "-o", slides)
+    said = lsmap(*command, "--overlay", overlay)
+    iou = read_info(bundled_model).metrics["landslide_iou_at_threshold"]
+    assert f"landslide IoU {iou:.2f} on validation" in said
     found = geopandas.read_file(slides, layer="landslides")
     truth = geopandas.read_file(bundled_labels).to_crs(found.crs)
     one, other = found.union_all(), truth.union_all()

@@ -112,6 +112,17 @@ def test_the_aoi_cuts(tmp_path: Path) -> None:
         compare(*paths, aoi=far)
 
 
+def test_what_may_not_have_been_mapped_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mapped = write(tmp_path / "a.gpkg", MAPPED[:3])  # their box ends at x = 204
+    reference = write(tmp_path / "b.gpkg", REFERENCE)
+    compare(mapped, reference)
+    assert "1 of 4 landslides of" in capsys.readouterr().err
+    compare(mapped, reference, write(tmp_path / "aoi.gpkg", [box(0, 0, 400, 20)]))
+    assert "landslides of" not in capsys.readouterr().err
+
+
 def test_an_aoi_without_polygons_is_named(tmp_path: Path) -> None:
     reference = write(tmp_path / "b.gpkg", REFERENCE)
     points = write(tmp_path / "points.gpkg", [shapely.Point(X, Y)])

@@ -172,13 +172,29 @@ def compare(
     mapped, reference = layers[:2]
     if not len(reference.polygons):
         raise LsmapError(f"{reference_path}: no polygon of it lies where its CRS reaches")
-    if area is not None:
+    if area is None:
+        _tell_what_lies_apart(mapped, reference, flat[0], flat[1])
+    else:
         inside = shapely.union_all(flat.pop())
         mapped, flat[0] = _clip(mapped, flat[0], inside)
         reference, flat[1] = _clip(reference, flat[1], inside)
         if not len(reference.polygons):
             raise LsmapError(f"{reference_path}: there is no polygon in it inside {aoi}")
     return _judge(_Side.of(mapped, flat[0]), _Side.of(reference, flat[1]))
+
+
+def _tell_what_lies_apart(
+    mapped: Labels, reference: Labels, found: np.ndarray, real: np.ndarray
+) -> None:
+    """Say that some of the reference may never have been mapped; shapes are in the plane."""
+    if not len(found):
+        return
+    apart = np.count_nonzero(~shapely.intersects(shapely.box(*shapely.total_bounds(found)), real))
+    if apart:
+        note(
+            f"{apart} of {len(real)} landslides of {reference.path} lie outside of the box around "
+            f"those of {mapped.path} and count as missed; give --aoi if nobody has mapped there"
+        )
 
 
 def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[Labels, np.ndarray]:

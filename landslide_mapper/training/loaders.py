@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median_low
 from typing import Any
 
@@ -59,7 +59,7 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
     return datasets
 
 
-def common_gsd(datasets: list[Dataset]) -> float | None:
+def common_gsd(datasets: Sequence[Dataset]) -> float | None:
     """Pixel size in metres of the middle one of all training tiles; None where it is not known."""
     sizes = [
         dataset.gsd

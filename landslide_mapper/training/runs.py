@@ -54,32 +54,34 @@ def plan_run(
     if datasets:
         given["datasets"] = datasets
     if not resume and not final:
-        if config_file and recipe:
-            raise LsmapError("--config has all settings, so --recipe goes without it")
-        config = read_train_config(config_file) if config_file else TrainConfig()
-        has_network = config_file and "model" in json.loads(config_file.read_text("utf-8"))
-        if "weights" in given or not has_network:
-            weights = given.get("weights", config.weights)
-            config = with_model_of(weights, config, given.get("arch"))
-        chosen = recipe_settings(recipe or "paper", given.get("arch", config.model.arch))
-        config = override(config, chosen | given)
+        config = _new_config(config_file, recipe, given)
         return run or _new_run(config), config
-    other = [
-        *sorted(set(given) - CHANGEABLE),
-        *(name for name, value in (("config", config_file), ("recipe", recipe)) if value),
-    ]
-    if other:
+    if final and resume:
+        raise LsmapError("--final begins a fit, --resume goes on with one: give one of them")
+    named = [name for name, value in (("config", config_file), ("recipe", recipe)) if value]
+    if other := [*sorted(set(given) - CHANGEABLE), *named]:
         raise LsmapError(
             f"a {'resumed run' if resume else 'final fit'} keeps the run's settings: leave "
             f"{', '.join(other)} out (only {', '.join(sorted(CHANGEABLE))} may change)"
         )
-    if final and resume:
-        raise LsmapError("--final begins a fit, --resume goes on with one: give one of them")
     if final:
         config = override(_after(final, given.get("epochs")), given)
         return run or _new_run(config), config
     run = run or _last_run()
     return run, override(read_train_config(run / CONFIG), given)
+
+
+def _new_config(config_file: Path | None, recipe: str | None, given: dict[str, Any]) -> TrainConfig:
+    """The settings of a new run: those of a file or of a recipe, of its start, then the given."""
+    if config_file and recipe:
+        raise LsmapError("--config has all settings, so --recipe goes without it")
+    config = read_train_config(config_file) if config_file else TrainConfig()
+    has_network = config_file and "model" in json.loads(config_file.read_text("utf-8"))
+    if "weights" in given or not has_network:
+        weights = given.get("weights", config.weights)
+        config = with_model_of(weights, config, given.get("arch"))
+    chosen = recipe_settings(recipe or "paper", given.get("arch", config.model.arch))
+    return override(config, chosen | given)
 
 
 def _after(run: Path, epochs: int | None) -> TrainConfig:
