@@ -99,19 +99,6 @@ class ModelInfo:
         own = Learnt(self.digests, self.final)
         return self.learnt if not self.digests or own in self.learnt else (*self.learnt, own)
 
-    def learnt_another(self, name: str, digest: str) -> bool:
-        """Whether a training had data sets of this name, and none of them was this one."""
-        for training in self.trainings:
-            # Names that several folders share are numbered, see `digests`.
-            then = [value for key, value in training.digests.items() if key.split("~")[0] == name]
-            if then and digest not in then:
-                return True
-        return False
-
-    def learnt_validation(self, digest: str) -> bool:
-        """Whether a training has learnt the validation tiles of this data set as well."""
-        return any(it.final and digest in it.digests.values() for it in self.trainings)
-
     def to_metadata(self) -> dict[str, str]:
         """The header of the safetensors file."""
         values = dataclasses.asdict(self) | {

@@ -21,8 +21,10 @@ from landslide_mapper.checkpoint import (
     save_model,
 )
 from landslide_mapper.config import ARCHITECTURES, ModelConfig
+from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.learnt import digests_of, learnt_another, learnt_validation
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.predictors import load_predictor
@@ -114,11 +116,28 @@ def test_what_was_learnt_before_is_kept() -> None:
     old = json.loads(header["lsmap"])
     del old["learnt"]
     assert ModelInfo.from_metadata({"lsmap": json.dumps(old)}, "old").learnt == ()
+
+
+class Tiles(Dataset):
+    """A data set that is known by its folder and digest alone."""
+
+    digest = ""
+
+    def __init__(self, name: str, digest: str) -> None:
+        super().__init__(Path("/data") / name, {}, ())
+        object.__setattr__(self, "digest", digest)
+
+
+def test_what_was_learnt_is_known_of_a_data_set() -> None:
+    first = dataclasses.replace(INFO, digests={"d": "1"}, final=True)
+    second = dataclasses.replace(INFO, digests={"d": "2", "d~2": "3"}, learnt=first.trainings)
     # Whether the last training had these very tiles does not undo what the first has learnt.
-    assert second.learnt_another("d", "2")
-    assert not first.learnt_another("d", "1")
-    assert not second.learnt_another("e", "1")
-    assert [second.learnt_validation(digest) for digest in "123"] == [True, False, False]
+    assert learnt_another(second, Tiles("d", "2"))
+    assert not learnt_another(first, Tiles("d", "1"))
+    assert not learnt_another(second, Tiles("e", "1"))
+    known = [learnt_validation(second, Tiles("d", digest)) for digest in "123"]
+    assert known == [True, False, False]
+    assert digests_of([Tiles("d", "2"), Tiles("d", "3")]) == second.digests
 
 
 def test_read_info_needs_no_weights(tmp_path: Path) -> None:

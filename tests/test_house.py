@@ -23,7 +23,7 @@ FLOORS = (
     ("config", "device", "metrics", "staging"),
     ("geo", "nn"),
     ("checkpoint", "data"),
-    ("predictors", "serving"),
+    ("learnt", "predictors", "serving"),
     ("training",),
     ("mapping", "evaluation", "explanation", "inspection"),
     ("prepare", "train", "detect", "evaluate", "explain", "export", "info"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import shapely
 from landslide_mapper.data.bands import check_bands
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import same_ground, settle
+from landslide_mapper.data.names import unique_names
 from landslide_mapper.data.split import (
     SplitBlock,
     block_factor,
@@ -345,15 +345,3 @@ def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
 def _inward(centre: float, span: int, size: int) -> int:
     start = round(centre - span / 2)
     return min(max(start, 0), size - span) if span <= size else -((span - size) // 2)
-
-
-def unique_names(stems: Sequence[str]) -> list[str]:
-    """File-name-safe, distinct names for sources."""
-    seen: Counter[str] = Counter()
-    names = []
-    for stem in stems:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._") or "scene"
-        seen[name.casefold()] += 1
-        again = seen[name.casefold()]
-        names.append(name if again == 1 else f"{name}~{again}")
-    return names

@@ -11,7 +11,8 @@ from typing import Any
 from landslide_mapper.data.bands import check_bands
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import settle
-from landslide_mapper.data.layout import TileLayout, unique_names
+from landslide_mapper.data.layout import TileLayout
+from landslide_mapper.data.names import unique_names
 from landslide_mapper.data.pairs import (
     MaskRule,
     PairSource,

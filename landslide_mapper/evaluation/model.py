@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from landslide_mapper.checkpoint import ModelInfo
-from landslide_mapper.data.layout import unique_names
 from landslide_mapper.data.manifest import Dataset, Tile
 from landslide_mapper.data.split import SPLITS
 from landslide_mapper.errors import LsmapError, warn
@@ -16,6 +15,7 @@ from landslide_mapper.evaluation.objects import ObjectTable, score, source_count
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation, bootstrap_units
 from landslide_mapper.evaluation.tiles import Answer, Ground, answers, survey
 from landslide_mapper.geo.blend import Predictor
+from landslide_mapper.learnt import learnt_validation, warn_of_another
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import (
     BINS,
@@ -92,19 +92,14 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
             f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
             f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
         )
-    (name,) = unique_names([dataset.root.resolve().name])
-    if info.learnt_another(name, dataset.digest):
-        warn(
-            f"{dataset.root} is not the data set of this name that {info.name} was trained on: if "
-            "it was prepared anew, tiles that are tested now may have been learnt"
-        )
+    warn_of_another(info, dataset, "tiles that are tested now may have been learnt")
     if split == "val" and _validation_learnt(info, dataset):
         warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
 
 
 def _validation_learnt(info: ModelInfo, dataset: Dataset) -> bool:
     """Whether validation may show nothing; a final fit itself is not trusted on any data set."""
-    return info.final or info.learnt_validation(dataset.digest)
+    return info.final or learnt_validation(info, dataset)
 
 
 def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None) -> None:

@@ -15,9 +15,9 @@ import torch
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import BEST, LOG, Learnt, ModelInfo, read_info, save_model
 from landslide_mapper.config import TrainConfig
-from landslide_mapper.data.layout import unique_names
 from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.learnt import digests_of
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.network import Network
 from landslide_mapper.nn.optimiser import load_optimizer, make_optimizer
@@ -187,13 +187,7 @@ def describe(
         data=f"{', '.join(dataset.root.name for dataset in datasets)}{final}; {session.start}",
         epoch=int(row["epoch"]),
         final=bool(config.final),
-        digests=dict(
-            zip(
-                unique_names([d.root.resolve().name for d in datasets]),
-                [d.digest for d in datasets],
-                strict=True,
-            )
-        ),
+        digests=digests_of(datasets),
         learnt=session.learnt,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         lsmap_version=__version__,

@@ -16,9 +16,9 @@ from landslide_mapper.checkpoint import (
     read_info,
 )
 from landslide_mapper.config import TrainConfig
-from landslide_mapper.data.layout import unique_names
 from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.errors import LsmapError, note, warn
+from landslide_mapper.learnt import learnt_validation, warn_of_another
 from landslide_mapper.serving import near_training
 
 if TYPE_CHECKING:
@@ -109,14 +109,13 @@ def check_start(weights: str, dataset: Dataset) -> None:
 def warn_of_learnt(info: ModelInfo, datasets: Sequence[Dataset]) -> None:
     """Say of which data sets a model to go on from may have learnt what is to be held back."""
     for dataset in datasets:
-        (name,) = unique_names([dataset.root.resolve().name])
-        if info.learnt_another(name, dataset.digest):
-            warn(
-                f"{dataset.root} is not the data set of this name that {info.name} was trained on: "
-                "if it was prepared anew, validation and test of this run may hold tiles that the "
-                "start has learnt; prepare it as it was, or start with --weights imagenet"
-            )
-        if info.learnt_validation(dataset.digest):
+        warn_of_another(
+            info,
+            dataset,
+            "validation and test of this run may hold tiles that the start has learnt; prepare it "
+            "as it was, or start with --weights imagenet",
+        )
+        if learnt_validation(info, dataset):
             warn(
                 f"{info.name} was trained on the validation tiles of {dataset.root} as well: "
                 "validation of this run shows nothing; start from the run before that final fit"
