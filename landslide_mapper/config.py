@@ -18,6 +18,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from landslide_mapper.errors import LsmapError
 
+SPLITS = ("train", "val", "test")
+STRETCHES = ("equalize", "percentile", "none")
 ARCHITECTURES = ("mrife", "deeplabv3plus", "icssn")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 FUSIONS = ("add", "concat")

@@ -21,13 +21,13 @@ import pyogrio
 from tqdm import tqdm
 
 from landslide_mapper import __version__
+from landslide_mapper.config import SPLITS
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import common_crs, footprints, has_place
 from landslide_mapper.data.layout import TileLayout, scene_layout
 from landslide_mapper.data.manifest import LAYER, MANIFEST, SCHEMA_VERSION, TILES
 from landslide_mapper.data.pair_layout import pair_layout
 from landslide_mapper.data.report import PrepareReport, landslide_area
-from landslide_mapper.data.split import SPLITS
 from landslide_mapper.data.tiles import (
     ForEach,
     Plan,
@@ -42,6 +42,7 @@ from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
+from landslide_mapper.mask_values import IGNORE
 from landslide_mapper.staging import check_folder, only_one, writing
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -238,7 +239,7 @@ def _info(
         "band_count": len(first.scene.bands),
         "dtype": "uint8",
         "nodata": 0,
-        "ignore": 255,
+        "ignore": IGNORE,
         "radiometry": {"rule": config.stretch},
         "gsd": statistics.median(sizes) if sizes else None,
         "seed": config.seed,

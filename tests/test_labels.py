@@ -27,7 +27,7 @@ from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
-    LayerOptions,
+    OptionNames,
     _clean,
     is_vector,
     read_labels,
@@ -153,7 +153,7 @@ def test_where_and_layer(tmp_path: Path) -> None:
     with pytest.raises(LsmapError, match=r"several layers.*file of its own"):
         read_labels(path)
     with pytest.raises(LsmapError, match=r"several layers.*choose one with --reference-layer"):
-        read_labels(path, options=LayerOptions("--reference-layer"))
+        read_labels(path, options=OptionNames("--reference-layer"))
     assert len(read_labels(path, layer="second").polygons) == 1
 
 
@@ -182,7 +182,7 @@ def test_missing_crs_names_the_option(tmp_path: Path) -> None:
     scene = open_scene(write(tmp_path / "s.tif", ramp()))
     path = save(tmp_path / "l.shp", [BOX], crs=None)
     with pytest.raises(LsmapError, match="--labels-crs"):
-        in_scene_crs(read_labels(path, options=LayerOptions(crs="--labels-crs")), scene)
+        in_scene_crs(read_labels(path, options=OptionNames(crs="--labels-crs")), scene)
     with pytest.raises(LsmapError, match="ogr2ogr -a_srs"):
         in_scene_crs(read_labels(path), scene)
     moved, _ = in_scene_crs(read_labels(path, crs="EPSG:32632"), scene)

@@ -17,7 +17,7 @@ from fakes import detect_brightness as run
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.inventories import compare
-from landslide_mapper.geo.labels import LayerOptions
+from landslide_mapper.geo.labels import OptionNames
 from landslide_mapper.geo.review import (
     ACCEPTED,
     NOT_REVIEWED,
@@ -59,11 +59,11 @@ def is_kept(slides: Path, scene: str, why: str) -> None:
 def test_what_was_rejected_is_no_landslide(
     slides: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    everything = read_unrejected(str(slides), None, LayerOptions())
+    everything = read_unrejected(str(slides), None, OptionNames())
     assert "left out" not in capsys.readouterr().err
     yes, no = reviewed(slides)
     assert verdicts(str(slides)) == {"yes": yes, "no": no}
-    left = read_unrejected(str(slides), None, LayerOptions())
+    left = read_unrejected(str(slides), None, OptionNames())
     assert len(left.polygons) == len(everything.polygons) - no
     assert f"{no} polygons whose review is 'no' are left out" in capsys.readouterr().err
     assert len(compare(str(slides), str(slides)).reference.verdict) == len(left.polygons)

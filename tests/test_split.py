@@ -10,9 +10,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from landslide_mapper.config import SPLITS
 from landslide_mapper.data.split import (
     SHARES,
-    SPLITS,
     block_factor,
     blocks_of,
     conflicts,

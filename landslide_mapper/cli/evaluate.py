@@ -8,14 +8,13 @@ import click
 
 from landslide_mapper.cli.group import LsmapCommand
 from landslide_mapper.cli.options import device, output, overwrite, threshold
+from landslide_mapper.config import SPLITS
 
 
 @click.command("evaluate", cls=LsmapCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="[MODEL] DATASET | SLIDES REFERENCE")
 @output("evaluation", "Folder of the results; they appear when all is done.")
-@click.option(
-    "--split", type=click.Choice(["train", "val", "test"]), help="Of DATASET.  [default: test]"
-)
+@click.option("--split", type=click.Choice(SPLITS), help="Of DATASET.  [default: test]")
 @threshold()
 @click.option(
     "--tune/--no-tune",

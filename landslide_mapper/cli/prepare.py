@@ -11,12 +11,12 @@ import click
 
 from landslide_mapper.cli.group import LsmapCommand
 from landslide_mapper.cli.options import bands, output, overwrite, parsed, word_or_number
+from landslide_mapper.config import STRETCHES
 from landslide_mapper.data.config import (
     MISSING_MASKS,
     NEGATIVES,
     PAIRS_FITS,
     SAMPLINGS,
-    STRETCHES,
 )
 
 

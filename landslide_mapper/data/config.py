@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from landslide_mapper.config import STRETCHES
 from landslide_mapper.errors import LsmapError
 
 SAMPLINGS = ("grid", "centered")
-STRETCHES = ("equalize", "percentile", "none")
 PAIRS_FITS = ("scale", "crop")
 MISSING_MASKS = ("error", "background")
 NEGATIVES = 0.33  # tiles without landslide per tile with: few scenes lack ground to draw from

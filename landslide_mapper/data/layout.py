@@ -34,7 +34,7 @@ from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
-from landslide_mapper.geo.labels import Labels, LayerOptions, read_aoi, read_labels
+from landslide_mapper.geo.labels import Labels, OptionNames, read_aoi, read_labels
 from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.review import NO, check_conditions, verdicts
@@ -44,7 +44,7 @@ from landslide_mapper.mask_values import LANDSLIDE
 
 FILL = 0.8  # a centred crop shows at least a fifth of surroundings
 
-OPTIONS = LayerOptions("--layer", "--labels-crs")
+OPTIONS = OptionNames("--layer", "--labels-crs")
 
 
 @dataclass(frozen=True)

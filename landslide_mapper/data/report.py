@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from affine import Affine
 
-from landslide_mapper.data.split import SPLITS
+from landslide_mapper.config import SPLITS
 from landslide_mapper.data.tiles import SceneSource, TileRecord
 from landslide_mapper.geo.crs import unit_metres
 from landslide_mapper.geo.measure import Measurer

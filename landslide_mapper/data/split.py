@@ -10,10 +10,10 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import shapely
 
+from landslide_mapper.config import SPLITS
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.scene_info import RASTER_SUFFIXES
 
-SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.2, 0.2)
 FACTORS = (4, 2, 1)  # block sides that are tried, in tiles
 WANTED_BLOCKS = 10  # blocks with landslide that make a draw worth its name

@@ -16,7 +16,8 @@ import numpy as np
 import rasterio
 import shapely
 
-from landslide_mapper.data.split import SPLITS, SplitBlock
+from landslide_mapper.config import SPLITS
+from landslide_mapper.data.split import SplitBlock
 from landslide_mapper.geo import style
 from landslide_mapper.geo.placing import (
     burn,

@@ -23,7 +23,7 @@ from landslide_mapper.geo.crs import (
 )
 from landslide_mapper.geo.labels import (
     Labels,
-    LayerOptions,
+    OptionNames,
     read_aoi,
 )
 from landslide_mapper.geo.review import read_unrejected
@@ -157,8 +157,8 @@ def compare(
         LsmapError: a file that cannot be read or has no polygons, only one of the layers has a
             CRS, or there is no way from one CRS to the other.
     """
-    mapped = read_unrejected(mapped_path, layer, LayerOptions("--layer"))
-    reference = read_unrejected(reference_path, reference_layer, LayerOptions("--reference-layer"))
+    mapped = read_unrejected(mapped_path, layer, OptionNames("--layer"))
+    reference = read_unrejected(reference_path, reference_layer, OptionNames("--reference-layer"))
     if not len(reference.polygons):
         raise LsmapError(f"{reference_path}: there is no polygon in it to compare with")
     for labels in (mapped, reference):

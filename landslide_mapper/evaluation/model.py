@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from landslide_mapper.checkpoint import ModelInfo
+from landslide_mapper.config import SPLITS
 from landslide_mapper.data.manifest import Dataset, Tile
-from landslide_mapper.data.split import SPLITS
 from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts

@@ -18,7 +18,7 @@ from landslide_mapper.explanation.heat import Zones
 from landslide_mapper.geo.aoi import Aoi, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.grid import Frame, default_overlap
-from landslide_mapper.geo.labels import LayerOptions
+from landslide_mapper.geo.labels import OptionNames
 from landslide_mapper.geo.measure import to_pixels
 from landslide_mapper.geo.placing import in_scene_crs
 from landslide_mapper.geo.radiometry import Radiometry, fit
@@ -122,7 +122,7 @@ def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiomet
 
 def _outlines(path: str, scene: Scene) -> np.ndarray:
     """The polygons of a layer in pixels of the scene."""
-    labels = read_unrejected(path, None, LayerOptions())
+    labels = read_unrejected(path, None, OptionNames())
     if not len(labels.polygons):
         raise LsmapError(f"{path}: there is no polygon in it")
     polygons = shapely.get_parts(in_scene_crs(labels, scene)[0])

@@ -15,12 +15,14 @@ import pyproj
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, GeometryError
 from pyproj.exceptions import CRSError
+from shapely import GeometryType
 
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.crs import repaired
 
 PARQUET = (".parquet", ".geoparquet")
+POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
 # What conditions may name beside a layer's own fields.
 OGR_FIELDS = ("fid", "rowid", "ogr_geometry", "ogr_geom_area", "ogr_geom_wkt", "ogr_style", "geom")
 
@@ -41,8 +43,8 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
-class LayerOptions:
-    """The options of a command by which a layer is chosen and its CRS said; None: it has none."""
+class OptionNames:
+    """What a command calls the options that choose a layer and say its CRS; None: it has none."""
 
     layer: str | None = None
     crs: str | None = None
@@ -70,7 +72,7 @@ class Labels:
     polygons: np.ndarray
     counts: LabelCounts
     fids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    options: LayerOptions = field(default_factory=LayerOptions)
+    options: OptionNames = field(default_factory=OptionNames)
     others: int = 0  # features of the layer that the condition did not take
 
     def without(self, fids: np.ndarray) -> Labels:
@@ -87,7 +89,7 @@ def read_labels(
     layer: str | None = None,
     where: str | None = None,
     crs: str | None = None,
-    options: LayerOptions | None = None,
+    options: OptionNames | None = None,
 ) -> Labels:
     """Read the polygons of a vector layer.
 
@@ -104,40 +106,53 @@ def read_labels(
     Raises:
         LsmapError: the file, the layer or the condition cannot be used.
     """
-    options = options or LayerOptions()
+    options = options or OptionNames()
     path = str(path)
     vector = open_vector(path)
     layer = layer or _only_layer(path, vector, options)
-    columns: list[str] = []
-    others = 0
     try:
-        if where is not None:
-            # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
-            info = pyogrio.read_info(vector, layer=layer, force_feature_count=True)
-            fields, others = list(map(str, info["fields"])), int(info["features"])
-            _check_names(path, where, fields, str(info["fid_column"]), info["geometry_name"])
-            columns = [field for field in fields if field.lower() in where.lower()]
-        meta, fids, wkb, _ = pyogrio.raw.read(
-            vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True
-        )
+        own, fids, wkb, others = _read(path, vector, layer, where)
     except (ValueError, DataLayerError, DataSourceError) as error:
-        if layer not in _layers(vector):
-            raise LsmapError(
-                f"{path}: there is no layer {layer!r}; it has {', '.join(_layers(vector))}"
-            ) from error
-        if where is None:
-            raise LsmapError(f"{path}: the layer cannot be read ({one_line(error)})") from error
-        names = ", ".join(pyogrio.read_info(vector, layer=layer)["fields"]) or "none"
-        raise LsmapError(
-            f"{path}: the condition {where!r} was refused ({one_line(error)}); put names of fields "
-            f"into double quotes, texts into single ones; the layer's fields are: {names}"
-        ) from error
+        raise _refused(path, vector, layer, where, error) from error
     if wkb is None:
         raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry")
-    others = max(0, others - len(wkb))
     polygons, keep, counts = _clean(wkb)
-    known = _layer_crs(path, meta["crs"], crs, options)
-    return Labels(path, layer, known, polygons, counts, np.asarray(fids)[keep], options, others)
+    known = _layer_crs(path, own, crs, options)
+    return Labels(path, layer, known, polygons, counts, fids[keep], options, others)
+
+
+def _read(
+    path: str, vector: str | bytes, layer: str, where: str | None
+) -> tuple[str | None, np.ndarray, np.ndarray | None, int]:
+    """CRS, ids and shapes of the features that a condition takes, and how many others there are."""
+    columns: list[str] = []
+    count = 0
+    if where is not None:
+        # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
+        info = pyogrio.read_info(vector, layer=layer, force_feature_count=True)
+        fields, count = list(map(str, info["fields"])), int(info["features"])
+        _check_names(path, where, fields, str(info["fid_column"]), info["geometry_name"])
+        columns = [field for field in fields if field.lower() in where.lower()]
+    meta, fids, wkb, _ = pyogrio.raw.read(
+        vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True
+    )
+    return meta["crs"], np.asarray(fids), wkb, max(0, count - len(fids))
+
+
+def _refused(
+    path: str, vector: str | bytes, layer: str, where: str | None, error: Exception
+) -> LsmapError:
+    """Why a layer could not be read: there is none of this name, the condition, or the file."""
+    if layer not in _layers(vector):
+        there = ", ".join(_layers(vector))
+        return LsmapError(f"{path}: there is no layer {layer!r}; it has {there}")
+    if where is None:
+        return LsmapError(f"{path}: the layer cannot be read ({one_line(error)})")
+    names = ", ".join(pyogrio.read_info(vector, layer=layer)["fields"]) or "none"
+    return LsmapError(
+        f"{path}: the condition {where!r} was refused ({one_line(error)}); put names of fields "
+        f"into double quotes, texts into single ones; the layer's fields are: {names}"
+    )
 
 
 def _check_names(path: str, where: str, fields: list[str], *others: str | None) -> None:
@@ -227,7 +242,7 @@ def _layers(vector: str | bytes) -> list[str]:
     return [str(name) for name, _ in pyogrio.list_layers(vector)]
 
 
-def _only_layer(path: str, vector: str | bytes, options: LayerOptions) -> str:
+def _only_layer(path: str, vector: str | bytes, options: OptionNames) -> str:
     try:
         layers = pyogrio.list_layers(vector)
     except GeometryError as error:
@@ -252,17 +267,18 @@ def _only_layer(path: str, vector: str | bytes, options: LayerOptions) -> str:
 
 
 def _layer_crs(
-    path: str, own: str | None, given: str | None, options: LayerOptions
+    path: str, own: str | None, given: str | None, options: OptionNames
 ) -> pyproj.CRS | None:
     if given is not None:
         try:
             crs = pyproj.CRS.from_user_input(given)
         except CRSError as error:
+            named = f"{options.crs or path}: {given!r}"
             raise LsmapError(
-                f"--labels-crs: {given!r} is not a coordinate reference system; try EPSG:32643"
+                f"{named} is not a coordinate reference system; try EPSG:32643"
             ) from error
         if own and pyproj.CRS.from_user_input(own) != crs:
-            note(f"{path}: --labels-crs replaces the layer's own CRS")
+            note(f"{path}: {given} replaces the layer's own CRS")
         return crs
     try:
         return pyproj.CRS.from_user_input(own) if own else None
@@ -277,20 +293,19 @@ def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
     # Surfaces in space (TIN, PolyhedralSurface) are none of shapely's geometries.
     unknown = shapely.is_missing(shapes) & np.array([one is not None for one in wkb], dtype=bool)
     empty = (shapely.is_missing(shapes) & ~unknown) | shapely.is_empty(shapes)
-    # 3 polygon, 6 multipolygon, 7 collection (whose polygons count)
-    areal = np.isin(shapely.get_type_id(shapes), (3, 6, 7))
+    # Of collections the polygons count.
+    areal = np.isin(shapely.get_type_id(shapes), (*POLYGONAL, GeometryType.GEOMETRYCOLLECTION))
     broken = areal & ~empty & ~shapely.is_valid(shapes)
     valid = shapes.copy()
     valid[broken] = repaired(shapes[broken])
     rows = np.flatnonzero(areal & ~empty)
-    for row in rows[shapely.get_type_id(valid[rows]) == 7]:
+    for row in rows[_are_collections(valid[rows])]:
         parts = np.array([valid[row]])
-        while (shapely.get_type_id(parts) == 7).any():
+        while _are_collections(parts).any():
             parts = shapely.get_parts(parts)
-        valid[row] = shapely.union_all(parts[np.isin(shapely.get_type_id(parts), (3, 6))])
+        valid[row] = shapely.union_all(parts[np.isin(shapely.get_type_id(parts), POLYGONAL)])
     has_area = shapely.area(valid[rows]) > 0
-    collections = shapely.get_type_id(shapes[rows]) == 7
-    pointlike = ~has_area & collections & ~broken[rows]
+    pointlike = ~has_area & _are_collections(shapes[rows]) & ~broken[rows]
     counts = LabelCounts(
         features=len(shapes),
         null_or_empty=int(empty.sum()),
@@ -299,3 +314,7 @@ def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
         degenerate=int((~has_area & ~pointlike).sum()),
     )
     return valid[rows[has_area]], rows[has_area], counts
+
+
+def _are_collections(shapes: np.ndarray) -> np.ndarray:
+    return np.asarray(shapely.get_type_id(shapes) == GeometryType.GEOMETRYCOLLECTION)

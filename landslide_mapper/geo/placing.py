@@ -95,7 +95,9 @@ def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
 def areas(shapes: np.ndarray) -> np.ndarray:
     """The polygons in `shapes`, one by one."""
     parts = shapely.get_parts(shapely.get_parts(shapes))
-    return parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)]
+    return parts[
+        (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)
+    ]
 
 
 def same_map(labels: Labels, scene: Scene) -> bool:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from landslide_mapper.config import STRETCHES
 from landslide_mapper.errors import LsmapError, NothingSeenError
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.scene_reader import SceneReader
 
-RULES = ("equalize", "percentile", "none")
 SAMPLE_SIDE = 1024  # pixels a side of the one decimated read
 FEW_VALID = 1000  # pixels of that read; with fewer the whole scene is looked at
 STRIP_PIXELS = 16_000_000  # that are looked at together
@@ -61,8 +61,8 @@ def fit(scene: Scene, rule: str) -> Radiometry:
     Raises `LsmapError` for an unknown rule, a scene without valid pixels, and for "none" on
     pixels that are not uint8.
     """
-    if rule not in RULES:
-        raise LsmapError(f"There is no stretch {rule!r}; choose one of: {', '.join(RULES)}")
+    if rule not in STRETCHES:
+        raise LsmapError(f"There is no stretch {rule!r}; choose one of: {', '.join(STRETCHES)}")
     if rule == "none":
         if scene.dtype != "uint8":
             raise LsmapError(

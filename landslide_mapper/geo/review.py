@@ -9,7 +9,7 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.errors import LsmapError, note
-from landslide_mapper.geo.labels import Labels, LayerOptions, open_vector, read_labels
+from landslide_mapper.geo.labels import Labels, OptionNames, open_vector, read_labels
 
 YES, NO = "yes", "no"
 FIELDS = ("id", "confidence", "review")  # by which such a map is told
@@ -59,7 +59,7 @@ def _columns(path: str, layer: str | None) -> dict[str, np.ndarray]:
     return found if set(FIELDS) <= set(found) else {}
 
 
-def read_unrejected(path: str, layer: str | None, options: LayerOptions) -> Labels:
+def read_unrejected(path: str, layer: str | None, options: OptionNames) -> Labels:
     """The polygons of a layer, but for those that somebody has said "no" to.
 
     Raises:

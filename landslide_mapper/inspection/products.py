@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from landslide_mapper.checkpoint import BEST, CONFIG, LOG, ModelInfo
-from landslide_mapper.config import read_train_config
+from landslide_mapper.config import SPLITS, read_train_config
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, Report, plain
@@ -20,7 +20,7 @@ def dataset_report(path: str) -> Report:
     """Tiles of a dataset by split, and how they were made."""
     dataset = load_dataset(Path(path))
     info = dataset.info
-    splits = {name: _split_counts(dataset.split(name)) for name in ("train", "val", "test")}
+    splits = {name: _split_counts(dataset.split(name)) for name in SPLITS}
     facts = (
         Fact("tiles", "tiles", len(dataset.tiles), f"{len(dataset.tiles)} in all"),
         Fact("splits", "splits", splits, _split_table(splits)),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import BINS, EDGES
 
 
@@ -47,7 +47,7 @@ def probability_histogram(probabilities: Tensor, labels: Tensor) -> Tensor:
     seen = labels != IGNORE
     edges = torch.from_numpy(EDGES).to(probabilities.device)
     bins = torch.bucketize(probabilities[seen].float(), edges, right=True)
-    index = bins + BINS * (labels[seen] == 1).long()
+    index = bins + BINS * (labels[seen] == LANDSLIDE).long()
     return torch.bincount(index, minlength=2 * BINS).reshape(2, BINS)
 
 

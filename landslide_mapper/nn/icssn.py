@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landslide_mapper.config import ModelConfig
-from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.nn.decoder import Decoder
 from landslide_mapper.nn.encoder import STRIDE, Encoder
 from landslide_mapper.nn.losses import (
@@ -190,7 +190,7 @@ def draw_objects(
         blocks = F.avg_pool2d(pixels.float()[:, None], STRIDE)
         return F.avg_pool2d(blocks, side // STRIDE, stride=1)[:, 0]
 
-    landslide, seen = share(labels == 1), share(labels != IGNORE) >= LEAST_SEEN
+    landslide, seen = share(labels == LANDSLIDE), share(labels != IGNORE) >= LEAST_SEEN
     best = landslide.amax(dim=(1, 2), keepdim=True)
     wanted = (
         (seen & (landslide >= (best / 2).clamp(min=LEAST_SHARE)), 1.0),

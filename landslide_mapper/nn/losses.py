@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 
 def reconstruction_loss(student: Tensor, teacher: Tensor, points: Tensor) -> Tensor:
@@ -165,6 +165,6 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     seen = labels != IGNORE
     losses = F.binary_cross_entropy_with_logits(
-        logits.float(), (labels == 1).float(), reduction="none"
+        logits.float(), (labels == LANDSLIDE).float(), reduction="none"
     )
     return mean_over(losses, seen)

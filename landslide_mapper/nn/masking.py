@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 UNUSABLE = -1
 BACKGROUND = 0
@@ -38,7 +38,7 @@ def classify_blocks(labels: Tensor, block_size: int = 8) -> Tensor:
     count, height, width = labels.shape
     shape = (count, height // block_size, block_size, width // block_size, block_size)
     blocks = labels.reshape(shape)
-    landslide = (blocks == 1).sum(dim=(2, 4))
+    landslide = (blocks == LANDSLIDE).sum(dim=(2, 4))
     ignored = (blocks == IGNORE).any(dim=4).any(dim=2)
     low, high = edge_limits(block_size)
     classes = (landslide >= low).long() + (landslide > high).long()
