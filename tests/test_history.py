@@ -1,0 +1,78 @@
+"""The log of a run, which of its epochs is kept, and the learning rates of its steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from landslide_mapper.config import (
+    TrainConfig,
+)
+from landslide_mapper.nn.optimiser import learning_rate
+from landslide_mapper.training.history import best_row, improves, plot_curves, read_log, write_log
+
+
+def test_the_best_epoch_is_told_before_probabilities_have_their_level() -> None:
+    def row(epoch: int, iou: float, tuned: float) -> dict[str, float]:
+        return {"epoch": epoch, "landslide_iou": iou, "landslide_iou_at_threshold": tuned}
+
+    rows = [row(1, 0.0, 0.5), row(2, 0.0, 0.6), row(3, 0.0, 0.6)]
+    assert best_row(rows)["epoch"] == 2
+    assert best_row([*rows, row(4, 0.1, 0.4)])["epoch"] == 4
+    assert best_row([{"epoch": 1.0, "landslide_iou": 0.2}])["epoch"] == 1  # of an older log
+
+
+def test_a_log_may_gain_columns(tmp_path: Path) -> None:
+    write_log(
+        [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.4, "more": 3.0}], tmp_path / "l"
+    )
+    first, second = read_log(tmp_path / "l")
+    assert np.isnan(first.pop("more"))
+    assert first == {"epoch": 1.0, "loss": 0.5}
+    assert second == {"epoch": 2.0, "loss": 0.4, "more": 3.0}
+
+
+def test_learning_rates() -> None:
+    poly = TrainConfig(epochs=10, lr=1.0, schedule="poly")
+    assert learning_rate(poly, 0) == 1
+    assert learning_rate(poly, 5) == pytest.approx(0.5**0.9)
+    assert learning_rate(TrainConfig(lr=0.3), 7) == 0.3
+    warm = TrainConfig(lr=0.5, warmup=2)
+    assert [learning_rate(warm, epoch) for epoch in (0, 1, 2, 3)] == [0, 0.25, 0.5, 0.5]
+    both = TrainConfig(epochs=10, lr=1.0, schedule="poly", warmup=2)
+    expected = [0, 0.5 * 0.9**0.9, 0.8**0.9, 0.5**0.9]
+    assert [learning_rate(both, epoch) for epoch in (0, 1, 2, 5)] == pytest.approx(expected)
+
+
+def test_the_epoch_that_is_kept() -> None:
+    def row(iou: float, tuned: float, kept: float) -> dict[str, float]:
+        return {"landslide_iou": iou, "landslide_iou_at_threshold": tuned, "kept": kept}
+
+    first = row(0.6, 0.6, 1.0)
+    later = row(0.5, 0.7, 0.0)
+    assert improves(first, [], "half")
+    assert not improves(later, [first], "half")
+    assert improves(later, [first], "threshold")
+    assert best_row([first, later]) is first
+    assert improves(row(0.1, 0.1, 0.0), [row(0.9, 0.9, 0.0)], "half")  # of a network not ready yet
+    assert improves({"loss": 1.0}, [{"loss": 2.0}], "half")  # a final fit
+
+
+def test_epochs_are_whole_numbers_on_the_curves_of_a_run_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = []
+
+    def look(figure: Figure, path: Path, **_: object) -> None:
+        axes = figure.axes[0]
+        low, high = axes.get_xlim()
+        ticks.extend(tick for tick in axes.get_xticks() if low <= tick <= high)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    row = {"epoch": 1.0, "loss": 1.5, "cross_entropy": 0.6, "samples_per_s": 2.0}
+    plot_curves([row], tmp_path / "curves.png")
+    assert ticks == [1.0]

@@ -1,0 +1,162 @@
+"""Scenes that overlap or adjoin are mapped as one: `landslide_mapper.mapping.overlaps`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from fakes import UTM, blobs, grey, read, write_scene
+from fakes import detect_brightness as run
+
+from landslide_mapper.mapping.workspace import Workspace
+
+
+def test_work_does_not_grow_with_the_square_of_the_sheets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What describes all sheets is gone through once, not once a sheet."""
+    sheets = [write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (20, 20)))) for n in range(9)]
+    seen, identity = [], Workspace.identity
+    monkeypatch.setattr(Workspace, "identity", lambda *args: seen.append(1) or identity(*args[1:]))
+    run(sheets, tmp_path / "slides.gpkg")
+    assert len(seen) == 1
+
+
+SHEETS = ((0, 0), (0, 70), (55, 0), (55, 70))  # rows and columns of the first pixels
+
+
+SIZE = (65, 90)
+
+
+@pytest.fixture
+def sheets(tmp_path: Path) -> Callable[[np.ndarray], list[str]]:
+    """Writes a picture (120, 160) as four sheets that overlap by 10 rows and 20 columns."""
+
+    def write(picture: np.ndarray) -> list[str]:
+        return [
+            write_scene(
+                tmp_path / f"{row}_{col}.tif",
+                picture[row : row + SIZE[0], col : col + SIZE[1]],
+                transform=UTM * Affine.translation(col, row),
+                nodata=0,
+            )
+            for row, col in SHEETS
+        ]
+
+    return write
+
+
+def valid_blobs(seed: int) -> np.ndarray:
+    """A picture (120, 160) of landslides with large and small holes, with some nodata."""
+    found = blobs(seed, (120, 160), 0.5, smooth=2) & ~blobs(seed + 1, (120, 160), 0.1, smooth=1)
+    return np.where(blobs(seed + 2, (120, 160), 0.02, smooth=1), 0, grey(found)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sheets_that_overlap_have_what_one_large_scene_has(
+    tmp_path: Path, seed: int, sheets: Callable[[np.ndarray], list[str]]
+) -> None:
+    """Whatever is filtered: landslides are put together before, in the masks as well."""
+    picture = valid_blobs(seed)
+    whole = write_scene(tmp_path / "whole.tif", picture, nodata=0)
+    options = {"min_area": 6.0, "fill_holes": 6.0, "simplify": 0}
+    run(whole, tmp_path / "one.gpkg", mask=tmp_path / "one.tif", **options)
+    run(sheets(picture), tmp_path / "many.gpkg", mask=tmp_path / "masks", **options)
+    one, many = (
+        layer.assign(geometry=layer.normalize()).sort_values(["lat", "lon"], ignore_index=True)
+        for layer in (read(tmp_path / "one.gpkg"), read(tmp_path / "many.gpkg"))
+    )
+    assert len(one) == len(many) > 5
+    assert one.geom_equals_exact(many, 1e-6).all()
+    np.testing.assert_allclose(many.area_m2, one.area_m2, rtol=1e-6)
+    np.testing.assert_allclose(many.perimeter_m, one.perimeter_m, rtol=1e-6)
+    with rasterio.open(tmp_path / "one.tif") as raster:
+        mask = raster.read(1)
+    assert set(np.unique(mask)) == {0, 1, 255}
+    for row, col in SHEETS:
+        with rasterio.open(tmp_path / "masks" / f"{row}_{col}_mask.tif") as raster:
+            part = mask[row : row + SIZE[0], col : col + SIZE[1]]
+            np.testing.assert_array_equal(raster.read(1), part)
+    bare = {"simplify": 0}
+    pieces = run(sheets(picture), tmp_path / "bare.gpkg", **bare).landslides
+    assert pieces > len(many)  # there was something to leave out
+    bays = read(tmp_path / "bare.gpkg").geometry.count_interior_rings().sum()
+    assert bays > many.geometry.count_interior_rings().sum()  # and to fill
+
+
+def test_sheets_whose_landslides_are_all_alike_or_all_too_small(
+    tmp_path: Path, sheets: Callable[[np.ndarray], list[str]]
+) -> None:
+    picture = np.full((120, 160), 50, np.uint8)
+    for row, col in ((20, 75), (20, 80), (90, 75), (90, 85)):  # each on two sheets
+        picture[row : row + 3, col : col + 4] = 200
+    for area, count in ((0, 4), (2.9, 4), (3.1, 0)):
+        options = {"min_area": area, "mask": tmp_path / "masks", "overwrite": True}
+        run(sheets(picture), tmp_path / "slides.gpkg", **options)
+        layer = read(tmp_path / "slides.gpkg")
+        shown = ["0_0.tif, 0_70.tif"] * 2 + ["55_0.tif, 55_70.tif"] * 2
+        assert list(layer.scene) == shown[:count]
+        with rasterio.open(tmp_path / "masks" / "0_0_mask.tif") as mask:
+            assert np.count_nonzero(mask.read(1) == 1) == (24 if count else 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sheets_that_overlap_are_simplified_as_one(
+    tmp_path: Path, seed: int, sheets: Callable[[np.ndarray], list[str]]
+) -> None:
+    """No outline moves by more than the tolerance, all stay apart, and seams leave no trace."""
+    picture = grey(blobs(seed, (120, 160), 0.15, smooth=3))
+    whole = write_scene(tmp_path / "whole.tif", picture)
+    run(whole, tmp_path / "exact.gpkg", simplify=0)
+    run(whole, tmp_path / "one.gpkg", simplify=2.0)
+    run(sheets(picture), tmp_path / "many.gpkg", simplify=2.0)
+    exact, one, many = (read(tmp_path / f"{name}.gpkg") for name in ("exact", "one", "many"))
+    assert len(exact) == len(one) == len(many)
+    assert many.is_valid.all()
+    pairs = many.sjoin(many, predicate="intersects")
+    assert (pairs.index == pairs["index_right"]).all()
+    for outline in many.geometry:
+        place = exact.distance(outline.representative_point()).argmin()
+        assert exact.boundary[place].hausdorff_distance(outline.boundary) <= 2.0 + 1e-6
+    points = [
+        int(shapely.get_num_coordinates(layer.geometry).sum()) for layer in (exact, one, many)
+    ]
+    assert 0.95 * points[1] < points[2] < 1.05 * points[1] < 0.7 * points[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("crs", ["EPSG:32648", "EPSG:32647"])
+def test_small_landslides_are_told_when_all_scenes_are_known(
+    tmp_path: Path, seed: int, crs: str
+) -> None:
+    """Sheets that overlap have what one large scene has, though they show pieces of it."""
+    found = blobs(seed, (120, 160), 0.3, smooth=2)
+    whole = write_scene(tmp_path / "whole.tif", grey(found))
+    sheets = []
+    for row, col in ((0, 0), (0, 70), (55, 0), (55, 70)):
+        part = grey(found[row : row + 65, col : col + 90])
+        place = UTM * Affine.translation(col, row)
+        sheets.append(write_scene(tmp_path / f"{row}_{col}.tif", part, transform=place))
+    if crs != "EPSG:32648":  # the layer is in another CRS than the other sheets
+        far = write_scene(tmp_path / "far.tif", grey(found[:9, :9]), crs, UTM)
+        sheets.insert(0, far)
+    options = {"min_area": 12.0, "fill_holes": 12.0, "simplify": 0}
+    run(whole, tmp_path / "one.gpkg", **options)
+    run(sheets, tmp_path / "many.gpkg", gsd="native", **options)
+    one, many = read(tmp_path / "one.gpkg"), read(tmp_path / "many.gpkg")
+    many = many[many.scene != "far.tif"]
+    assert len(one) == len(many) > 3
+    assert sorted(many.area_m2) == pytest.approx(sorted(one.area_m2), rel=1e-3)
+    assert one.area_m2.min() >= 12 * (1 - 1e-9)
+    np.testing.assert_allclose(many.confidence, 200 / 255, atol=1e-6)
+    np.testing.assert_allclose(many.max_probability, 200 / 255, atol=1e-6)
+    assert many.scene.str.contains(", ").any()
+    assert set(", ".join(many.scene).split(", ")) <= {Path(sheet).name for sheet in sheets}
+    assert many.count_interior_rings().sum() == one.count_interior_rings().sum()
+    pieces = run(sheets, tmp_path / "pieces.gpkg", gsd="native", simplify=0).landslides
+    assert pieces > len(many) + 3  # there was something to leave out
