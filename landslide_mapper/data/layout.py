@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import shapely
 from landslide_mapper.data.bands import check_bands
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import same_ground, settle
+from landslide_mapper.data.label_set import LabelSet, read_label_set
 from landslide_mapper.data.names import unique_names
 from landslide_mapper.data.split import (
     SplitBlock,
@@ -30,21 +32,18 @@ from landslide_mapper.data.tiles import (
     Territory,
     TileSource,
 )
-from landslide_mapper.errors import LsmapError, note, warn
+from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
-from landslide_mapper.geo.labels import Labels, OptionNames, read_aoi, read_labels
+from landslide_mapper.geo.labels import Labels
 from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.review import NO, check_conditions, verdicts
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mask_values import LANDSLIDE
 
 FILL = 0.8  # a centred crop shows at least a fifth of surroundings
-
-OPTIONS = OptionNames("--layer", "--labels-crs")
 
 
 @dataclass(frozen=True)
@@ -66,27 +65,17 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     if times > 1:  # its tiles would count twice
         raise LsmapError(f"{again}: is given twice; name every scene once")
     check_bands(scenes, config.bands)
-    labels, ignored, aoi = _read_all(config)
-    facts: dict[str, Any] = {"labels": _label_facts(labels, ignored, aoi)}
-    names = unique_names([scene.stem for scene in scenes])
-    split_of = None
-    if config.split_file:
-        split_of = read_split_file(config.split_file, [scene.name for scene in scenes])
-    sources = _scene_sources(config, scenes, names, labels, ignored, aoi, facts, for_each)
-    if config.split_file is None:
-        blocks, splits, side = _draw_blocks(config, sources, for_each, facts)
-    else:
-        side = max(max(s.height, s.width) for s in scenes)
-        blocks = [SplitBlock(i, 0, s.height, 0, s.width) for i, s in enumerate(scenes)]
-        assert split_of is not None
-        splits = split_of
-        facts["split"] = {"method": "file", "file": str(config.split_file)}
-    windows = _windows(config, sources, blocks, splits)
+    labels = read_label_set(config)
+    by_file = _split_by_file(config.split_file, scenes) if config.split_file else None
+    polygons, where = _place(labels.landslides, scenes)
+    sources = _scene_sources(config, scenes, labels, polygons, for_each)
+    split = by_file or _split_by_blocks(config, sources, for_each)
+    windows = _windows(config, sources, split)
     crops: list[Plan] = []
     if config.sampling == "centered":
-        sources = _with_territory(sources, blocks, splits, side)
+        sources = _with_territory(sources, split)
         crops = _crops(config.tile_size, sources)
-    plans, facts["dropped_overlapping"] = settle([*crops, *windows], sources)
+    plans, dropped = settle([*crops, *windows], sources)
     slides = {p.tile_id for p in plans if _touches(sources[p.source], p)}
     is_crop = {p.tile_id for p in crops}
     wanted = is_crop if crops else slides
@@ -95,95 +84,22 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
         positives=tuple(p for p in plans if p.tile_id in wanted),
         negatives=tuple(p for p in plans if p.tile_id not in slides | is_crop),
         gsd=tuple(scene.pixel_side for scene in scenes),
-        facts=facts,
+        facts={
+            "labels": labels.to_dict() | where,
+            "split": split.facts,
+            "dropped_overlapping": dropped,
+        },
     )
 
 
-def _read_all(config: PrepareConfig) -> tuple[Labels, Labels | None, Labels | None]:
-    assert config.labels is not None
-    labels = read_labels(config.labels, config.layer, config.where, config.labels_crs, OPTIONS)
-    if not (config.where or config.ignore_where):
-        check_conditions(labels.path, labels.layer)
-    ignored = None
-    if config.ignore_where:
-        ignored = read_labels(
-            config.labels, config.layer, config.ignore_where, config.labels_crs, OPTIONS
-        )
-    if config.where and labels.counts.features:
-        _warn_of_untaken(labels, ignored)
-    if ignored is not None:
-        labels = labels.without(ignored.fids)
-        if not ignored.counts.features:
-            warn(f"{ignored.path}: no feature fulfils --ignore-where {config.ignore_where!r}")
-    aoi = read_aoi(config.aoi) if config.aoi else None
-    if aoi is not None and aoi.crs is None and labels.crs is not None:
-        raise LsmapError(
-            f"{aoi.path}: the AOI has no CRS; set it with: ogr2ogr -a_srs EPSG:... OUTPUT INPUT"
-        )
-    if not len(labels.polygons):
-        raise LsmapError(f"{labels.path}: {_none_left(config, labels, ignored)}")
-    return labels, ignored, aoi
+def _place(
+    labels: Labels, scenes: Sequence[Scene]
+) -> tuple[list[np.ndarray], dict[str, int | None]]:
+    """The landslides of each scene, in its CRS, and how many lie outside of all or were lost.
 
-
-def _warn_of_untaken(labels: Labels, ignored: Labels | None) -> None:
-    """Say how many features neither --where nor --ignore-where takes: there is background."""
-    rest = labels.others
-    if ignored is not None:
-        rest -= ignored.counts.features - int(np.isin(labels.fids, ignored.fids).sum())
-    if rest and rest == verdicts(labels.path, labels.layer)[NO]:
-        note(f"{labels.path}: {rest} polygons whose review is '{NO}' count as background")
-    elif rest:
-        warn(
-            f"{labels.path}: {rest} features that no condition takes count as background; "
-            "--ignore-where leaves such out"
-        )
-
-
-def _none_left(config: PrepareConfig, labels: Labels, ignored: Labels | None) -> str:
-    """Why there is no landslide, in words."""
-    if config.where and not labels.counts.features:
-        return f"no polygon fulfils --where {config.where!r}"
-    if ignored is not None and len(ignored.polygons):
-        return (
-            "all polygons that would be landslides fulfil --ignore-where "
-            f"{config.ignore_where!r} too, which goes before"
-        )
-    return f"no landslide polygon is left ({_left_out(labels)})"
-
-
-def _left_out(labels: Labels) -> str:
-    counts = labels.counts
-    return (
-        f"{counts.features} features read, {counts.null_or_empty} null or empty, "
-        f"{counts.not_polygon} not polygons, {counts.degenerate} without area"
-    )
-
-
-def _label_facts(labels: Labels, ignored: Labels | None, aoi: Labels | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "path": labels.path,
-        "layer": labels.layer,
-        "crs": None if labels.crs is None else crs_name(labels.crs),
-        "landslides": len(labels.polygons),
-        **labels.counts.to_dict(),
-    }
-    if ignored is not None:
-        facts["ignore"] = {"polygons": len(ignored.polygons), **ignored.counts.to_dict()}
-    if aoi is not None:
-        facts["aoi"] = {"path": aoi.path, "polygons": len(aoi.polygons)}
-    return facts
-
-
-def _scene_sources(
-    config: PrepareConfig,
-    scenes: Sequence[Scene],
-    names: Sequence[str],
-    labels: Labels,
-    ignored: Labels | None,
-    aoi: Labels | None,
-    facts: dict[str, Any],
-    for_each: ForEach,
-) -> list[SceneSource]:
+    Raises:
+        LsmapError: there is none in any scene.
+    """
     bounds = shapely.bounds(labels.polygons)
     inside = np.zeros(len(labels.polygons), dtype=bool)
     placed, lost = [], 0
@@ -198,8 +114,19 @@ def _scene_sources(
         placed.append(polygons[hits])
     if not any(map(len, placed)):
         raise LsmapError(_no_overlap(scenes[0], in_scene_crs(labels, scenes[0])[0], labels))
-    facts["labels"] |= {"outside": int((~inside).sum()) if not lost else None, "lost": lost}
+    return placed, {"outside": int((~inside).sum()) if not lost else None, "lost": lost}
+
+
+def _scene_sources(
+    config: PrepareConfig,
+    scenes: Sequence[Scene],
+    labels: LabelSet,
+    placed: Sequence[np.ndarray],
+    for_each: ForEach,
+) -> list[SceneSource]:
+    names = unique_names([scene.stem for scene in scenes])
     rules = for_each(lambda scene: fit(scene, config.stretch), list(scenes), "radiometry")
+    ignored, aoi = labels.ignored, labels.aoi
     empty = PolygonLayer.of(np.zeros(0, dtype=object))
     return [
         SceneSource(
@@ -234,10 +161,28 @@ def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
     )
 
 
-def _draw_blocks(
-    config: PrepareConfig, sources: Sequence[SceneSource], for_each: ForEach, facts: dict[str, Any]
-) -> tuple[list[SplitBlock], list[str], int]:
-    """Blocks of all scenes with their splits, and the blocks' side in pixels."""
+@dataclass(frozen=True)
+class _Split:
+    """Blocks of all scenes with the split of each, the blocks' side in pixels, and facts."""
+
+    blocks: list[SplitBlock]
+    splits: list[str]
+    side: int
+    facts: dict[str, Any]
+
+
+def _split_by_file(path: Path, scenes: Sequence[Scene]) -> _Split:
+    """Every scene is a block, of the split that the file gives it."""
+    splits = read_split_file(path, [scene.name for scene in scenes])
+    blocks = [SplitBlock(i, 0, s.height, 0, s.width) for i, s in enumerate(scenes)]
+    side = max(max(scene.height, scene.width) for scene in scenes)
+    return _Split(blocks, splits, side, {"method": "file", "file": str(path)})
+
+
+def _split_by_blocks(
+    config: PrepareConfig, sources: Sequence[SceneSource], for_each: ForEach
+) -> _Split:
+    """Blocks are drawn, so that landslide area is shared out as it should be."""
     tile = config.tile_size
     cells = [
         Plan("", i, row, col, tile, "train")
@@ -264,50 +209,42 @@ def _draw_blocks(
     ]
     weights = [weight[block.source, block.top, block.left] for block in blocks]
     splits = draw_groups(same_ground(blocks, sources), weights, config.seed)
-    facts["split"] = {
+    facts = {
         "method": "blocks",
         "block_px": side,
         "blocks": len(blocks),
         "blocks_with_landslide": len(weight),
     }
-    return blocks, splits, side
+    return _Split(blocks, splits, side, facts)
 
 
 def _touches(source: SceneSource, plan: Plan) -> bool:
     return len(source.landslides.near(source.scene, plan.row, plan.col, plan.span)) > 0
 
 
-def _windows(
-    config: PrepareConfig,
-    sources: Sequence[SceneSource],
-    blocks: Sequence[SplitBlock],
-    splits: Sequence[str],
-) -> list[Plan]:
+def _windows(config: PrepareConfig, sources: Sequence[SceneSource], split: _Split) -> list[Plan]:
     tile, stride = config.tile_size, config.stride or config.tile_size
     plans = []
-    for block, split in zip(blocks, splits, strict=True):
+    for block, own in zip(split.blocks, split.splits, strict=True):
         source = sources[block.source]
         scene = source.scene
         for row in grid.block_starts(block.top, block.bottom, scene.height, tile, stride):
             for col in grid.block_starts(block.left, block.right, scene.width, tile, stride):
                 name = f"{source.name}_r{row:05d}_c{col:05d}"
-                plans.append(Plan(name, block.source, row, col, tile, split))
+                plans.append(Plan(name, block.source, row, col, tile, own))
     return plans
 
 
-def _with_territory(
-    sources: Sequence[SceneSource], blocks: Sequence[SplitBlock], splits: Sequence[str], side: int
-) -> list[SceneSource]:
+def _with_territory(sources: Sequence[SceneSource], split: _Split) -> list[SceneSource]:
     own: dict[int, list[int]] = {}
-    for index, block in enumerate(blocks):
+    for index, block in enumerate(split.blocks):
         own.setdefault(block.source, []).append(index)
-    return [
-        replace(
-            source,
-            territory=Territory.of([blocks[k] for k in own[i]], [splits[k] for k in own[i]], side),
-        )
-        for i, source in enumerate(sources)
-    ]
+
+    def territory(source: int) -> Territory:
+        blocks = [split.blocks[k] for k in own[source]]
+        return Territory.of(blocks, [split.splits[k] for k in own[source]], split.side)
+
+    return [replace(source, territory=territory(i)) for i, source in enumerate(sources)]
 
 
 def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
