@@ -25,8 +25,10 @@ from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import NothingSeenError, note, warn
 from landslide_mapper.geo import blend, remote
 from landslide_mapper.geo.blocks import Block, Layout, stacks
+from landslide_mapper.geo.fill import Fill, told, undeclared_fill
 from landslide_mapper.geo.gdal import as_os_error
-from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.radiometry import Radiometry, fit, sample
+from landslide_mapper.geo.scene import Scene
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
 from landslide_mapper.mapping.outputs import EXTRAS, check_layer
@@ -169,25 +171,34 @@ def _seen(
         NothingSeenError: no scene has any.
     """
     seen, works = list[ScenePlan](), list[SceneWork]()
+    filled = list[tuple[Scene, Fill]]()
     for plan in tqdm(plans, "looking at scenes", disable=None, leave=False):
+        pixels = sample(plan.scene)
+        if fill := undeclared_fill(*pixels):
+            filled.append((plan.scene, fill))
         try:
-            works.append(_work(config, info, len(works), plan))
+            radiometry = fit(plan.scene, info.radiometry, pixels)
+            works.append(_work(config, info, len(works), plan, radiometry))
         except NothingSeenError as error:
             if plan is plans[-1] and not works:
                 raise
             note(f"left out, {error}")
         else:
             seen.append(plan)
+    if filled:
+        warn(told(filled))
     return seen, works
 
 
-def _work(config: DetectConfig, info: ModelInfo, number: int, plan: ScenePlan) -> SceneWork:
+def _work(
+    config: DetectConfig, info: ModelInfo, number: int, plan: ScenePlan, radiometry: Radiometry
+) -> SceneWork:
     return SceneWork(
         number=number,
         scene=plan.scene.anywhere(),
         layout=Layout(plan.grid, plan.frame),
         aoi=plan.aoi,
-        radiometry=fit(plan.scene, info.radiometry),
+        radiometry=radiometry,
         threshold=info.threshold_or(config.threshold),
         shaping=config.shaping,
         mask=plan.mask is not None or config.fill_holes > 0,

@@ -16,7 +16,7 @@ from landslide_mapper.checkpoint import (
     find_model,
     load_model,
 )
-from landslide_mapper.device import choose_device, enough_memory
+from landslide_mapper.device import choose_device, computes_bf16, enough_memory
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.explanation.config import ExplainConfig
 from landslide_mapper.explanation.heat import ZONES, HeatStore, Picture, save_overview
@@ -105,8 +105,9 @@ def explain(config: ExplainConfig) -> ExplainReport:
     subject = find_subject(config, info)
     targets = _targets(config, subject, tuple(points))
     cam = GradCam(network, points, threshold)
-    # Half as many windows as `detect` takes: these passes are in float32.
-    batch = max(1, default_batch(device, subject.grid.tile) // 2)
+    batch = default_batch(device, subject.grid.tile)
+    if computes_bf16(device):  # as `detect` does, but these passes are in float32
+        batch = max(1, batch // 2)
     with _failures(config.output), Staging(config.output / subject.scene.stem) as staging:
         made = {name: staging.stage(target) for name, target in targets.items()}
         folder = staging.folder(next(iter(targets.values())))

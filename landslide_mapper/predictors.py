@@ -17,7 +17,7 @@ from landslide_mapper import checkpoint
 from landslide_mapper.checkpoint import (
     ModelInfo,
 )
-from landslide_mapper.device import choose_device
+from landslide_mapper.device import choose_device, computes_bf16
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def default_batch(device: torch.device, tile_size: int) -> int:
     import torch
 
     free, _ = torch.cuda.mem_get_info(device)
-    return largest_batch(free, tile_size)
+    # Where there is no bf16 the network runs in float32, which takes twice as much.
+    return largest_batch(free if computes_bf16(device) else free // 2, tile_size)
 
 
 def largest_batch(free: int, tile_size: int) -> int:

@@ -132,9 +132,11 @@ def writing(
     try:
         yield
     except OSError as error:
-        place = next(folder for folder in output.resolve().parents if folder.exists())
-        # What GDAL says of a full disk is often what it failed to read back later on.
-        full = error.errno == errno.ENOSPC or shutil.disk_usage(place).free < FULL
+        here = output.resolve()
+        place = next(folder for folder in (here, *here.parents) if folder.is_dir())
+        # What GDAL says of a full disk, without a number, is often what it failed to read back.
+        short = error.errno is None and shutil.disk_usage(place).free < FULL
+        full = error.errno == errno.ENOSPC or short
         reason = "the disk is full" if full else one_line(error)
         raise LsmapFailure(
             f"{output}: {what} could not be written ({reason}); {go_on()}"

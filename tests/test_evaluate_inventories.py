@@ -159,6 +159,22 @@ def test_layers_without_crs(tmp_path: Path) -> None:
         compare(a, write(tmp_path / "c.gpkg", REFERENCE))
 
 
+@pytest.mark.parametrize("crs", ["ESRI:54050", "EPSG:4978"])  # without a way back; geocentric
+def test_what_is_no_map_of_an_ellipsoid_is_one_line(tmp_path: Path, crs: str) -> None:
+    table = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 9, 9)], crs=crs)
+    table.to_file(tmp_path / "a.gpkg")
+    with pytest.raises(LsmapError, match="areas need maps on an ellipsoid"):
+        compare(str(tmp_path / "a.gpkg"), str(tmp_path / "a.gpkg"))
+
+
+def test_layers_of_two_planets_are_named_with_their_own_crs(tmp_path: Path) -> None:
+    mars = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 9, 9)], crs="IAU_2015:49900")
+    mars.to_file(tmp_path / "mars.gpkg")
+    reference = write(tmp_path / "b.gpkg", REFERENCE)
+    with pytest.raises(LsmapError, match=r"to that of .*b\.gpkg \(EPSG:32648\); are they on"):
+        compare(str(tmp_path / "mars.gpkg"), reference)
+
+
 def test_over_the_antimeridian(tmp_path: Path) -> None:
     shapes = [shapely.box(179.99, -16, 180, -15.99), shapely.box(-180, -16, -179.99, -15.99)]
     path = tmp_path / "fiji.gpkg"

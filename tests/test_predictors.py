@@ -132,8 +132,10 @@ def test_the_batch_suits_the_device(saved: Path, monkeypatch: pytest.MonkeyPatch
     predict, info = load_predictor(saved, "cpu")
     assert predict.device == torch.device("cpu")
     assert predict.batch_size == default_batch(predict.device, info.tile_size) == 1
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**10))
-    assert default_batch(torch.device("cuda"), info.tile_size) == 64
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**27, 10**10))
+    for capability, batch in (((8, 0), 16), ((7, 5), 8)):  # float32 takes twice as much as bf16
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert default_batch(torch.device("cuda"), info.tile_size) == batch
 
 
 @given(st.integers(0, 2**38), st.sampled_from([64, 256, 512, 1024]))

@@ -194,6 +194,13 @@ def test_pixels_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LsmapError, match="gdalwarp -rpc"):
         open_scene(path)
     assert open_scene(path, picture=True).width > 0
+    path = write(tmp_path / "half.tif", ramp(), crs=None, transform=None)
+    beside = (
+        '<PAMDataset><Metadata domain="RPC"><MDI key="LINE_OFF">9</MDI></Metadata></PAMDataset>'
+    )
+    Path(f"{path}.aux.xml").write_text(beside)  # which rasterio cannot read as coefficients
+    with pytest.raises(LsmapError, match="gdalwarp -rpc"):
+        open_scene(path)
 
 
 def looking_down() -> RPC:

@@ -32,13 +32,14 @@ from landslide_mapper.data.tiles import (
     Territory,
     TileSource,
 )
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
+from landslide_mapper.geo.fill import Fill, told, undeclared_fill
 from landslide_mapper.geo.labels import Labels
 from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
-from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.radiometry import Radiometry, fit, sample
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mask_values import LANDSLIDE
@@ -125,7 +126,14 @@ def _scene_sources(
     for_each: ForEach,
 ) -> list[SceneSource]:
     names = unique_names([scene.stem for scene in scenes])
-    rules = for_each(lambda scene: fit(scene, config.stretch), list(scenes), "radiometry")
+
+    def look(scene: Scene) -> tuple[Radiometry, Fill | None]:
+        pixels = sample(scene)
+        return fit(scene, config.stretch, pixels), undeclared_fill(*pixels)
+
+    looked = for_each(look, list(scenes), "radiometry")
+    if filled := [(s, fill) for s, (_, fill) in zip(scenes, looked, strict=True) if fill]:
+        warn(told(filled))
     ignored, aoi = labels.ignored, labels.aoi
     empty = PolygonLayer.of(np.zeros(0, dtype=object))
     return [
@@ -137,7 +145,7 @@ def _scene_sources(
             ignored=empty if ignored is None else PolygonLayer.of(ground_near(ignored, scene)),
             aoi=None if aoi is None else PolygonLayer.of(ground_near(aoi, scene)),
         )
-        for name, scene, polygons, rule in zip(names, scenes, placed, rules, strict=True)
+        for name, scene, polygons, (rule, _) in zip(names, scenes, placed, looked, strict=True)
     ]
 
 

@@ -53,7 +53,8 @@ def _moves(layers: Sequence[Labels]) -> list[Move | None]:
             "ogr2ogr -t_srs EPSG:4326 OUTPUT.gpkg INPUT"
         )
     degrees = ground.degrees
-    ways = [way_to(ground.crs, layers[1].path, labels) for labels in layers]
+    whose = f"{layers[1].path} ({crs_name(crs)})"
+    ways = [way_to(ground.crs, whose, labels) for labels in layers]
     lon, lat = _middle(layers[1], ways[1], degrees)
     plane = pyproj.Proj(proj="laea", lat_0=lat, lon_0=lon, a=ground.geod.a, es=ground.geod.es)
 

@@ -90,11 +90,17 @@ class Geodetic(NamedTuple):
 
 @lru_cache(maxsize=64)
 def geodetic(crs: pyproj.CRS | None) -> Geodetic | None:
-    """The longitudes and latitudes that a CRS is made from; None for one without an ellipsoid."""
+    """The longitudes and latitudes that a CRS is made from.
+
+    None for one without an ellipsoid, or without a way to it.
+    """
     own, geod = (crs.geodetic_crs, crs.get_geod()) if crs is not None else (None, None)
     if crs is None or own is None or geod is None:
         return None
-    return Geodetic(own, transformer(crs, own), degrees_per_unit(own), geod)
+    try:
+        return Geodetic(own, transformer(crs, own), degrees_per_unit(own), geod)
+    except pyproj.exceptions.ProjError:
+        return None
 
 
 def mover(transformer: pyproj.Transformer) -> Move:

@@ -164,11 +164,11 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
 
 def _way(labels: Labels, scene: Scene) -> pyproj.Transformer:
     assert scene.crs is not None  # see `same_map`
-    return way_to(scene.crs, scene.name, labels)
+    return way_to(scene.crs, f"{scene.name} ({crs_name(scene.crs)})", labels)
 
 
 def way_to(crs: pyproj.CRS, whose: str, labels: Labels) -> pyproj.Transformer:
-    """From the CRS of the labels to that of something else, which errors call `whose`.
+    """From the CRS of the labels to another; errors call it by `whose` it is.
 
     Raises:
         LsmapError: there is no way.
@@ -185,7 +185,7 @@ def way_to(crs: pyproj.CRS, whose: str, labels: Labels) -> pyproj.Transformer:
     except ProjError as error:
         raise LsmapError(
             f"{labels.path}: there is no way from its CRS ({crs_name(labels.crs)}) to that of "
-            f"{whose} ({crs_name(crs)}); are they on the same planet?"
+            f"{whose}; are they on the same planet?"
         ) from error
 
 

@@ -54,9 +54,9 @@ class Radiometry:
         return {"rule": self.rule, "curves": [[list(x), list(y)] for x, y in self.curves]}
 
 
-def fit(scene: Scene, rule: str) -> Radiometry:
-    """Fit `rule` to the scene's valid pixels, from one decimated read (≤ 1024 px a side),
-    or from all of them where that meets hardly any.
+def fit(scene: Scene, rule: str, pixels: tuple[np.ndarray, np.ndarray] | None = None) -> Radiometry:
+    """Fit `rule` to the scene's valid pixels: to its `sample`, which `pixels` is if it is at hand,
+    or to all of them where that has hardly any.
 
     Raises `LsmapError` for an unknown rule, a scene without valid pixels, and for "none" on
     pixels that are not uint8.
@@ -71,7 +71,7 @@ def fit(scene: Scene, rule: str) -> Radiometry:
             )
         # The curve starts at 1: a valid black pixel must not turn into nodata.
         return Radiometry(rule, (((1.0, 255.0), (1.0, 255.0)),) * len(scene.bands))
-    values = _values(scene)
+    values = _values(scene, *(pixels or sample(scene)))
     if not len(values[0]):
         raise NothingSeenError(
             f"{scene.path}: no valid pixel was found; everything is nodata, transparent or NaN"
@@ -82,24 +82,24 @@ def fit(scene: Scene, rule: str) -> Radiometry:
 
 def sample_digest(scene: Scene) -> str:
     """A digest of pixels and validity all over the scene, which changes when they do."""
-    data, valid = _sample(scene)
+    data, valid = sample(scene)
     return hashlib.sha256(data.tobytes() + valid.tobytes()).hexdigest()
 
 
-def _values(scene: Scene) -> list[np.ndarray]:
-    """Valid values of each band, sampled all over the scene; none where nothing is valid.
+def _values(scene: Scene, data: np.ndarray, valid: np.ndarray) -> list[np.ndarray]:
+    """Valid values of each band, from a sample of the scene; none where nothing is valid.
 
-    Where the decimated read met hardly any valid pixel (a sheet at the edge of what was flown),
-    all pixels are looked at.
+    Where the sample has hardly any valid pixel (a sheet at the edge of what was flown), all pixels
+    are looked at.
     """
     scene = scene.native or scene  # the curve is the file's, whatever the working pixel size
-    data, valid = _sample(scene)
     if valid.sum() < FEW_VALID and valid.size < scene.height * scene.width:
         return _values_of_all(scene)
     return [band[valid] for band in data]
 
 
-def _sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels all over a scene, from one decimated read (≤ 1024 a side): (B, h, w), valid (h, w)."""
     scene = scene.native or scene
     shrink = max(1.0, max(scene.height, scene.width) / SAMPLE_SIDE)
     shape = (max(1, int(scene.height / shrink)), max(1, int(scene.width / shrink)))

@@ -45,7 +45,7 @@ def _check_place(path: str, raster: rasterio.DatasetReader) -> None:
             f"{path}: is placed by ground control points, not on a map's grid; warp it first: "
             "gdalwarp INPUT OUTPUT.tif"
         )
-    if not raster.crs and raster.transform.is_identity and raster.rpcs:
+    if not raster.crs and raster.transform.is_identity and raster.tags(ns="RPC"):
         raise LsmapError(
             f"{path}: is placed by the camera's coefficients (RPC), not on a map's grid; warp it "
             "first, best with heights: gdalwarp -rpc -to RPC_DEM=HEIGHTS.tif INPUT OUTPUT.tif"

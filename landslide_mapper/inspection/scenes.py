@@ -14,6 +14,7 @@ from rasterio.enums import MaskFlags
 from landslide_mapper.checkpoint import ModelInfo, bundled_model, read_info
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.crs import wgs84_transformer
+from landslide_mapper.geo.fill import undeclared_fill
 from landslide_mapper.geo.scene import Scene, Source, open_raster, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.inspection.facts import Fact, Report, crs_code, crs_text, to_detect
@@ -42,13 +43,13 @@ def scene_report(source: Source, path: str) -> Report:
         text = f"cannot be used: {_reason(source, error)}"
         return Report("scene", path, (*facts, Fact("usable", "for lsmap", False, text)))
     with SceneReader(scene) as reader:
-        valid = _valid_share(scene, reader, facts)
+        valid, *filled = _pixels(scene, reader, facts)
     if valid.value == 0:
         served = Fact("bundled_model", "model", False, "nothing to map: no valid pixel was seen")
     else:
         served = _by_bundled(partial(_serves, scene))
     command = None if served.value is False else to_detect(path)
-    return Report("scene", path, (*facts, valid, *_place(scene), served), command)
+    return Report("scene", path, (*facts, valid, *filled, *_place(scene), served), command)
 
 
 def collection_report(sources: Sequence[Source], path: str) -> Report:
@@ -195,13 +196,20 @@ def _nodata(value: float | None, masks: set[MaskFlags]) -> Fact:
     return Fact("nodata", "nodata", None, "none declared")
 
 
-def _valid_share(scene: Scene, reader: SceneReader, known: list[Fact]) -> Fact:
-    """Share of valid pixels from one decimated read, or from windows where that is dear."""
+def _pixels(scene: Scene, reader: SceneReader, known: list[Fact]) -> list[Fact]:
+    """Share of valid pixels from one decimated read, or from windows where that is dear.
+
+    With that read it is followed by what looks like nodata that is not declared, if anything.
+    """
+    filled = []
     overviews = next(fact.value for fact in known if fact.key == "overviews")
     if overviews or scene.width * scene.height <= READ_WHOLE_PX:
         scale = max(1.0, max(scene.width, scene.height) / LOOK_SIDE)
         shape = (max(1, round(scene.height / scale)), max(1, round(scene.width / scale)))
-        _, valid = reader.read(0, 0, scene.height, scene.width, out_shape=shape, nearest=True)
+        data, valid = reader.read(0, 0, scene.height, scene.width, out_shape=shape, nearest=True)
+        if fill := undeclared_fill(data, valid):
+            text = f"{fill.share:.0%} of the pixels are {fill.value:g}, up to a corner: nodata?"
+            filled.append(Fact("fill", "", fill._asdict(), text))
         how = f"from {shape[1]} x {shape[0]} pixels" if scale > 1 else "of all pixels"
         share = float(valid.mean())
     else:
@@ -210,7 +218,7 @@ def _valid_share(scene: Scene, reader: SceneReader, known: list[Fact]) -> Fact:
         cols = np.linspace(0, scene.width - side, PROBE_GRID).astype(int)
         shares = [reader.read(r, c, side, side)[1].mean() for r in rows for c in cols]
         share, how = float(np.mean(shares)), f"from {PROBE_GRID**2} windows of {side} x {side}"
-    return Fact("valid_share", "valid", round(share, 6), f"{share:.1%} ({how})")
+    return [Fact("valid_share", "valid", round(share, 6), f"{share:.1%} ({how})"), *filled]
 
 
 def _place(scene: Scene) -> list[Fact]:

@@ -113,12 +113,12 @@ def resumed(
         LsmapError: its state is damaged or these are not its tiles, or see `resume_run`.
     """
     state = load_state(run / STATE)
-    _check_tiles(state["data"], datasets, run)
+    _check_tiles(state.get("data", []), datasets, run)  # older runs do not say all
     if process.leads:
         resume_run(run, config, len(state["rows"]))
-    learnt = tuple(Learnt(**it) for it in state["learnt"])
+    learnt = tuple(Learnt(**it) for it in state.get("learnt", ()))
     session = _placed(
-        config, process, _built(config), state["rows"], state["start"], learnt, datasets
+        config, process, _built(config), state["rows"], state.get("start", ""), learnt, datasets
     )
     session.model.load_state_dict(state["model"])
     load_optimizer(session.optimizer, state["optimizer"])

@@ -1,0 +1,61 @@
+"""Pixels that look like nodata which nobody has declared, and so count as ground.
+
+A collar is one value in every band, a number that files are filled with, and reaches a corner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from landslide_mapper.geo.scene import Scene
+
+LEAST = 0.01  # share of the pixels, below which it may be a shadow
+LOW, HUGE = -9999.0, 1e20  # numbers from here on stand for nothing in most files
+
+
+class Fill(NamedTuple):
+    """A value, and the share of the valid pixels that have it in every band."""
+
+    value: float
+    share: float
+
+
+def undeclared_fill(data: np.ndarray, valid: np.ndarray) -> Fill | None:
+    """What looks like nodata among valid pixels; None for nothing.
+
+    Args:
+        data: (B, h, w) in the values of the file, read without averaging.
+        valid: (h, w) bool.
+    """
+    if not valid.any():
+        return None
+    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        value = data[0][corner]
+        if valid[corner] and (data[:, *corner] == value).all() and _fills(float(value), data.dtype):
+            share = float((data == value).all(axis=0)[valid].mean())
+            if LEAST <= share < 1:
+                return Fill(float(value), share)
+    return None
+
+
+def _fills(value: float, dtype: np.dtype) -> bool:
+    """Whether a number is one that files are filled with.
+
+    The largest of a kind is not among them: snow and clouds have it as well.
+    """
+    lowest = np.issubdtype(dtype, np.integer) and value == np.iinfo(dtype).min
+    return value == 0 or value <= LOW or abs(value) >= HUGE or bool(lowest)
+
+
+def told(found: Sequence[tuple[Scene, Fill]]) -> str:
+    """What to say of scenes (at least one) that have such pixels."""
+    scene, (value, share) = max(found, key=lambda pair: pair[1].share)
+    more = f" (and {len(found) - 1} more scenes like it)" if len(found) > 1 else ""
+    return (
+        f"{scene.path}{more}: {share:.0%} of its pixels are {value:g} in every band, up to a "
+        "corner, and count as ground; if nothing was seen there, declare it: "
+        f"gdal_edit.py -a_nodata {value:g} FILE"
+    )

@@ -1,0 +1,80 @@
+"""Collars that are not declared as nodata: told, never dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import blobs, detect_brightness, grey, write_scene
+
+from landslide_mapper.geo.fill import Fill, undeclared_fill
+from landslide_mapper.info import describe
+
+
+def collar(value: float, dtype: str, bands: int = 3) -> np.ndarray:
+    """A picture (bands, 100, 100) with a collar of 20 columns on its right."""
+    pixels = np.random.default_rng(0).integers(30, 120, (bands, 100, 100)).astype(dtype)
+    pixels[:, :, 80:] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (0, "uint8"),
+        (0, "uint16"),
+        (-32768, "int16"),
+        (-9999, "int16"),
+        (-9999, "float32"),
+        (-3.4028235e38, "float32"),
+        (1e20, "float64"),
+        (0, "float32"),
+    ],
+)
+@pytest.mark.parametrize("bands", [1, 3])
+def test_what_files_are_filled_with_is_found(value: float, dtype: str, bands: int) -> None:
+    found = undeclared_fill(collar(value, dtype, bands), np.ones((100, 100), bool))
+    assert found == Fill(float(np.dtype(dtype).type(value)), pytest.approx(0.2))
+
+
+def test_the_share_is_one_of_valid_pixels() -> None:
+    valid = np.ones((100, 100), bool)
+    valid[50:] = False
+    assert undeclared_fill(collar(0, "uint8"), valid) == Fill(0, pytest.approx(0.2))
+
+
+def test_ground_is_no_collar() -> None:
+    whole = np.ones((100, 100), bool)
+    assert undeclared_fill(collar(255, "uint8"), whole) is None  # snow
+    assert undeclared_fill(collar(7, "uint8"), whole) is None  # a lake
+    assert undeclared_fill(np.zeros((3, 9, 9), np.uint8), np.ones((9, 9), bool)) is None
+    inside = collar(50, "uint8")
+    inside[:, 20:60, 20:60] = 0  # a shadow
+    assert undeclared_fill(inside, whole) is None
+    one_band = collar(0, "uint8")
+    one_band[1, :, 80:] = 3
+    assert undeclared_fill(one_band, whole) is None
+    corner = collar(50, "uint8")
+    corner[:, :5, :5] = 0  # a quarter of a percent
+    assert undeclared_fill(corner, whole) is None
+    assert undeclared_fill(collar(0, "uint8"), ~whole) is None
+    declared = whole.copy()
+    declared[:, 80:] = False
+    assert undeclared_fill(collar(0, "uint8"), declared) is None
+
+
+def test_detect_and_info_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    band = grey(blobs(1, (100, 100)))
+    good = write_scene(tmp_path / "good.tif", band)
+    band[:, 90:] = 0
+    scenes = [write_scene(tmp_path / f"{n}.tif", band) for n in range(2)]
+    detect_brightness([good, *scenes], tmp_path / "slides.gpkg")
+    said = capsys.readouterr().err
+    assert "0.tif (and 1 more scenes like it): 10% of its pixels are 0 in every band" in said
+    assert "gdal_edit.py -a_nodata 0 FILE" in said
+    assert "10% of the pixels are 0, up to a corner: nodata?" in describe(scenes[0]).to_text()
+    assert describe(scenes[0]).to_dict()["fill"] == {"value": 0, "share": pytest.approx(0.1)}
+    assert "nodata?" not in describe(good).to_text()
+    detect_brightness(good, tmp_path / "other.gpkg")
+    assert "in every band" not in capsys.readouterr().err

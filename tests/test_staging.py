@@ -1,0 +1,53 @@
+"""A disk that does not take an output is one line that says why and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from landslide_mapper import staging
+from landslide_mapper.errors import LsmapFailure
+from landslide_mapper.staging import writing
+
+
+@pytest.mark.parametrize(
+    ("error", "free", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 10**9, "the disk is full"),
+        (OSError("GDAL read back nonsense"), 10, "the disk is full"),
+        (OSError("GDAL read back nonsense"), 10**9, "GDAL read back nonsense"),
+        (OSError(errno.EACCES, "Permission denied"), 10, "Permission denied"),
+    ],
+)
+def test_why_it_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, free: int, says: str
+) -> None:
+    usage = staging.shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: usage)
+    target = tmp_path / "a.txt"
+    with pytest.raises(LsmapFailure) as failure, writing(target, "the text"):
+        raise error
+    assert "the text could not be written" in str(failure.value)
+    assert str(failure.value).startswith(f"{target}: ")
+    assert says in str(failure.value)
+    assert str(failure.value).endswith("make room or choose another place with -o")
+
+
+def test_the_disk_is_that_of_the_folder_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is asked for may be a disk of its own."""
+    asked = []
+    usage = staging.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        staging.shutil, "disk_usage", lambda place: asked.append(Path(place)) or usage
+    )
+    (tmp_path / "run").mkdir()
+    for output in (tmp_path / "run", tmp_path / "new", tmp_path / "no" / "new.txt"):
+        with pytest.raises(LsmapFailure), writing(output, "the epoch", lambda: "make room"):
+            raise OSError("what GDAL said")
+    here = Path(os.path.realpath(tmp_path))
+    assert asked == [here / "run", here, here]
