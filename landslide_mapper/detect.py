@@ -25,9 +25,9 @@ from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import NothingSeenError, note, warn
 from landslide_mapper.geo import blend, remote
 from landslide_mapper.geo.blocks import Block, Layout, stacks
-from landslide_mapper.geo.fill import Fill, told, undeclared_fill
+from landslide_mapper.geo.fill import Fill, fit_and_look, told
 from landslide_mapper.geo.gdal import as_os_error
-from landslide_mapper.geo.radiometry import Radiometry, fit, sample
+from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
@@ -173,11 +173,8 @@ def _seen(
     seen, works = list[ScenePlan](), list[SceneWork]()
     filled = list[tuple[Scene, Fill]]()
     for plan in tqdm(plans, "looking at scenes", disable=None, leave=False):
-        pixels = sample(plan.scene)
-        if fill := undeclared_fill(*pixels):
-            filled.append((plan.scene, fill))
         try:
-            radiometry = fit(plan.scene, info.radiometry, pixels)
+            radiometry, fill = fit_and_look(plan.scene, info.radiometry)
             works.append(_work(config, info, len(works), plan, radiometry))
         except NothingSeenError as error:
             if plan is plans[-1] and not works:
@@ -185,6 +182,8 @@ def _seen(
             note(f"left out, {error}")
         else:
             seen.append(plan)
+            if fill:
+                filled.append((plan.scene, fill))
     if filled:
         warn(told(filled))
     return seen, works

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from fakes import blobs, detect_brightness, grey, write_scene
 
-from landslide_mapper.geo.fill import Fill, undeclared_fill
+from landslide_mapper.geo.fill import Fill, fit_and_look, undeclared_fill
+from landslide_mapper.geo.radiometry import sample, sample_corners
+from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.info import describe
 
 
@@ -78,3 +81,34 @@ def test_detect_and_info_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "nodata?" not in describe(good).to_text()
     detect_brightness(good, tmp_path / "other.gpkg")
     assert "in every band" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (700, 1025), (2500, 1700)])
+def test_the_corners_are_those_of_the_sample(tmp_path: Path, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(2).integers(1, 255, size).astype(np.uint8)
+    scene = open_scene(write_scene(tmp_path / "scene.tif", noise, nodata=9))
+    data, valid = sample(scene)
+    ends = np.ix_((0, -1), (0, -1))
+    corners, seen = sample_corners(scene)
+    np.testing.assert_array_equal(corners, np.stack([band[ends] for band in data]))
+    np.testing.assert_array_equal(seen, valid[ends])
+
+
+def test_without_a_stretch_only_corners_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, pixels = SceneReader.read, 0
+
+    def counting(self: SceneReader, row: int, col: int, height: int, width: int, *rest, **more):
+        nonlocal pixels
+        pixels += height * width
+        return read(self, row, col, height, width, *rest, **more)
+
+    monkeypatch.setattr(SceneReader, "read", counting)
+    picture = np.full((500, 400), 70, np.uint8)
+    scene = open_scene(write_scene(tmp_path / "good.tif", picture))
+    assert fit_and_look(scene, "none")[1] is None
+    assert pixels == 4
+    picture[:, :40] = 0
+    scene = open_scene(write_scene(tmp_path / "collar.tif", picture))
+    assert fit_and_look(scene, "none")[1] == Fill(0, pytest.approx(0.1))

@@ -17,7 +17,16 @@ from landslide_mapper.data.config import (
     NEGATIVES,
     PAIRS_FITS,
     SAMPLINGS,
+    PrepareConfig,
 )
+
+
+def _choice(name: str, allowed: tuple[str, ...], text: str) -> Any:
+    """An option that is one of some words; its default is the configuration's."""
+    default = getattr(PrepareConfig, name.lstrip("-").replace("-", "_"))
+    return click.option(
+        name, type=click.Choice(allowed), default=default, show_default=True, help=text
+    )
 
 
 @click.command("prepare", cls=LsmapCommand)
@@ -32,12 +41,10 @@ from landslide_mapper.data.config import (
 @bands("first three")
 @click.option("--tile-size", type=int, default=512, show_default=True, help="Pixels a side.")
 @click.option("--stride", type=int, help="Pixels from window to window.  [default: tile size]")
-@click.option(
+@_choice(
     "--sampling",
-    type=click.Choice(SAMPLINGS),
-    default="grid",
-    show_default=True,
-    help="Windows of a grid, or a crop around each landslide (large ones scaled to fit).",
+    SAMPLINGS,
+    "Windows of a grid, or a crop around each landslide (large ones scaled to fit).",
 )
 @click.option(
     "--negatives",
@@ -45,12 +52,10 @@ from landslide_mapper.data.config import (
     help="Tiles without landslide per tile with, or 'all'.  "
     f"[default: {NEGATIVES}; all with --pairs]",
 )
-@click.option(
+@_choice(
     "--stretch",
-    type=click.Choice(STRETCHES),
-    default="equalize",
-    show_default=True,
-    help="From pixel values to 1..255, one rule for a whole scene; detect does the same.",
+    STRETCHES,
+    "From pixel values to 1..255, one rule for a whole scene; detect does the same.",
 )
 @click.option(
     "--pairs",
@@ -60,19 +65,15 @@ from landslide_mapper.data.config import (
     type=click.Path(path_type=Path),
     help="Two folders instead of SCENE... LABELS: PNG, JPEG, TIFF or HDF5, paired by name.",
 )
-@click.option(
+@_choice(
     "--pairs-fit",
-    type=click.Choice(PAIRS_FITS),
-    default="scale",
-    show_default=True,
-    help="Images larger than a tile are scaled down or cut up; smaller ones get a margin.",
+    PAIRS_FITS,
+    "Images larger than a tile are scaled down or cut up; smaller ones get a margin.",
 )
-@click.option(
+@_choice(
     "--missing-mask",
-    type=click.Choice(MISSING_MASKS),
-    default="error",
-    show_default=True,
-    help="Images of --pairs without a mask: stop, or take them as free of landslides.",
+    MISSING_MASKS,
+    "Images of --pairs without a mask: stop, or take them as free of landslides.",
 )
 @click.option("--gsd", type=float, help="Pixel size in metres of images that do not know it.")
 @click.option(
@@ -100,10 +101,9 @@ def prepare_command(
       lsmap prepare scenes/*.tif slides.gpkg --layer mapped --where "certainty > 1" -o dataset
       lsmap prepare --pairs images masks --split-file split.csv -o dataset
     """
-    from landslide_mapper.prepare import PrepareConfig
-    from landslide_mapper.prepare import prepare as run_prepare
+    from landslide_mapper.prepare import prepare
 
-    report = run_prepare(
+    report = prepare(
         PrepareConfig(
             scenes=paths[:-1],
             labels=paths[-1] if paths else None,

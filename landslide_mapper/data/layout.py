@@ -36,10 +36,9 @@ from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
-from landslide_mapper.geo.fill import Fill, told, undeclared_fill
+from landslide_mapper.geo.fill import fit_and_look, told
 from landslide_mapper.geo.labels import Labels
 from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
-from landslide_mapper.geo.radiometry import Radiometry, fit, sample
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mask_values import LANDSLIDE
@@ -126,12 +125,7 @@ def _scene_sources(
     for_each: ForEach,
 ) -> list[SceneSource]:
     names = unique_names([scene.stem for scene in scenes])
-
-    def look(scene: Scene) -> tuple[Radiometry, Fill | None]:
-        pixels = sample(scene)
-        return fit(scene, config.stretch, pixels), undeclared_fill(*pixels)
-
-    looked = for_each(look, list(scenes), "radiometry")
+    looked = for_each(lambda it: fit_and_look(it, config.stretch), list(scenes), "radiometry")
     if filled := [(s, fill) for s, (_, fill) in zip(scenes, looked, strict=True) if fill]:
         warn(told(filled))
     ignored, aoi = labels.ignored, labels.aoi

@@ -5,11 +5,12 @@ A collar is one value in every band, a number that files are filled with, and re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from landslide_mapper.geo.radiometry import Radiometry, fit, sample, sample_corners
 from landslide_mapper.geo.scene import Scene
 
 LEAST = 0.01  # share of the pixels, below which it may be a shadow
@@ -23,6 +24,18 @@ class Fill(NamedTuple):
     share: float
 
 
+def fit_and_look(scene: Scene, rule: str) -> tuple[Radiometry, Fill | None]:
+    """The stretch of a scene by `rule`, and what in its sample looks like undeclared nodata.
+
+    Raises `LsmapError` as `fit` does.
+    """
+    # Without a stretch nobody needs the sample, unless a corner is suspicious.
+    if rule == "none" and not list(_in_corners(*sample_corners(scene))):
+        return fit(scene, rule), None
+    pixels = sample(scene)
+    return fit(scene, rule, pixels), undeclared_fill(*pixels)
+
+
 def undeclared_fill(data: np.ndarray, valid: np.ndarray) -> Fill | None:
     """What looks like nodata among valid pixels; None for nothing.
 
@@ -30,15 +43,19 @@ def undeclared_fill(data: np.ndarray, valid: np.ndarray) -> Fill | None:
         data: (B, h, w) in the values of the file, read without averaging.
         valid: (h, w) bool.
     """
-    if not valid.any():
-        return None
-    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
-        value = data[0][corner]
-        if valid[corner] and (data[:, *corner] == value).all() and _fills(float(value), data.dtype):
-            share = float((data == value).all(axis=0)[valid].mean())
-            if LEAST <= share < 1:
-                return Fill(float(value), share)
+    for value in _in_corners(data, valid):
+        share = float((data == value).all(axis=0)[valid].mean())
+        if LEAST <= share < 1:
+            return Fill(value, share)
     return None
+
+
+def _in_corners(data: np.ndarray, valid: np.ndarray) -> Iterator[float]:
+    """Numbers that files are filled with, of valid corners that have one in every band."""
+    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        value = float(data[0][corner])
+        if valid[corner] and (data[:, *corner] == value).all() and _fills(value, data.dtype):
+            yield value
 
 
 def _fills(value: float, dtype: np.dtype) -> bool:

@@ -101,11 +101,27 @@ def _values(scene: Scene, data: np.ndarray, valid: np.ndarray) -> list[np.ndarra
 def sample(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Pixels all over a scene, from one decimated read (≤ 1024 a side): (B, h, w), valid (h, w)."""
     scene = scene.native or scene
-    shrink = max(1.0, max(scene.height, scene.width) / SAMPLE_SIDE)
-    shape = (max(1, int(scene.height / shrink)), max(1, int(scene.width / shrink)))
     with SceneReader(scene) as reader:
         # Single pixels, not means: means would narrow the distribution that is equalised.
-        return reader.read(0, 0, scene.height, scene.width, shape, nearest=True)
+        return reader.read(0, 0, scene.height, scene.width, _sample_shape(scene), nearest=True)
+
+
+def sample_corners(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of `sample` alone, without reading what is between: (B, 2, 2), valid (2, 2)."""
+    scene = scene.native or scene
+    rows, cols = (
+        [int(size / count / 2), int(size - size / count / 2)]
+        for size, count in zip((scene.height, scene.width), _sample_shape(scene), strict=True)
+    )
+    with SceneReader(scene) as reader:
+        read = [[reader.read(row, col, 1, 1) for col in cols] for row in rows]
+    data, valid = (np.block([[one[part] for one in line] for line in read]) for part in (0, 1))
+    return data, valid
+
+
+def _sample_shape(scene: Scene) -> tuple[int, int]:
+    shrink = max(1.0, max(scene.height, scene.width) / SAMPLE_SIDE)
+    return max(1, int(scene.height / shrink)), max(1, int(scene.width / shrink))
 
 
 def _values_of_all(scene: Scene) -> list[np.ndarray]:

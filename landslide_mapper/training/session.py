@@ -101,7 +101,8 @@ def begun(config: TrainConfig, run: Path, datasets: Sequence[Dataset], process: 
     if process.leads:  # the others get its weights when they join
         start = start_network(model, config.weights)
         start_run(run, config)
-    return _placed(config, process, model, [], start, learnt, datasets)
+    model, optimizer = _placed(model, config, process)
+    return Session(model, optimizer, [], start, learnt, [it.digest for it in datasets])
 
 
 def resumed(
@@ -116,13 +117,12 @@ def resumed(
     _check_tiles(state.get("data", []), datasets, run)  # older runs do not say all
     if process.leads:
         resume_run(run, config, len(state["rows"]))
+    model, optimizer = _placed(_built(config), config, process)
+    model.load_state_dict(state["model"])
+    load_optimizer(optimizer, state["optimizer"])
     learnt = tuple(Learnt(**it) for it in state.get("learnt", ()))
-    session = _placed(
-        config, process, _built(config), state["rows"], state.get("start", ""), learnt, datasets
-    )
-    session.model.load_state_dict(state["model"])
-    load_optimizer(session.optimizer, state["optimizer"])
-    return session
+    data = [it.digest for it in datasets]
+    return Session(model, optimizer, state["rows"], state.get("start", ""), learnt, data)
 
 
 def _built(config: TrainConfig) -> Network:
@@ -131,21 +131,14 @@ def _built(config: TrainConfig) -> Network:
 
 
 def _placed(
-    config: TrainConfig,
-    process: Process,
-    model: Network,
-    rows: list[Row],
-    start: str,
-    learnt: tuple[Learnt, ...],
-    datasets: Sequence[Dataset],
-) -> Session:
+    model: Network, config: TrainConfig, process: Process
+) -> tuple[Network, torch.optim.Optimizer]:
     """The network on its device, compiled if that is wanted, with an optimiser."""
     model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     process.synchronise_batch_norm(model)
     if config.compile:
         _compile(model)
-    optimizer = make_optimizer(config, model, process.device)
-    return Session(model, optimizer, rows, start, learnt, [it.digest for it in datasets])
+    return model, make_optimizer(config, model, process.device)
 
 
 def _compile(model: Network) -> None:

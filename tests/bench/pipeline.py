@@ -31,11 +31,11 @@ from common import (
 SIDES, WARM = (4096, 16384), 1024
 RATE = 100  # samples per second
 STAGES = {
-    "reading": ("scene.py", "reading.py"),
+    "reading": ("scene.py", "scene_reader.py", "reading.py"),
     "stretch": ("radiometry.py",),
     "the predictor": ("common.py",),
     "blending": ("blend.py",),
-    "vectorising": ("vectorize.py", "rings.py", "runs.py"),
+    "vectorising": ("vectorize.py", "rings.py", "scan.py", "joining.py"),
     "shaping and measuring": ("features.py", "simplify.py", "measure.py"),
     "parts": ("parts.py", "store.py", "work.py", "workspace.py"),
     "joining and writing": ("join.py", "vectors.py", "rasters.py", "staging.py", "style.py"),
