@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from rasterio.enums import MaskFlags
-from torch import Tensor, nn
+from torch import Tensor
 
 from landslide_mapper.checkpoint import ModelInfo, find_model, load_model
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_raster, open_scene
 from landslide_mapper.geo.scene_info import band_list
-from landslide_mapper.nn.network import Network
+from landslide_mapper.nn.portable import PortableModel, SceneStretch
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY, is_onnx
 from landslide_mapper.serving import odd_order, refusal
 from landslide_mapper.staging import Staging, check_targets, writing
@@ -94,7 +94,7 @@ def export(config: ExportConfig) -> ExportReport:
     source, _ = find_model(config.model)
     model, info = load_model(source)
     scene = _open_scene(config.scene, info) if config.scene else None
-    graph = PortableModel(model, SceneStretch.of(scene, info) if scene else None).eval()
+    graph = PortableModel(model, _stretch_of(scene, info) if scene else None).eval()
     entries = metadata(info, scene)
     _say_what_to_feed(info, scene)
     with writing(config.output, "the model"), Staging(config.output) as staging:
@@ -127,69 +127,6 @@ def metadata(info: ModelInfo, scene: Scene | None = None) -> dict[str, str]:
     if scene is not None:
         texts[SCENE_KEY] = scene.name
     return texts | info.to_metadata()
-
-
-class SceneStretch(nn.Module):
-    """The stretch of one scene on raw pixels, as `lsmap detect` would do it for this scene.
-
-    A pixel is not seen where it is 0 in all bands (tools fill with that) or nodata in all.
-    """
-
-    tables: Tensor
-    first: Tensor
-    nodata: Tensor
-
-    def __init__(self, tables: np.ndarray, nodata: np.ndarray) -> None:
-        """`tables`: uint8 (B, 256), per band from raw to stretched; `nodata`: (B,), 0 if none."""
-        super().__init__()
-        bands = torch.arange(len(tables)).reshape(1, -1, 1, 1)
-        self.register_buffer("tables", torch.from_numpy(tables.astype(np.float32) / 255).flatten())
-        self.register_buffer("first", bands * tables.shape[1])
-        self.register_buffer(
-            "nodata", torch.from_numpy(nodata.astype(np.int64))[None, :, None, None]
-        )
-
-    @classmethod
-    def of(cls, scene: Scene, info: ModelInfo) -> SceneStretch:
-        """Fit the model's stretch to `scene`, whose pixels are uint8.
-
-        Raises:
-            LsmapError: a scene without valid pixels.
-        """
-        levels = np.tile(np.arange(256, dtype=np.uint8), (len(scene.bands), 1))
-        everywhere = np.ones((1, 256), dtype=bool)
-        tables = fit(scene, info.radiometry).apply(levels[:, None], everywhere)[:, 0]
-        return cls(tables, _nodata(scene))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, B, h, w) raw values / 255 → stretched values / 255, 0 where nothing was seen."""
-        levels = (images * 255).round().clamp(0, 255).long()
-        seen = (levels != 0).any(1, True) & (levels != self.nodata).any(1, True)
-        return self.tables[levels + self.first] * seen
-
-
-class PortableModel(nn.Module):
-    """Images float32 (N, B, h, w) in 0..1 → classes float32 (N, 2, h, w).
-
-    Channel 1 is the landslide probability and channel 0, the background, is 0 throughout:
-    GeoDeep and Deepness set what is below the threshold to 0 and then take the highest channel
-    (the first of equals), so that any threshold does what it says, also one below 0.5.
-    """
-
-    def __init__(self, model: Network, stretch: SceneStretch | None) -> None:
-        super().__init__()
-        self.model = model
-        self.stretch = stretch
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Predict; nodata (0 in every band) becomes the mean colour."""
-        if self.stretch is not None:
-            images = self.stretch(images)
-        seen = (images != 0).any(dim=1, keepdim=True)
-        rule = self.model.normalise
-        logits = self.model.predict_logits((images - rule.mean) / rule.std * seen)
-        landslide = torch.sigmoid(logits)[:, None]
-        return torch.cat([torch.zeros_like(landslide), landslide], dim=1)
 
 
 def _check(config: ExportConfig) -> None:
@@ -244,6 +181,18 @@ def _open_scene(path: str, info: ModelInfo) -> Scene:
             "gdalwarp -dstnodata 0 INPUT OUTPUT.tif"
         )
     return scene
+
+
+def _stretch_of(scene: Scene, info: ModelInfo) -> SceneStretch:
+    """The model's stretch, fitted to `scene`, whose pixels are uint8.
+
+    Raises:
+        LsmapError: a scene without valid pixels.
+    """
+    levels = np.tile(np.arange(256, dtype=np.uint8), (len(scene.bands), 1))
+    everywhere = np.ones((1, 256), dtype=bool)
+    tables = fit(scene, info.radiometry).apply(levels[:, None], everywhere)[:, 0]
+    return SceneStretch(tables, _nodata(scene))
 
 
 def _nodata(scene: Scene) -> np.ndarray:

@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp
 
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.vectors import DRIVERS, FIELDS
+from landslide_mapper.geo.vector_formats import DRIVERS, FIELDS
 from landslide_mapper.mapping.config import DetectConfig
 
 

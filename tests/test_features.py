@@ -13,8 +13,8 @@ from rasterio.features import rasterize
 from landslide_mapper.geo.features import Landslides, Shaping
 from landslide_mapper.geo.rasters import UNSEEN, ArrayCanvas, classes
 from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.geo.vector_formats import FIELDS
 from landslide_mapper.geo.vectorize import Components, vectorize_block
-from landslide_mapper.geo.vectors import FIELDS
 
 
 @pytest.fixture(scope="module")

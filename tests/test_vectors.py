@@ -16,8 +16,9 @@ import shapely
 from fakes import read
 from pyarrow import parquet
 
-from landslide_mapper.geo import vectors
-from landslide_mapper.geo.vectors import DRIVERS, FIELDS, PolygonWriter, VectorTarget
+from landslide_mapper.geo import vector_formats, vectors
+from landslide_mapper.geo.vector_formats import DRIVERS, FIELDS, VectorTarget
+from landslide_mapper.geo.vectors import PolygonWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:'crs' was not provided")
 
@@ -56,10 +57,10 @@ def test_what_was_written_is_read_again(
 ) -> None:
     monkeypatch.setattr(vectors, "BATCH_POINTS", 100)
     path = written(tmp_path / f"slides{suffix}", 100, 7)
-    assert sorted(tmp_path.iterdir()) == sorted(vectors.outputs(path))
+    assert sorted(tmp_path.iterdir()) == sorted(vector_formats.outputs(path))
     table = read(path).sort_values("id")  # FlatGeobuf sorts by place
     polygons, columns = layer(100)
-    names = vectors.SHAPEFILE_NAMES if suffix == ".shp" else {}
+    names = vector_formats.SHAPEFILE_NAMES if suffix == ".shp" else {}
     assert list(table.columns) == [*(names.get(name, name) for name in FIELDS), "geometry"]
     assert list(table["id"]) == list(range(1, 101))
     assert table["id"].dtype == np.int32
@@ -93,7 +94,7 @@ def test_the_same_polygons_are_the_same_bytes(
     monkeypatch.setattr(vectors, "BATCH_POINTS", 100)
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     second = written(tmp_path / "b" / f"slides{suffix}", 300, 50)
-    for one, two in zip(vectors.outputs(first), vectors.outputs(second), strict=True):
+    for one, two in zip(vector_formats.outputs(first), vector_formats.outputs(second), strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
 
 

@@ -174,7 +174,7 @@ class Landslides:
         return reproject(placed, self._to_layer) if self._to_layer else placed
 
     def columns(self, components: Components, outlines: np.ndarray) -> dict[str, np.ndarray]:
-        """What can be measured of each landslide, float64 (n,): the numbers of `vectors.FIELDS`.
+        """What can be measured of each landslide, float64 (n,): numbers of `vector_formats.FIELDS`.
 
         The area is that of the mapped pixels; perimeter, length and width are the outline's.
         """

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapFailure
-from landslide_mapper.geo import rasters, style, vectors
+from landslide_mapper.geo import rasters, style, vector_formats, vectors
 from landslide_mapper.geo.features import Landslides, Pieces
 from landslide_mapper.geo.joining import Joiner
 from landslide_mapper.geo.overlay import Overlay
@@ -49,7 +49,7 @@ def join_all(
     """
     said = provenance(config, info)
     description = "lsmap: " + ", ".join(f"{name} {value}" for name, value in said.items())
-    target = vectors.VectorTarget(config.output, plans[0].layer_crs, description)
+    target = vector_formats.VectorTarget(config.output, plans[0].layer_crs, description)
     tags = {f"{TAG}{name.upper().replace('-', '_')}": value for name, value in said.items()}
     hidden = staging.folder(config.output)
     names = store.names()
@@ -86,7 +86,7 @@ def join_all(
     for number, plan in enumerate(plans):
         if plan.shared is not None:
             finish(number)
-    for path in (*vectors.leftovers(config.output), *vectors.outputs(config.output)):
+    for path in (*vector_formats.leftovers(config.output), *vector_formats.outputs(config.output)):
         if path.suffix == ".qml":
             if not style_of_a_scene(path, [plan.scene for plan in plans]):
                 staging.stage_sidecar(path, config.overwrite)

@@ -12,7 +12,7 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.errors import LsmapError, note
-from landslide_mapper.geo import rasters, vectors
+from landslide_mapper.geo import rasters, vector_formats
 from landslide_mapper.geo.review import work_in
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.scene_files import check_no_input
@@ -61,7 +61,7 @@ def check_layer(path: Path) -> None:
         return
     layer = None
     if path.suffix.lower() == ".gpkg":
-        layer = vectors.LAYER
+        layer = vector_formats.LAYER
         if _in_use(path):
             raise LsmapError(
                 f"{path}: another program is changing it; save there and close it (in QGIS: end "
@@ -93,7 +93,7 @@ def _other_layers(path: Path) -> list[str]:
         names = [str(name) for name, _ in pyogrio.list_layers(path)]
     except (DataSourceError, DataLayerError):
         return []
-    return [name for name in names if name not in (vectors.LAYER, STYLES)]
+    return [name for name in names if name not in (vector_formats.LAYER, STYLES)]
 
 
 def style_of_a_scene(path: Path, scenes: Sequence[Scene]) -> bool:
@@ -117,14 +117,14 @@ def check_outputs(
     config: DetectConfig, extras: dict[str, list[Path | None]], scenes: Sequence[Scene]
 ) -> None:
     """Raise `LsmapError` where an output exists, cannot be made, or is an input."""
-    check_targets(vectors.outputs(config.output), config.overwrite)
-    for path in vectors.outputs(config.output):
+    check_targets(vector_formats.outputs(config.output), config.overwrite)
+    for path in vector_formats.outputs(config.output):
         if path.suffix == ".qml" and style_of_a_scene(path, scenes):
             note(
                 f"{path.name} would be the style of the scene as well, so none is made for "
                 f"{config.output.name}; another name, or .gpkg, gets one"
             )
-    made = list(vectors.outputs(config.output))
+    made = list(vector_formats.outputs(config.output))
     for kind, paths in extras.items():
         for path in (path for path in paths if path):
             # The folder for several rasters is made on the way.

@@ -13,7 +13,7 @@ import shapely
 
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
-from landslide_mapper.geo import vectors
+from landslide_mapper.geo import vector_formats
 from landslide_mapper.geo.aoi import Aoi, AskedArea, nothing_asked, place, read_area
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.crs import (
@@ -77,7 +77,7 @@ def plan_detection(config: DetectConfig, info: ModelInfo) -> list[ScenePlan]:
             missing or that the model cannot serve.
     """
     _check_numbers(config, info)
-    vectors.check_suffix(config.output)
+    vector_formats.check_suffix(config.output)
     area = read_area(config.bbox, config.bbox_crs, config.aoi)
     sources = expand_sources(config.scenes, config.asset, info.band_count)
     files = [open_for(source, config.bands, info) for source in sources]
