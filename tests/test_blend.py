@@ -81,9 +81,9 @@ def test_per_pixel_predictor_gives_the_function_at_every_valid_pixel(
     image = rng.integers(1, 256, (height, width)).astype(np.uint8)
     valid = rng.random((height, width)) >= nodata
     grid = WindowGrid(height, width, tile, min(overlap, tile - 1))
-    out = run(image, valid, grid, brightness, batch)
-    np.testing.assert_allclose(out[valid], image[valid] / 255, rtol=0, atol=3e-6)
-    assert (out[~valid] == 0).all()
+    out = run(image, valid, grid, lambda windows: 1 - brightness(windows), batch)
+    np.testing.assert_allclose(out[valid], 1 - image[valid] / 255, rtol=0, atol=3e-6)
+    assert (out[~valid] == 0).all()  # although the predictor is sure there
 
 
 @given(
@@ -128,6 +128,9 @@ def test_weights_are_positive_and_sum_to_one() -> None:
             assert weights.min() > 0
             np.testing.assert_allclose(total, 1, atol=2e-7)
             assert weights[0, 0] == weights[-1, -1] == 1  # no ramp along the scene's own edge
+    left, right = axis_weights(12, 8, 4)  # by the centres of pixels, the same from both sides
+    np.testing.assert_allclose(left, [1, 1, 1, 1, 0.875, 0.625, 0.375, 0.125])
+    np.testing.assert_allclose(right, left[::-1])
 
 
 def test_a_wrong_window_edge_weighs_less_than_the_centre_of_its_neighbour() -> None:
@@ -157,6 +160,16 @@ def test_windows_without_valid_pixels_are_not_predicted() -> None:
 
     out = run(image, valid, WindowGrid(256, 256, 64, 16), count, batch=4)
     assert seen == 1
+    np.testing.assert_allclose(out[valid], 200 / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("col", [0, 47, 48, 63, 64, 95, 111])
+def test_a_single_valid_column_is_predicted_in_every_window_that_sees_it(col: int) -> None:
+    """A window's first and last columns count as well."""
+    image = np.full((64, 112), 200, np.uint8)
+    valid = np.zeros(image.shape, bool)
+    valid[:, col] = True
+    out = run(image, valid, WindowGrid(64, 112, 64, 16), brightness)
     np.testing.assert_allclose(out[valid], 200 / 255, atol=1e-6)
 
 
