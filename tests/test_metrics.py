@@ -199,6 +199,28 @@ def test_boundary_f1_of_a_shifted_edge(shift: int, within_2: int, within_5: int)
     assert (found["2px"]["f1"], found["5px"]["f1"]) == (within_2, within_5)
 
 
+def test_the_boundary_is_what_has_ground_outside_on_any_side() -> None:
+    mask, seen = np.zeros((2, 7, 9), bool)
+    mask[2:5, 2:7] = True
+    seen[:] = True
+    ring = mask.copy()
+    ring[3, 3:6] = False
+    assert (boundary(mask, seen) == ring).all()
+    seen[3:5, 2:7] = False  # what was not seen of a landslide has no boundary
+    assert (boundary(mask, seen) == (ring & seen)).all()
+
+
+def test_boundaries_are_counted_of_each_and_near_the_other() -> None:
+    drawn, true = np.zeros((2, 20, 40), bool)
+    drawn[5, 5] = drawn[5, 9] = True
+    true[5, 6] = true[5, 30] = true[15, 30] = True
+    counts = boundary_counts(drawn, true, np.ones(drawn.shape, bool))
+    assert counts.tolist() == [[2, 1, 2], [3, 1, 1]]
+    found = boundary_rates(counts)
+    assert found["2px"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5})
+    assert found["5px"] == pytest.approx({"precision": 1, "recall": 1 / 3, "f1": 1 / 2})
+
+
 def test_boundary_f1_of_nothing_is_zero() -> None:
     nothing = np.zeros((8, 8), bool)
     found = boundary_rates(boundary_counts(nothing, nothing, ~nothing))
