@@ -26,14 +26,17 @@ from landslide_mapper.metrics import ratio
 TILE = 16
 
 
-def objects_of(reference: np.ndarray, mapped: np.ndarray, tile: int | None = None) -> Objects:
-    """The objects of one image, looked at whole or in tiles of one scene."""
+def objects_of(
+    reference: np.ndarray, mapped: np.ndarray, tile: int | None = None, seed: int = 0
+) -> Objects:
+    """The objects of one image, looked at whole or in tiles of one scene, in any order."""
     table = ObjectTable()
     size = tile or max(reference.shape)
-    for row in range(0, reference.shape[0], size):
-        for col in range(0, reference.shape[1], size):
-            part = np.s_[row : row + size, col : col + size]
-            table.add(reference[part], mapped[part], 1.0, 0, Place(0, row, col))
+    height, width = reference.shape
+    corners = [(row, col) for row in range(0, height, size) for col in range(0, width, size)]
+    for row, col in np.random.default_rng(seed).permutation(corners).tolist():
+        part = np.s_[row : row + size, col : col + size]
+        table.add(reference[part], mapped[part], 1.0, 0, Place(0, row, col))
     return table.finish()
 
 
@@ -65,7 +68,8 @@ def test_tiles_of_a_scene_give_the_objects_of_the_scene(seed: int) -> None:
     shape = (3 * TILE, 4 * TILE)
     reference = blobs(seed, shape, 0.35, smooth=6)
     mapped = blobs(seed, shape, 0.30, smooth=5)
-    assert numbers(objects_of(reference, mapped, TILE)) == numbers(objects_of(reference, mapped))
+    tiled = objects_of(reference, mapped, TILE, seed)
+    assert numbers(tiled) == numbers(objects_of(reference, mapped))
 
 
 def test_without_a_place_a_tile_is_on_its_own() -> None:
@@ -180,6 +184,12 @@ def test_where_objects_overlap_greedy_takes_at_least_half(
         for order in permutations(range(large))
     )
     assert best / 2 <= found <= best
+
+
+def test_the_best_partner_is_taken_first() -> None:
+    pairs = np.array([[0, 0], [0, 1], [1, 1], [2, 2], [3, 2]])
+    kept = match_pairs(pairs, np.array([0.6, 0.9, 0.7, 0.8, 0.8]))
+    assert sorted(kept.tolist()) == [1, 3]  # of equal ones the earlier
 
 
 def test_identical_masks_match_wholly() -> None:

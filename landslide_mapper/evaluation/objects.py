@@ -215,7 +215,7 @@ class _Kind:
             (3, 0, width, 2),
         ):
             other = self._sides.get(Place(place.source, place.row + row, place.col + col))
-            if other is not None and len(other[beyond]) == len(sides[side]):
+            if other is not None:
                 both = np.stack([sides[side], other[beyond]], axis=1)
                 self._links.append(both[(both >= 0).all(axis=1)])
         self._sides[place] = (sides[0], sides[1], sides[2], sides[3])
