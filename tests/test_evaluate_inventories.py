@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from landslide_mapper.cli import main
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.evaluation import inventories
 from landslide_mapper.evaluation.inventories import compare, disjoint, overlaps
 
 X, Y = 300_000.0, 3_500_000.0
@@ -61,6 +62,7 @@ def test_verdicts_by_hand(tmp_path: Path) -> None:
     assert sorted(row["fid"] for row in values["missed"]) == [3, 4]
     assert [row["fid"] for row in values["false_alarms"]] == [4]
     assert values["area"]["iou"] == pytest.approx(960 / 3300, rel=1e-4)
+    assert values["area"]["f1"] == pytest.approx(960 * 2 / (3200 + 1060), rel=1e-4)
 
 
 def test_areas_are_geodesic_in_any_crs(tmp_path: Path) -> None:
@@ -100,6 +102,45 @@ def test_overlaps_within_a_layer_count_once(tmp_path: Path) -> None:
     assert found.mapped.verdict.tolist() == ["match"] * 3
 
 
+def test_a_landslide_in_two_pieces_has_the_iou_of_the_better_one(tmp_path: Path) -> None:
+    pieces = [box(0, 0, 4, 20), box(10, 0, 16, 20), box(30, 0, 6, 20)]
+    mapped, reference = write(tmp_path / "a.gpkg", pieces), write(tmp_path / "b.gpkg", REFERENCE)
+    assert compare(mapped, reference).reference.iou[0] == pytest.approx(0.4, abs=1e-6)
+
+
+def test_ground_that_two_of_the_other_layer_show_is_covered_once(tmp_path: Path) -> None:
+    pieces = [box(0, 0, 5, 20), box(1, 0, 5, 20)]  # 6 of 40 m together
+    mapped, reference = write(tmp_path / "a.gpkg", pieces), write(tmp_path / "b.gpkg", REFERENCE)
+    found = compare(mapped, reference).reference
+    assert found.covered[0] == pytest.approx(0.15, abs=1e-6)
+    assert found.verdict[0] == "missed"
+
+
+def test_polygons_that_only_touch_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventories, "AT_ONCE", 2)  # pairs are cut in several portions
+    first = np.array([shapely.box(x, 0, x + 1, 1) for x in range(5)])
+    pairs, shared = overlaps(first, first)
+    assert pairs.tolist() == [[n, n] for n in range(5)]
+    assert shared.tolist() == [1] * 5
+
+
+def test_each_layer_has_an_option_of_its_own(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.gpkg", tmp_path / "b.gpkg"
+    for path, name, shapes in (
+        (a, "mapped", MAPPED),
+        (a, "other", MAPPED[3:]),
+        (b, "real", REFERENCE),
+        (b, "other", REFERENCE[3:]),
+    ):
+        geopandas.GeoDataFrame(geometry=shapes, crs=32648).to_file(path, layer=name)
+    found = compare(str(a), str(b), layer="mapped", reference_layer="real")
+    assert (len(found.mapped), len(found.reference)) == (4, 4)
+    with pytest.raises(LsmapError, match=r"a\.gpkg.* --layer"):
+        compare(str(a), str(b), reference_layer="real")
+    with pytest.raises(LsmapError, match=r"b\.gpkg.* --reference-layer"):
+        compare(str(a), str(b), layer="mapped")
+
+
 def test_the_aoi_cuts(tmp_path: Path) -> None:
     aoi = write(tmp_path / "aoi.gpkg", [box(-10, -10, 120, 100)], "EPSG:4326")
     paths = write(tmp_path / "a.gpkg", MAPPED), write(tmp_path / "b.gpkg", REFERENCE)
@@ -107,6 +148,8 @@ def test_the_aoi_cuts(tmp_path: Path) -> None:
     assert found.reference.fids.tolist() == found.mapped.fids.tolist() == [1, 2]
     assert found.reference.area[1] / found.reference.area[0] == pytest.approx(0.25, abs=1e-3)
     assert found.reference.verdict.tolist() == ["match", "match"]  # 10 m of 12 m by 20 m are seen
+    straight = write(tmp_path / "straight.gpkg", [box(40, -10, 360, 100)])
+    assert compare(*paths, aoi=straight).reference.fids.tolist() == [2, 3, 4]  # 1 touches it
     far = write(tmp_path / "far.gpkg", [box(5000, 0, 10, 10)])
     with pytest.raises(LsmapError, match="inside"):
         compare(*paths, aoi=far)

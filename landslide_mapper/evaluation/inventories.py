@@ -31,6 +31,7 @@ from landslide_mapper.geo.scan import link, roots
 from landslide_mapper.metrics import ratio
 
 AT_ONCE = 50_000  # pairs of polygons that are cut with each other together
+SLIVER = 1e-4  # of a polygon's size: the mean width of a part of it that counts, at least
 
 MATCH, PARTIAL, MISSED, FALSE_ALARM = "match", "partial", "missed", "false alarm"
 
@@ -204,7 +205,9 @@ def _clip(labels: Labels, flat: np.ndarray, inside: shapely.Geometry) -> tuple[L
     cut = flat.copy()
     crossing = meets & ~whole
     cut[crossing] = shapely.intersection(flat[crossing], inside)
-    keep = meets & (shapely.area(cut) > 0)
+    # What only touches does so to rounding, and to the bend of its edges in the plane.
+    thin = SLIVER * np.sqrt(shapely.area(flat)) * shapely.length(cut) / 2
+    keep = whole | (crossing & (shapely.area(cut) > thin))
     return labels.only(keep), cut[keep]
 
 
