@@ -12,7 +12,13 @@ from hypothesis.extra import numpy as hnp
 
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.joining import Joiner
-from landslide_mapper.geo.simplify import DEFAULT_TOLERANCE, SAFE_TOLERANCE, room_inside, simplify
+from landslide_mapper.geo.simplify import (
+    DEFAULT_TOLERANCE,
+    SAFE_TOLERANCE,
+    room_between,
+    room_inside,
+    simplify,
+)
 from landslide_mapper.geo.vectorize import Components, vectorize_block
 
 tolerances = st.sampled_from([0.1, 0.3, DEFAULT_TOLERANCE, 0.7, SAFE_TOLERANCE, 1.0, 2.5, 6.0])
@@ -98,9 +104,10 @@ def test_a_large_tolerance_is_used_where_there_is_room() -> None:
     roomy = shapely.get_num_coordinates(simplify(alone.polygons, 4.0))[0]
     tight = shapely.get_num_coordinates(simplify(alone.polygons, 4.0, np.zeros(1)))[0]
     assert roomy < tight
-    np.testing.assert_array_equal(
-        simplify(alone.polygons, 4.0, np.zeros(1)), simplify(alone.polygons, SAFE_TOLERANCE)
-    )
+    safe = simplify(alone.polygons, SAFE_TOLERANCE)
+    for tolerance in (1.0, 4.0):
+        assert not shapely.equals_exact(simplify(alone.polygons, tolerance), safe).any()
+        assert shapely.equals_exact(simplify(alone.polygons, tolerance, np.zeros(1)), safe).all()
     mask[15:45, 32:34] = True  # two pixels away
     both = vectorize(mask).polygons
     first = np.flatnonzero(shapely.bounds(both)[:, 0] < 20)[0]
@@ -133,11 +140,23 @@ def test_teeth_that_reach_into_each_other_stay_apart() -> None:
     check(exact, simplify(exact, 8.0), 8.0)
 
 
+def test_room_is_the_distance_to_the_nearest_other_polygon() -> None:
+    boxes = shapely.box([0, 17, 17], [0, 0, 19.5], [10, 30, 30], [10, 10, 30])
+    assert room_between(boxes, 4.0).tolist() == [7, 7, np.inf]  # up to twice the tolerance
+    assert room_between(boxes, 5.0).tolist() == [7, 7, 9.5]
+    assert room_between(boxes, 5.0, np.array([np.inf, 2.0, 1.0])).tolist() == [7, 2, 1]
+    assert room_between(boxes[:1], 4.0, None, boxes[1:]).tolist() == [7]
+    near = shapely.box([0, 12], [0, 0], [10, 20], [10, 10])
+    assert room_between(near, 4.0, np.array([2.5, 2.5])).tolist() == [2, 2]
+
+
 def test_room_is_the_distance_to_the_nearest_inner_side() -> None:
     boxes = shapely.box([103, 110], [52, 60], [108, 119], [55, 70])
     frame = Frame(50, 100, 40, 20)
     assert list(room_inside(boxes, frame, (True, False, False, False))) == [2, 10]
-    assert list(room_inside(boxes, frame, (False, True, True, False))) == [3, 10]
+    assert list(room_inside(boxes, frame, (False, True, False, False))) == [35, 20]
+    assert list(room_inside(boxes, frame, (False, False, True, False))) == [3, 10]
+    assert list(room_inside(boxes, frame, (True, False, True, False))) == [2, 10]
     assert list(room_inside(boxes, frame, (False, False, False, True))) == [12, 1]
     assert list(room_inside(boxes, frame, (False,) * 4)) == [np.inf, np.inf]
     assert len(room_inside(boxes[:0], frame, (True,) * 4)) == 0
