@@ -25,6 +25,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import scene_reader
 from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.radiometry import fit
+from landslide_mapper.geo.resample import axis_taps, resample
 from landslide_mapper.geo.scene import Scene, at_pixel_size, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mapping.config import DetectConfig
@@ -45,7 +46,7 @@ def write_kind(path: Path, pixels: np.ndarray, holes: np.ndarray, kind: str) -> 
         pixels = np.where(holes, 0, pixels).astype(pixels.dtype)
         return write(path, pixels, transform=utm, nodata=0)
     if kind == "alpha":
-        alpha = np.where(holes, 0, 255).astype(pixels.dtype)
+        alpha = np.where(holes, 0, 3).astype(pixels.dtype)  # hardly seen is seen
         four = np.concatenate([pixels, alpha[None]])
         return write(path, four, transform=utm, photometric="RGB", alpha="yes")
     if kind == "nan":
@@ -105,13 +106,16 @@ def test_a_pixel_does_not_depend_on_the_window_it_is_read_through(
             assert not part[:, ~seen].any()
 
 
-def test_larger_pixels_are_means_of_valid_pixels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("nodata", "uint8"), ("alpha", "uint16"), ("mask", "uint8")]
+)
+def test_larger_pixels_are_means_of_valid_pixels(tmp_path: Path, kind: str, dtype: str) -> None:
     rng = np.random.default_rng(0)
-    pixels = rng.integers(1, 255, (3, 40, 60)).astype(np.uint8)
+    pixels = rng.integers(1, 255, (3, 40, 60)).astype(dtype)
     holes = np.zeros((40, 60), bool)
     holes[:4, :5] = True  # more than half of the first working pixel
     holes[4:7, 5:8] = True  # less than half of the next one on the diagonal
-    path = write_kind(tmp_path / "s.tif", pixels, holes, "nodata")
+    path = write_kind(tmp_path / "s.tif", pixels, holes, kind)
     scene = at_pixel_size(open_scene(path), 5.0)
     assert (scene.height, scene.width) == (8, 12)
     data, valid = read(scene)
@@ -122,6 +126,21 @@ def test_larger_pixels_are_means_of_valid_pixels(tmp_path: Path) -> None:
     assert valid.sum() == 95
     mean = known[:, valid] / count[valid]
     assert np.abs(data[:, valid] - mean).max() <= 0.5 + 0.8  # weights are 256ths
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_means_begin_at_the_pixel_size_and_are_rounded_half_up(dtype: str) -> None:
+    one = axis_taps(np.array([0.0, 1.0]), 1, 1.0)
+
+    def shrunk(values: list[int], edges: list[float]) -> list[float]:
+        taps = axis_taps(np.array(edges), len(values), edges[1] - edges[0])
+        found, _ = resample(np.array([[values]], dtype), None, one, taps)
+        return found.ravel().tolist()
+
+    whole = dtype != "float32"
+    assert shrunk([1, 2, 4, 5], [0, 2, 4]) == ([2, 5] if whole else [1.5, 4.5])
+    found = shrunk([10, 21, 40], [0, 1.5, 3])  # a third of each from the pixel in the middle
+    assert found == pytest.approx([14, 34] if whole else [41 / 3, 101 / 3], rel=2e-3)
 
 
 def test_smaller_pixels_are_bilinear(tmp_path: Path) -> None:
