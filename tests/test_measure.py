@@ -142,6 +142,54 @@ def test_a_point_inside_is_inside() -> None:
     assert to_map(np.array([ring]), transform)[0].contains(shapely.Point(back))
 
 
+@pytest.mark.parametrize("start", [170.0, 350.0, -190.0])
+def test_longitudes_of_points_are_between_180_degrees_west_and_east(start: float) -> None:
+    """Some scenes count them from 0 to 360, or on beyond the antimeridian."""
+    boxes = shapely.box([0, 15], [0, 0], [2, 17], [2, 2])
+    way = wgs84_transformer(pyproj.CRS.from_epsg(4326))
+    lon, lat = inner_points(boxes, Affine(1, 0, start, 0, -1, 10), way)
+    assert lon == pytest.approx([(start + x + 180) % 360 - 180 for x in (1, 16)])
+    assert lat == pytest.approx([9, 9])
+
+
+def test_what_lies_beyond_the_limb_has_no_longitude_and_no_latitude() -> None:
+    view = pyproj.CRS.from_string("+proj=ortho +lat_0=0 +lon_0=0 +ellps=WGS84 +type=crs")
+    boxes = shapely.box([0, 90], [-1, -1], [2, 92], [1, 1])  # 100 km pixels, 6378 km to the limb
+    lon, lat = inner_points(boxes, Affine(1e5, 0, 0, 0, -1e5, 0), wgs84_transformer(view))
+    assert np.isfinite([lon[0], lat[0]]).all()
+    assert np.isnan([lon[1], lat[1]]).all()
+
+
+def test_grads_are_no_degrees() -> None:
+    """EPSG:4807 counts 400 to a turn, from Paris."""
+    pixel = 1e-4
+    there = Affine(pixel, 0, 2, 0, -pixel, 50)  # grads: 45 degrees north
+    box = np.array([shapely.box(0, 0, 100, 100)])
+    measurer = Measurer(pyproj.CRS.from_epsg(4807), there, 10.0)
+    geod = pyproj.CRS.from_epsg(4807).get_geod()
+    assert geod is not None
+    lon, lat = np.array([2, 2, 2.01, 2.01]) * 0.9, np.array([50, 49.99, 49.99, 50]) * 0.9
+    area, around = geod.polygon_area_perimeter(lon, lat)
+    assert measurer.area(box) == pytest.approx([abs(area)], rel=1e-5)
+    assert measurer.measure(box).perimeter == pytest.approx([around], rel=1e-5)
+
+
+def test_long_edges_are_as_long_as_they_are_on_the_map() -> None:
+    """A parallel is no great circle, and no straight way through the planet."""
+    there = Affine(1, 0, 0, 0, -1, 60)  # degrees
+    measurer = Measurer(pyproj.CRS.from_epsg(4326), there, 111_000.0)
+    box = shapely.box(0, 0, 20, 1)
+    on_map = shapely.segmentize(shapely.box(0, 59, 20, 60), 0.01)
+    _, wanted = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(on_map)
+    assert measurer.measure(np.array([box])).perimeter == pytest.approx([wanted], rel=1e-5)
+
+
+def test_reprojected_rings_turn_as_they_should() -> None:
+    way = pyproj.Transformer.from_crs(4326, 3857, always_xy=True)
+    box = shapely.box(5, 5, 6, 6, ccw=False)
+    assert reproject(np.array([box]), way)[0].exterior.is_ccw
+
+
 def outlines(seed: int, side: int = 40) -> np.ndarray:
     """Pixel-edge polygons with holes on a square of `side` pixels."""
     mask = blobs(seed, (side, side), 0.4)
