@@ -91,6 +91,15 @@ def test_draws_are_uniform_and_differ_between_generators() -> None:
     assert (counts - 200).abs().max() < 60  # six standard deviations of a fair draw
 
 
+def test_of_a_single_block_all_is_drawn() -> None:
+    classes = torch.full((1, 4, 4), BACKGROUND)
+    classes[0, 2, 1] = EDGE
+    for ratio in (0.1, 0.5, 1.0):
+        landslide, background = draw_blocks(classes, ratio)
+        assert torch.equal(landslide, classes == EDGE)
+        assert background.sum() == 1
+
+
 def test_nothing_is_drawn_without_background_or_without_landslide() -> None:
     for only in (EDGE, BACKGROUND, UNUSABLE):
         landslide, background = draw_blocks(torch.full((1, 4, 4), only), 0.5)
