@@ -341,3 +341,13 @@ def test_a_database_of_another_proj_is_refused(tmp_path: Path) -> None:
             text=True,
         )
         assert "unset PROJ_DATA PROJ_LIB" in run.stderr
+
+
+@pytest.mark.parametrize("kind", ["complex_int16", "complex64"])
+def test_complex_pixels_are_refused(tmp_path: Path, kind: str) -> None:
+    """Radar images come in whole complex numbers, which numpy does not have."""
+    path = tmp_path / "radar.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=8, height=8, count=3, dtype=kind):
+        pass
+    with pytest.raises(LsmapError, match=f"pixels of type {kind} cannot be used"):
+        open_scene(str(path))

@@ -143,9 +143,12 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
             f"{path}: band {chosen[0]} holds palette numbers, not colours; "
             "convert it with: gdal_translate -expand rgb INPUT OUTPUT.tif"
         )
-    dtype = np.result_type(*(raster.dtypes[b - 1] for b in chosen))
-    if dtype.kind not in "uif":
-        raise LsmapError(f"{path}: pixels of type {dtype} cannot be used (integer or float needed)")
+    kinds = [raster.dtypes[b - 1] for b in chosen]
+    odd = [kind for kind in kinds if kind.startswith("complex")]  # numpy does not know all of them
+    if odd:
+        raise LsmapError(
+            f"{path}: pixels of type {odd[0]} cannot be used (integer or float needed)"
+        )
     crs = _crs(path, raster)
     centre = (raster.height / 2, raster.width / 2)
     return Scene(
@@ -153,7 +156,7 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
         width=raster.width,
         height=raster.height,
         count=raster.count,
-        dtype=str(dtype),
+        dtype=str(np.result_type(*kinds)),
         crs=crs,
         transform=raster.transform,
         bands=chosen,
