@@ -160,3 +160,18 @@ def test_small_landslides_are_told_when_all_scenes_are_known(
     assert many.count_interior_rings().sum() == one.count_interior_rings().sum()
     pieces = run(sheets, tmp_path / "pieces.gpkg", gsd="native", simplify=0).landslides
     assert pieces > len(many) + 3  # there was something to leave out
+
+
+def test_a_sheet_that_lies_apart_but_in_the_bounds_of_others_is_not_asked(tmp_path: Path) -> None:
+    """Sheets that are turned have bounds which reach over ground that they do not show."""
+    turned = UTM * Affine.rotation(45)
+    picture = np.full((128, 128), 50, np.uint8)
+    picture[20:110, 20:110] = 200
+    places = [turned * Affine.translation(*place) for place in ((0, 0), (100, 0), (0, 140))]
+    sheets = [
+        write_scene(tmp_path / f"{n}.tif", picture, transform=t) for n, t in enumerate(places)
+    ]
+    run(sheets, tmp_path / "slides.gpkg", mask=tmp_path / "masks", min_area=5.0)
+    assert len(read(tmp_path / "slides.gpkg")) == len(sheets)
+    with rasterio.open(tmp_path / "masks" / "2_mask.tif") as mask:
+        assert (mask.read(1) == (picture == 200)).all()

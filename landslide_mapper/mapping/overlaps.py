@@ -162,7 +162,9 @@ class Overlaps:
             yield None
             return
         outlines = np.array([plan.footprint for plan in self._plans])
-        touched = np.unique(shapely.STRtree(outlines).query(wholes.components.polygons)[1])
+        tree = shapely.STRtree(outlines)
+        # A scene whose bounds alone are touched may lie apart, and its mask be finished and gone.
+        touched = np.unique(tree.query(wholes.components.polygons, predicate="intersects")[1])
         plans = {index: self._plans[index] for index in touched.tolist()}
         with ExitStack() as stack:
             yield _Masks(
