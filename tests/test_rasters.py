@@ -73,6 +73,23 @@ def test_both_canvases_say_and_keep_the_same(tmp_path: Path, seed: int) -> None:
     np.testing.assert_array_equal(memory.values, np.where(burnt & (values != 255), 7, values))
 
 
+@pytest.mark.parametrize("col", [8, 16, 20])  # left of, at and right of the outer one's middle
+@pytest.mark.parametrize("inner_first", [False, True])
+def test_of_polygons_within_each_other_the_inner_one_is_asked(
+    tmp_path: Path, col: int, inner_first: bool
+) -> None:
+    """A hole in a landslide that lies in the hole of another one, whatever the order."""
+    frame = Frame.whole(40, 40)
+    scene = open_scene(write_scene(tmp_path / "scene.tif", np.ones((40, 40), np.uint8)))
+    holes = [shapely.box(2, 2, 34, 34), shapely.box(col, 8, col + 6, 14)]
+    polygons = np.array(holes[::-1] if inner_first else holes)
+    values = np.zeros((40, 40), np.uint8)
+    values[10, col + 1] = 255
+    with StripRaster(tmp_path / "strips.tif", scene, frame) as disk:
+        disk.write(0, 0, values)
+        assert disk.holds(polygons, (255,)).tolist() == [inner_first, not inner_first]
+
+
 def test_what_was_never_written_was_not_seen(tmp_path: Path) -> None:
     scene = open_scene(write_scene(tmp_path / "scene.tif", np.ones((900, 1000), np.uint8)))
     frame = Frame(50, 60, 800, 900)

@@ -117,9 +117,11 @@ def pixels_inside(
     """Which pixels have their centres inside polygons (n,) in pixels, as far as they are `within`.
 
     Yields frames that fit into memory, the indices (k,) of the polygons in each, and int32
-    (h, w): 0 or the position in these indices, counted from 1, of the polygon that a pixel is in.
+    (h, w): 0 or the position in these indices, counted from 1, of the polygon that a pixel is in;
+    of one within another, the inner one.
     """
     tree = shapely.STRtree(polygons)
+    size = shapely.area(polygons)
     for top in range(within.row, within.bottom if len(polygons) else within.row, BLOCK):
         bottom = min(top + BLOCK, within.bottom)
         row = tree.query(shapely.box(within.col, top, within.right, bottom))
@@ -130,6 +132,7 @@ def pixels_inside(
         for first in range(left, right, CELL):
             part = Frame(top, first, bottom - top, min(CELL, right - first))
             chosen = tree.query(shapely.box(first, top, part.right, bottom))
+            chosen = chosen[np.argsort(-size[chosen], kind="stable")]  # what is burnt last stays
             if len(chosen):
                 shapes = zip(polygons[chosen], range(1, len(chosen) + 1), strict=True)
                 shape, place = (part.height, part.width), Affine.translation(first, top)
