@@ -195,6 +195,20 @@ def test_scenes_of_which_nothing_is_asked_are_left_out(
     assert "left out, nothing of them was asked for: two.tif" in capsys.readouterr().err
 
 
+def test_a_rectangle_is_one_place_in_scenes_of_several_crs(tmp_path: Path) -> None:
+    band = np.full(SHAPE, 9, np.uint8)
+    one = write_scene(tmp_path / "one.tif", band)
+    other = write_scene(tmp_path / "other.tif", band, crs="EPSG:32647")
+    west, north = UTM * (20, 10)
+    east, south = UTM * (60, 50)
+    bbox = (west, south, east, north)
+    says = r"one.tif is in EPSG:32648 and other.tif in EPSG:32647; .* --bbox-crs$"
+    with pytest.raises(LsmapError, match=says):
+        plans((one, other), tmp_path, bbox=bbox)
+    (found,) = plans((one, other), tmp_path, bbox=bbox, bbox_crs="EPSG:32648")
+    assert found.scene.name == "one.tif"
+
+
 def test_the_frame_is_in_working_pixels(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "one.tif", np.full(SHAPE, 9, np.uint8))
     west, north = UTM * (20, 10)

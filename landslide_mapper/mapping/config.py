@@ -30,7 +30,7 @@ class DetectConfig:
         device: auto, cpu, cuda or cuda:N.
         overwrite: replace outputs that exist.
         bbox: west, south, east, north; only what lies in it is mapped.
-        bbox_crs: CRS of `bbox`, e.g. EPSG:4326; None: the scene's.
+        bbox_crs: CRS of `bbox`, e.g. EPSG:4326; None: that of all scenes.
         aoi: vector file; only what lies in its polygons is mapped.
         gsd: pixel size to work at: "model", "native", metres; None: native when it is near the
             model's, else the model's.

@@ -110,6 +110,8 @@ def _inside(scenes: Sequence[Scene], area: AskedArea | None) -> list[tuple[Scene
     """The scenes of which something is asked for, with that part of them."""
     if area is None:
         return [(scene, None) for scene in scenes]
+    if area.bounds and area.bounds_crs is None:
+        _check_one_crs(scenes)
     placed = [(scene, place(area, scene)) for scene in scenes]
     outside = [scene for scene, aoi in placed if aoi is None]
     if len(outside) == len(scenes):
@@ -117,6 +119,17 @@ def _inside(scenes: Sequence[Scene], area: AskedArea | None) -> list[tuple[Scene
     if outside:
         note(f"left out, nothing of them was asked for: {', '.join(s.name for s in outside)}")
     return [(scene, aoi) for scene, aoi in placed if aoi is not None]
+
+
+def _check_one_crs(scenes: Sequence[Scene]) -> None:
+    """Raise `LsmapError` where a rectangle without a CRS is not the same ground in every scene."""
+    first = scenes[0]
+    for scene in scenes[1:]:
+        if not same_crs(scene.crs, first.crs):
+            raise LsmapError(
+                f"--bbox: {first.name} is in {crs_name(first.crs)} and {scene.name} in "
+                f"{crs_name(scene.crs)}; say which one it is in with --bbox-crs"
+            )
 
 
 def _check_numbers(config: DetectConfig, info: ModelInfo) -> None:
