@@ -46,7 +46,7 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
         sources = expand_sources([path], assets)
         if len(sources) > 1:
             return collection_report(sources, path)
-        return scene_report(sources[0], path)
+        return scene_report(sources[0], path, assets)
     # Some formats of GDAL are folders (FileGDB).
     try:
         open_raster(path).close()

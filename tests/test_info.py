@@ -335,7 +335,9 @@ def test_a_stac_item_is_its_scene_and_polygons_in_json_are_labels(
     }
     path = tmp_path / "item.json"
     path.write_text(json.dumps(item))
-    found = describe(str(path), ["image"]).to_dict()
+    report = describe(str(path), ["image"])
+    assert report.next_command == f"lsmap detect {path} --asset image -o slides.gpkg"
+    found = report.to_dict()
     assert (found["kind"], found["size"]) == ("scene", [8, 8])
     with pytest.raises(LsmapError, match="say it with --asset"):
         describe(str(path))

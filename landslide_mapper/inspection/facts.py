@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,10 @@ class Report:
         return "\n".join(lines)
 
 
-def to_detect(path: str) -> str:
-    """The command that maps a scene or a folder of them."""
-    return f"lsmap detect {shlex.quote(path)} -o slides.gpkg"
+def to_detect(path: str, assets: Sequence[str] = ()) -> str:
+    """The command that maps a scene, a folder of them, or these assets of a STAC item."""
+    chosen = ["--asset", ",".join(assets)] if assets else []
+    return shlex.join(["lsmap", "detect", path, *chosen, "-o", "slides.gpkg"])
 
 
 def plain(key: str, label: str, value: Any, unit: str = "") -> Fact:

@@ -33,7 +33,7 @@ READ_WHOLE_PX = 100_000_000
 SHOWN = 5  # scenes of many that are named
 
 
-def scene_report(source: Source, path: str) -> Report:
+def scene_report(source: Source, path: str, assets: Sequence[str] = ()) -> Report:
     """One scene: how it is stored, where it lies, what of it is valid, and who can map it."""
     with open_raster(source) as raster:
         facts = _structure(raster)
@@ -48,7 +48,7 @@ def scene_report(source: Source, path: str) -> Report:
         served = Fact("bundled_model", "model", False, "nothing to map: no valid pixel was seen")
     else:
         served = _by_bundled(partial(_serves, scene))
-    command = None if served.value is False else to_detect(path)
+    command = None if served.value is False else to_detect(path, assets)
     return Report("scene", path, (*facts, valid, *filled, *_place(scene), served), command)
 
 
