@@ -114,6 +114,7 @@ def explain(config: ExplainConfig) -> ExplainReport:
         store = draw(cam, subject, batch, folder)
         figures = _figures(config, info, cam.target(), threshold, store)
         _write(store, subject, figures, made, folder)
+        staging.check(config.overwrite)
         staging.publish()
     scene = (subject.scene.gdal,) if is_local(subject.scene.gdal) else ()
     return ExplainReport(config.output, subject.scene.stem, figures, tuple(targets.values()), scene)

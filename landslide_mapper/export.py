@@ -101,6 +101,7 @@ def export(config: ExportConfig) -> ExportReport:
         made = staging.stage(config.output)
         _write(graph, info, config.opset, entries, made)
         difference = _compare(graph, info, made)
+        staging.check(config.overwrite)
         staging.publish()
     return ExportReport(config.output, source, info, scene, difference)
 

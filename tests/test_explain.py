@@ -18,6 +18,7 @@ from fakes import UTM, nothing_but, write_scene
 from matplotlib.image import imread
 from torch import Tensor, nn
 
+from landslide_mapper import explain as explain_module
 from landslide_mapper.checkpoint import ModelInfo, load_model, save_model
 from landslide_mapper.cli import main
 from landslide_mapper.config import ModelConfig
@@ -347,6 +348,25 @@ def test_errors_leave_nothing_behind(tmp_path: Path, model: Path) -> None:
         explained(model, scene, out)
     explained(model, scene, out, overwrite=True)
     assert nothing_but(out, *names("scene"))
+
+
+def test_what_somebody_made_in_the_meantime_is_kept(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", noise(64, 64))
+    out = tmp_path / "out"
+    write = explain_module._write
+
+    def and_meanwhile(*args: Any) -> None:
+        write(*args)
+        out.mkdir(exist_ok=True)
+        (out / "scene.png").write_text("theirs", "utf-8")
+
+    monkeypatch.setattr(explain_module, "_write", and_meanwhile)
+    with pytest.raises(LsmapError, match="in the meantime"):
+        explained(model, scene, out)
+    assert nothing_but(out, "scene.png")
+    assert (out / "scene.png").read_text("utf-8") == "theirs"
 
 
 @pytest.mark.slow

@@ -327,6 +327,22 @@ def test_a_file_that_predicts_something_else_is_not_published(
     assert nothing_but(tmp_path)
 
 
+def test_a_file_that_somebody_made_in_the_meantime_is_kept(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "m.onnx"
+
+    def compare(*_: object) -> float:
+        target.write_text("theirs", "utf-8")
+        return 0.0
+
+    monkeypatch.setattr(export_module, "_compare", compare)
+    with pytest.raises(LsmapError, match="in the meantime"):
+        export(ExportConfig(target, str(small)))
+    assert nothing_but(tmp_path, "m.onnx")
+    assert target.read_text("utf-8") == "theirs"
+
+
 def detected(scene: Path, model: Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """lsmap's mask and probability in percent of a scene."""
     folder.mkdir()
