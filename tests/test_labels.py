@@ -18,6 +18,7 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from fakes import write_scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scene import ramp, write
@@ -395,3 +396,32 @@ def test_measures_of_coordinates_are_dropped_without_a_word(tmp_path: Path) -> N
     )
     assert "IoU 1.0000" in ran.stdout + ran.stderr
     assert "Warning" not in ran.stderr
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4979"])
+def test_labels_beyond_the_antimeridian_are_brought_to_the_scene(tmp_path: Path, crs: str) -> None:
+    """A scene at 179.9 to 180.1 degrees: labels there have longitudes of -180 to -179.9."""
+    place = Affine(0.001, 0, 179.9, 0, -0.001, -17.0)
+    scene = open_scene(
+        write_scene(tmp_path / "scene.tif", np.ones((50, 200), np.uint8), crs, place)
+    )
+    west, east = (
+        shapely.box(179.98, -17.02, 180, -17.01),
+        shapely.box(-180, -17.02, -179.98, -17.01),
+    )
+    shapes = [
+        shapely.box(179.95, -17.02, 179.96, -17.01),
+        shapely.box(-179.96, -17.02, -179.95, -17.01),
+        shapely.MultiPolygon([west, east]),  # one that is cut at 180
+        shapely.box(-0.1, -17.02, 0.1, -17.01),  # at the other end of the world
+    ]
+    geopandas.GeoDataFrame(geometry=shapes, crs="EPSG:4326").to_file(tmp_path / "labels.gpkg")
+    labels = read_labels(str(tmp_path / "labels.gpkg"))
+    assert near_scene(labels, shapely.bounds(labels.polygons), scene)[:3].all()
+    polygons, lost = in_scene_crs(labels, scene)
+    assert lost == 0
+    assert shapely.is_valid(polygons).all()
+    assert shapely.bounds(polygons)[:3, 0] == pytest.approx([179.95, 180.04, 179.98])
+    assert shapely.bounds(polygons)[:3, 2] == pytest.approx([179.96, 180.05, 180.02])
+    frame = shapely.Polygon(scene.corners(0, 0, 50, 200))
+    assert shapely.intersects(polygons, frame).tolist() == [True, True, True, False]

@@ -26,13 +26,36 @@ NEAR = 0.1  # of a scene's extent: bounds that were brought into another CRS may
 def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     """The polygons in the scene's CRS, and how many could not be brought there.
 
-    Polygons whose CRS is the scene's are passed through as they are. Raises `LsmapError` when
-    one of the two CRS is unknown or there is no way from one to the other.
+    Polygons whose CRS is the scene's are passed through as they are, but for whole turns where
+    longitudes beyond ±180 occur. Raises `LsmapError` when one of the two CRS is unknown or there
+    is no way from one to the other.
     """
     if same_map(labels, scene):
-        return labels.polygons, 0
-    polygons, reached = moved(labels.polygons, mover(_way(labels, scene)))
-    return polygons, int((~reached).sum())
+        polygons, lost = labels.polygons, 0
+    else:
+        polygons, reached = moved(labels.polygons, mover(_way(labels, scene)))
+        lost = int((~reached).sum())
+    beyond = beyond_the_antimeridian(scene) or _counts_beyond_180(labels, shapely.bounds(polygons))
+    return (_turned_towards(scene, polygons) if beyond else polygons), lost
+
+
+def _turned_towards(scene: Scene, polygons: np.ndarray) -> np.ndarray:
+    """Polygons with the longitudes that a scene counts, whole turns away or not; others as are."""
+    if scene.crs is None or not scene.crs.is_geographic or shapely.is_empty(polygons).all():
+        return polygons
+    middle = np.mean(scene.corners(0, 0, scene.height, scene.width), axis=0)[0]
+    # Part by part: polygons are often cut in two at ±180.
+    parts, owner = shapely.get_parts(polygons, return_index=True)
+    turns = np.rint((middle - shapely.bounds(parts)[:, ::2].mean(axis=1)) / 360)
+    points, part = shapely.get_coordinates(parts, return_index=True)
+    points[:, 0] += 360 * turns[part]
+    parts = np.asarray(shapely.set_coordinates(parts, points))
+    found = polygons.copy()
+    for index, pieces in zip(
+        np.unique(owner), np.split(parts, np.flatnonzero(np.diff(owner)) + 1), strict=True
+    ):
+        found[index] = shapely.union_all(pieces)
+    return found
 
 
 def ground_near(labels: Labels, scene: Scene) -> np.ndarray:
@@ -149,7 +172,7 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
             )
         except ProjError:
             west = np.nan
-    turned = _counts_beyond_180(labels, bounds)
+    turned = _counts_beyond_180(labels, bounds) or beyond_the_antimeridian(scene)
     known = np.isfinite([west, south, east, north]).all()
     if turned or not known or west > east:  # the antimeridian, a pole
         return np.ones(len(bounds), dtype=bool)
