@@ -254,3 +254,22 @@ def test_a_plain_image_has_its_own_coordinates(tmp_path: Path) -> None:
     )
     (found,) = plans((scene,), tmp_path, bbox=(10.0, -40.0, 30.0, -20.0))
     assert found.frame == Frame(20, 10, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("crs", "side", "corner"),
+    [("EPSG:32648", 0.5, (300000, 3500000)), ("EPSG:4326", 4.5e-6, (103, 31))],
+)
+def test_bounds_on_a_turned_scene_are_the_map_s(
+    tmp_path: Path, crs: str, side: float, corner: tuple[float, float]
+) -> None:
+    """Also where pixels are a few millionths of a degree."""
+    turned = Affine.translation(*corner) * Affine.rotation(45) * Affine.scale(side, -side)
+    scene = open_scene(
+        write_scene(tmp_path / "scene.tif", np.ones((256, 256), np.uint8), crs, turned)
+    )
+    x, y = turned * (128, 128)
+    half = 30 * side
+    found = place(read_area((x - half, y - half, x + half, y + half), None, None), scene)
+    assert found is not None
+    assert found.inside(0, 0, 256, 256).sum() == pytest.approx(3600, rel=0.01)

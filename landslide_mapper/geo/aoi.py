@@ -169,7 +169,7 @@ def place(area: AskedArea, scene: Scene) -> Aoi | None:
     if area.bounds:
         box = _bounds_in_pixels(area.bounds, area.bounds_crs or scene.crs, scene)
         straight = same_crs(area.bounds_crs or scene.crs, scene.crs)
-        if straight and scene.transform.is_rectilinear:
+        if straight and _is_upright(scene):
             frame = _frame(box, scene)
         else:
             whole = shapely.union_all(box)
@@ -183,6 +183,16 @@ def place(area: AskedArea, scene: Scene) -> Aoi | None:
         if not shapely.intersects(polygons, inner).any():  # it lies in a hole
             return None
     return None if frame is None else Aoi(frame, polygons)
+
+
+def _is_upright(scene: Scene) -> bool:
+    """Whether rows and columns run along the axes of the map, to a part of a pixel.
+
+    Affine's own answer is yes for any turn where pixels are less than 1e-5 units, as in degrees.
+    """
+    a, b, _, d, e, _ = map(abs, tuple(scene.transform)[:6])
+    small = max(a, b, d, e) / VERTEX_STEPS / max(scene.height, scene.width)
+    return max(b, d) < small or max(a, e) < small
 
 
 def _bounds_in_pixels(bounds: Bounds, crs: pyproj.CRS | None, scene: Scene) -> np.ndarray:
