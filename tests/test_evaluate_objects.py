@@ -204,3 +204,15 @@ def test_no_objects_at_all() -> None:
     objects = objects_of(nothing, nothing)
     assert len(objects.reference) == len(objects.mapped) == len(objects.match()[0]) == 0
     assert source_counts(objects, 1).tolist() == [[0, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("pixel", np.random.default_rng(0).uniform(0.1, 2, 20).tolist())
+def test_exact_halves_and_fifths_do_not_depend_on_the_pixel_size(pixel: float) -> None:
+    table = ObjectTable()
+    reference, mapped = np.zeros((2, 16, 16), bool)
+    reference[2, 2:8], mapped[2, 2:5] = True, True  # IoU 3 / 6
+    reference[10, 0:5], mapped[10, 0] = True, True  # 1 / 5 of it
+    table.add(reference, mapped, pixel, 0, None)
+    objects = table.finish()
+    assert objects.match()[0].tolist() == [True, False]
+    assert objects.found().tolist() == [True, True]

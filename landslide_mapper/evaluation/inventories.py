@@ -16,7 +16,7 @@ import shapely
 
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.equal_area import in_plane
-from landslide_mapper.evaluation.objects import FOUND_SHARE, ObjectScores, match_pairs, score
+from landslide_mapper.evaluation.objects import FOUND_SHARE, HAIR, ObjectScores, match_pairs, score
 from landslide_mapper.geo.crs import (
     crs_name,
     same_crs,
@@ -253,7 +253,7 @@ def _judge(mapped: _Side, reference: _Side) -> Comparison:
             of_reference.area,
             of_mapped.area,
             (of_reference.verdict == MATCH, of_mapped.verdict == MATCH),
-            of_reference.covered >= FOUND_SHARE,
+            of_reference.covered >= FOUND_SHARE - HAIR,
             unit,
         ),
     )
@@ -279,7 +279,7 @@ def _verdicts(
     covered = ratio(np.bincount(on_other[:, 0], common, count), area)
     best = np.zeros(count)
     np.maximum.at(best, own, iou)
-    verdict = np.where(covered >= FOUND_SHARE, PARTIAL, alone)
+    verdict = np.where(covered >= FOUND_SHARE - HAIR, PARTIAL, alone)
     verdict[own[kept]] = MATCH
     return Judged(
         path=side.labels.path,

@@ -25,6 +25,7 @@ from landslide_mapper.metrics import ratio
 
 MATCH_IOU = 0.5
 FOUND_SHARE = 0.2
+HAIR = 1e-9  # sizes are rounded, and an exact half or fifth must not depend on that
 SIZE_EDGES = (100, 1_000, 10_000, 100_000)  # m², or pixels where their size is not known
 
 
@@ -64,7 +65,7 @@ class Objects:
     def found(self) -> np.ndarray:
         """Reference objects of which at least `FOUND_SHARE` is mapped, bool."""
         covered = np.bincount(self.pairs[:, 0], self.shared, len(self.reference))
-        return covered >= FOUND_SHARE * self.reference
+        return covered >= (FOUND_SHARE - HAIR) * self.reference
 
 
 def match_pairs(pairs: np.ndarray, iou: np.ndarray) -> np.ndarray:
@@ -73,7 +74,7 @@ def match_pairs(pairs: np.ndarray, iou: np.ndarray) -> np.ndarray:
     Equal IoU: the earlier pair first. Optimal for objects that do not overlap their own kind (see
     above); where polygons of one layer overlap, a good match, not always the largest one.
     """
-    candidates = np.flatnonzero(iou >= MATCH_IOU)
+    candidates = np.flatnonzero(iou >= MATCH_IOU - HAIR)
     candidates = candidates[np.argsort(-iou[candidates], kind="stable")]
     taken: tuple[set[int], set[int]] = (set(), set())
     kept = []
