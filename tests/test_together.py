@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from landslide_mapper.cli import main
-from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.data.manifest import LAYER, TILES, Dataset, load_dataset
 from landslide_mapper.data.together import check_splits
 from landslide_mapper.errors import LsmapError, LsmapFailure
 
@@ -115,3 +115,20 @@ def test_a_damaged_tile_is_one_line(tmp_path: Path) -> None:
     load_dataset(tmp_path / "d").tiles[0].image.write_bytes(b"no image")
     with pytest.raises(LsmapFailure, match="cannot be read"):
         check(tmp_path / "d", tmp_path / "d")
+
+
+def test_ground_on_another_planet_is_other_ground(tmp_path: Path) -> None:
+    """But what lies on one planet is compared, whichever data set comes first."""
+    datasets = []
+    for name, crs, split in (
+        ("earth", "EPSG:32648", "train"),
+        ("mars", "IAU_2015:49900", "train"),
+        ("mars again", "IAU_2015:49900", "test"),
+    ):
+        (tmp_path / name).mkdir()
+        table = {"split": [split], "geometry": [shapely.box(10, 10, 11, 11)]}
+        geopandas.GeoDataFrame(table, crs=crs).to_file(tmp_path / name / TILES, layer=LAYER)
+        datasets.append(Dataset(tmp_path / name, {"tile_size": 64}, ()))
+    check_splits(datasets[:2])
+    with pytest.raises(LsmapError, match="1 tiles are in different splits"):
+        check_splits(datasets)

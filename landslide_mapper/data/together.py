@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import compress
 
 import geopandas
 import numpy as np
+import pyproj
 import rasterio
 import shapely
 
@@ -15,6 +17,7 @@ from landslide_mapper.data.manifest import LAYER, TILES, Dataset, Tile
 from landslide_mapper.data.split import conflicts
 from landslide_mapper.data.tiles import run_parallel, worker_count
 from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.crs import transformer
 
 
 def check_splits(datasets: Sequence[Dataset]) -> None:
@@ -80,12 +83,23 @@ def _contradicting_ground(datasets: Sequence[Dataset]) -> str:
     """Tiles of one data set that lie on those of another split of another one."""
     tables = [geopandas.read_file(dataset.root / TILES, layer=LAYER) for dataset in datasets]
     placed = [(n, table) for n, table in enumerate(tables) if table.crs is not None]
-    if len(placed) < 2:
-        return ""
-    crs = placed[0][1].crs
-    shapes = np.concatenate([table.to_crs(crs).geometry.to_numpy() for _, table in placed])
-    splits = np.concatenate([table["split"].to_numpy() for _, table in placed])
-    owner = np.concatenate([np.full(len(table), n) for n, table in placed])
-    tolerance = shapely.area(shapes) / datasets[0].tile_size  # a row of pixels
-    count = len(conflicts(shapes, list(splits), list(owner), tolerance))
+    count = 0
+    while len(placed) > 1:
+        crs = placed[0][1].crs
+        reached = [_is_way(table.crs, crs) for _, table in placed]
+        here = list(compress(placed, reached))
+        placed = list(compress(placed, np.logical_not(reached)))  # on another planet
+        shapes = np.concatenate([table.to_crs(crs).geometry.to_numpy() for _, table in here])
+        splits = np.concatenate([table["split"].to_numpy() for _, table in here])
+        owner = np.concatenate([np.full(len(table), n) for n, table in here])
+        tolerance = shapely.area(shapes) / datasets[0].tile_size  # a row of pixels
+        count += len(conflicts(shapes, list(splits), list(owner), tolerance))
     return f"{count} tiles are" if count else ""
+
+
+def _is_way(start: pyproj.CRS, end: pyproj.CRS) -> bool:
+    try:
+        transformer(start, end)
+    except pyproj.exceptions.ProjError:
+        return False
+    return True
