@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landslide_mapper.data.manifest import Dataset, load_dataset
-from landslide_mapper.data.pairs import area_weights
+from landslide_mapper.data.pairs import area_weights, find_pairs
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.tiles import survey
 from landslide_mapper.prepare import PrepareConfig, prepare
@@ -410,3 +410,13 @@ def test_masks_in_several_colours_are_told(
     dataset = make(tmp_path)
     assert all(tile.landslide_px == 15**2 + 20**2 for tile in dataset.tiles)
     assert ("in several colours: all but black is" in capsys.readouterr().err) == told
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    """What macOS leaves on other systems' disks has the suffix of the file that it belongs to."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").touch()
+    (tmp_path / "images" / "._a.png").touch()
+    (pair,) = find_pairs(tmp_path / "images", tmp_path / "masks", missing_background=False)
+    assert pair.image.name == "a.png"

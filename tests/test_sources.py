@@ -497,3 +497,10 @@ def test_a_preview_does_not_stand_for_the_scene(tmp_path: Path, kind: str) -> No
             gdal_copy(warped, tmp_path / "preview.vrt", driver="VRT")
     found = [Path(source.path).name for source in expand_sources([str(tmp_path)])]
     assert found == (["preview.vrt"] if kind == "whole" else ["a.tif", "preview.vrt"])
+
+
+def test_hidden_files_of_a_folder_are_no_scenes(tmp_path: Path) -> None:
+    """What macOS leaves on other systems' disks has the suffix of the file that it belongs to."""
+    scene = write_scene(tmp_path / "a.tif", np.ones((8, 8), np.uint8))
+    (tmp_path / "._a.tif").write_bytes(b"Mac OS X")
+    assert [source.path for source in expand_sources([str(tmp_path)])] == [scene]

@@ -94,9 +94,10 @@ def find_pairs(images: Path, masks: Path, missing_background: bool) -> list[Pair
 def _stems(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise LsmapError(f"{folder}: there is no such folder (--pairs takes IMAGES and MASKS)")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
+    seen = [f for f in folder.iterdir() if f.name[0] != "."]  # macOS leaves ._NAME beside NAME
+    files = sorted(f for f in seen if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:
-        inner = [f.name for f in sorted(folder.iterdir()) if f.is_dir()]
+        inner = [f.name for f in sorted(seen) if f.is_dir()]
         raise LsmapError(
             f"{folder}: there are no images in it ({', '.join(sorted(SUFFIXES))})"
             + f"; it has folders, give each a --pairs of its own: {', '.join(inner)}" * bool(inner)

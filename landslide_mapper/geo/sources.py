@@ -83,10 +83,11 @@ def _local(name: str) -> Iterator[Source]:
 
 
 def _rasters_in(folder: Path) -> list[str]:
+    """Rasters by their suffix; hidden files are none (macOS leaves ._NAME.tif beside NAME.tif)."""
     return sorted(
         str(file)
         for file in folder.iterdir()
-        if file.suffix.lower() in RASTER_SUFFIXES and file.is_file()
+        if file.suffix.lower() in RASTER_SUFFIXES and file.is_file() and file.name[0] != "."
     )
 
 
