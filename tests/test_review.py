@@ -24,6 +24,7 @@ from landslide_mapper.geo.review import (
     check_conditions,
     read_unrejected,
     verdicts,
+    work_in,
 )
 from landslide_mapper.prepare import prepare
 
@@ -151,3 +152,10 @@ def test_a_layer_that_is_opened_while_it_is_made_anew_is_not_replaced(
         run(scene, tmp_path / "other.gpkg", mask=made)
     assert made.read_text() == "somebody's"
     assert not (tmp_path / "other.gpkg").exists()
+
+
+def test_ids_that_are_no_numbers_are_somebody_s_work(tmp_path: Path) -> None:
+    fields = {"id": ["LS-1"], "confidence": ["high"], "review": [None]}
+    table = geopandas.GeoDataFrame(fields, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32648")
+    table.to_file(tmp_path / "own.shp")
+    assert "ids" in work_in(str(tmp_path / "own.shp"))

@@ -37,9 +37,12 @@ def work_in(path: str, layer: str | None = None) -> str:
         return ""
     if count := _count(columns).total():
         return f"{count} of its polygons have been reviewed"
-    numbers = np.sort(columns["id"].astype(np.float64))
-    whole = np.array_equal(numbers, np.arange(1, len(numbers) + 1))
-    drawn = np.isnan(columns["confidence"].astype(np.float64)).any()
+    try:
+        numbers, confidence = (columns[name].astype(np.float64) for name in ("id", "confidence"))
+    except ValueError:
+        return "its ids or confidences are not those that lsmap gives"
+    whole = np.array_equal(np.sort(numbers), np.arange(1, len(numbers) + 1))
+    drawn = np.isnan(confidence).any()
     return "polygons have been drawn or deleted in it" if drawn or not whole else ""
 
 
