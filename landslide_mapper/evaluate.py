@@ -23,7 +23,7 @@ from landslide_mapper.evaluation.inventories import summary as compared
 from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.scene_files import check_no_input
 from landslide_mapper.predictors import ONNX_SUFFIX, info_of, is_onnx, load_predictor
-from landslide_mapper.staging import Staging, check_folder, writing
+from landslide_mapper.staging import Staging, check_folder, check_letters, writing
 
 if TYPE_CHECKING:
     from landslide_mapper.evaluation.result import Evaluation
@@ -209,6 +209,7 @@ def _refuse(config: EvaluateConfig, what: str, **defaults: Any) -> None:
 
 def _check_output(config: EvaluateConfig) -> None:
     folder = config.output
+    check_letters(folder.resolve())
     if folder.is_file():
         raise LsmapError(f"{folder}: this is a file; -o names a folder for the results")
     check_folder(folder if folder.is_dir() else folder.resolve().parent)

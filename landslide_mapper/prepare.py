@@ -43,7 +43,7 @@ from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
 from landslide_mapper.mask_values import IGNORE
-from landslide_mapper.staging import check_folder, only_one, writing
+from landslide_mapper.staging import check_folder, check_letters, only_one, writing
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
@@ -94,6 +94,7 @@ def _prepare(config: PrepareConfig) -> PrepareReport:
 
 def _check_target(config: PrepareConfig) -> None:
     target = config.output
+    check_letters(target.resolve())
     above = next(folder for folder in target.resolve().parents if folder.exists())
     check_folder(above)
     if not target.exists():

@@ -150,6 +150,7 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
             raise LsmapError(
                 f"{target}: this name is too long; at most {LONGEST_NAME} bytes will do"
             )
+        check_letters(target)
         if any(ord(sign) < ord(" ") for sign in str(target)):
             raise LsmapError(f"{str(target)!r}: there is a line break or the like in this name")
         if target.is_dir():
@@ -164,6 +165,16 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
 def _in_the_way(target: Path) -> bool:
     """Whether a file is there that must not be replaced; of styles see `Staging.stage_sidecar`."""
     return target.exists() and target.suffix != ".qml"
+
+
+def check_letters(path: Path | str) -> None:
+    """Raise `LsmapError` for a name that is not in UTF-8, as on disks of long ago."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise LsmapError(
+            f"{str(path)!a}: the name is not in UTF-8, and GDAL takes no other; choose another"
+        ) from error
 
 
 def check_folder(folder: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from landslide_mapper import staging
-from landslide_mapper.errors import LsmapFailure
-from landslide_mapper.staging import writing
+from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.geo.labels import open_vector
+from landslide_mapper.staging import check_targets, writing
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,13 @@ def test_the_disk_is_that_of_the_folder_itself(
             raise OSError("what GDAL said")
     here = Path(os.path.realpath(tmp_path))
     assert asked == [here / "run", here, here]
+
+
+def test_names_that_are_not_in_utf_8_are_refused_at_once(tmp_path: Path) -> None:
+    """GDAL would refuse them when all the work is done."""
+    name = tmp_path / os.fsdecode(b"sl\xe4des.gpkg")
+    with pytest.raises(LsmapError, match=r"sl\\udce4des.gpkg': the name is not in UTF-8"):
+        check_targets([name], overwrite=False)
+    name.write_bytes(b"")
+    with pytest.raises(LsmapError, match="not in UTF-8"):
+        open_vector(str(name))

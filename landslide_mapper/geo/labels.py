@@ -20,6 +20,7 @@ from shapely import GeometryType
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.crs import repaired
+from landslide_mapper.staging import check_letters
 
 PARQUET = (".parquet", ".geoparquet")
 POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
@@ -175,6 +176,7 @@ def open_vector(path: str) -> str | bytes:
     Raises:
         LsmapError: no such file, or no GeoParquet.
     """
+    check_letters(path)
     local = remote.is_local(path)
     if local and not Path(path).exists():
         raise LsmapError(f"{path}: there is no such file")
