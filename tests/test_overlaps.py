@@ -57,6 +57,25 @@ def valid_blobs(seed: int) -> np.ndarray:
     return np.where(blobs(seed + 2, (120, 160), 0.02, smooth=1), 0, grey(found)).astype(np.uint8)
 
 
+def test_pieces_count_by_their_ground_whatever_their_pixels(tmp_path: Path) -> None:
+    """A landslide that goes on from a scene of half a metre into one of a metre."""
+    fine, coarse = np.full((40, 40), 50, np.uint8), np.full((20, 20), 50, np.uint8)
+    fine[10:20, 20:] = 200  # 10 m × 5 m
+    coarse[5:10, :8] = 240  # 8 m × 5 m
+    east = UTM * Affine.translation(40, 0) * Affine.scale(2)
+    for name, value in (("coarse", 240), ("paler", 160)):
+        coarse[5:10, :8] = value
+        scenes = [
+            write_scene(tmp_path / "fine.tif", fine),
+            write_scene(tmp_path / f"{name}.tif", coarse, transform=east),
+        ]
+        run(scenes, tmp_path / f"{name}.gpkg", gsd="native", simplify=0)
+        (one,) = read(tmp_path / f"{name}.gpkg").itertuples()
+        assert one.geometry.area == pytest.approx(90)
+        assert one.confidence == pytest.approx((50 * 200 + 40 * value) / 90 / 255, rel=1e-3)
+        assert one.max_probability == pytest.approx(max(200, value) / 255, rel=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_sheets_that_overlap_have_what_one_large_scene_has(
     tmp_path: Path, seed: int, sheets: Callable[[np.ndarray], list[str]]
