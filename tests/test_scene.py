@@ -20,6 +20,7 @@ from rasterio.enums import Resampling
 from rasterio.rpc import RPC
 
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo import scene_reader
 from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
 from landslide_mapper.geo.scene import Source, at_pixel_size, open_scene
@@ -119,6 +120,38 @@ def test_decimated_pixel_with_a_hole_is_invalid(tmp_path: Path) -> None:
     _, valid = read_all(write(tmp_path / "s.tif", pixels, nodata=0), out_shape=(10, 10))
     assert not valid[0, 0]
     assert valid.sum() == 99
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("strip", [40, 4_000_000])
+def test_decimated_pixels_are_valid_where_all_of_their_source_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, strip: int
+) -> None:
+    """Also of windows that begin inside or outside the scene, and whose ratio is no whole one."""
+    monkeypatch.setattr(scene_reader, "STRIP_PIXELS", strip)
+    holes = np.random.default_rng(0).random((50, 70)) < 0.02
+    unseen = {"uint8": 0, "float32": np.nan}[dtype]
+    pixels = np.where(holes, unseen, ramp(size=70)[:, :50]).astype(dtype)
+    nodata = {"nodata": 0} if dtype == "uint8" else {}
+    scene = open_scene(write(tmp_path / "s.tif", pixels, **nodata))
+    seen = np.pad(~holes, 20)
+    for row, col, height, width, h, w in (
+        (0, 0, 50, 70, 20, 30),
+        (7, 11, 30, 40, 13, 9),
+        (-9, -13, 60, 90, 25, 28),
+    ):
+        with SceneReader(scene) as reader:
+            data, valid = reader.read(row, col, height, width, out_shape=(h, w))
+        down, across = row + np.arange(h + 1) * height / h, col + np.arange(w + 1) * width / w
+        top, left = (np.floor(edges[:-1] + 1e-6).astype(int) + 20 for edges in (down, across))
+        bottom, right = (np.ceil(edges[1:] - 1e-6).astype(int) + 20 for edges in (down, across))
+        wanted = [
+            [seen[a:b, c:d].all() for c, d in zip(left, right, strict=True)]
+            for a, b in zip(top, bottom, strict=True)
+        ]
+        assert 0 < valid.sum() < valid.size
+        np.testing.assert_array_equal(valid, wanted)
+        assert not data[:, ~valid].any()
 
 
 def test_decimated_window_over_the_edge_keeps_its_place(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def touched(start: float, length: float, out: int, size: int) -> tuple[np.ndarra
     edges = start + np.arange(out + 1) * (length / out)
     first = np.floor(edges[:-1] + 1e-6).astype(int)
     last = np.ceil(edges[1:] - 1e-6).astype(int)
-    return np.clip(first, 0, size - 1), np.clip(np.maximum(last, first + 1), 1, size)
+    return np.clip(first, 0, size - 1), np.clip(last, 1, size)
 
 
 def cells_inside(start: int, length: int, out: int, size: int) -> tuple[slice, slice]:
