@@ -165,6 +165,25 @@ def test_overviews_are_used_and_nothing_but_what_they_hold(tmp_path: Path) -> No
     for metres, expected in ((1.0, 30), (1.5, 30), (4.0, 100), (10.0, 100), (0.5, 30)):
         data, _ = read(at_pixel_size(open_scene(path), metres))
         assert (data == expected).all()
+        single, _ = read(at_pixel_size(open_scene(path), metres), nearest=True)
+        assert (single == 30).all()
+
+
+def test_overviews_of_odd_sizes_move_nothing(tmp_path: Path) -> None:
+    """126 pixels of an overview span the 1001 of the file, not 1008."""
+    cols, rows = np.meshgrid(np.arange(1001.0), np.arange(301.0))
+    pixels = np.stack([cols, rows]).astype(np.float32)
+    path = write(tmp_path / "s.tif", pixels, transform=Affine(1, 0, 500000, 0, -1, 4000000))
+    with rasterio.open(path, "r+") as raster:
+        raster.build_overviews([8], Resampling.average)
+    scene = at_pixel_size(open_scene(path), 8.0)
+    data, valid = read(scene)
+    inner = np.s_[: scene.height - 1, : scene.width - 1]
+    assert valid[inner].all()
+    for band, axis in ((0, 1), (1, 0)):
+        centres = (np.arange(scene.height if axis == 0 else scene.width) + 0.5) * 8 - 0.5
+        expected = np.broadcast_to(centres[:, None] if axis == 0 else centres, valid.shape)
+        assert np.abs(data[band][inner] - expected[inner]).max() < 1
 
 
 def test_half_of_the_source_is_enough(tmp_path: Path) -> None:
