@@ -29,6 +29,7 @@ def collar(value: float, dtype: str, bands: int = 3) -> np.ndarray:
         (0, "uint16"),
         (-32768, "int16"),
         (-9999, "int16"),
+        (-128, "int8"),
         (-9999, "float32"),
         (-3.4028235e38, "float32"),
         (1e20, "float64"),
@@ -44,7 +45,9 @@ def test_what_files_are_filled_with_is_found(value: float, dtype: str, bands: in
 def test_the_share_is_one_of_valid_pixels() -> None:
     valid = np.ones((100, 100), bool)
     valid[50:] = False
-    assert undeclared_fill(collar(0, "uint8"), valid) == Fill(0, pytest.approx(0.2))
+    pixels = collar(0, "uint8")
+    pixels[1, :, :40] = 0  # in one band only
+    assert undeclared_fill(pixels, valid) == Fill(0, pytest.approx(0.2))
 
 
 def test_ground_is_no_collar() -> None:
@@ -65,6 +68,9 @@ def test_ground_is_no_collar() -> None:
     declared = whole.copy()
     declared[:, 80:] = False
     assert undeclared_fill(collar(0, "uint8"), declared) is None
+    shadow = collar(0, "uint8")
+    shadow[:, 20:60, 20:60] = 0
+    assert undeclared_fill(shadow, declared) is None
 
 
 def test_detect_and_info_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

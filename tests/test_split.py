@@ -28,6 +28,8 @@ def test_blocks_cover_a_source_once(height: int, width: int, side: int) -> None:
     seen = np.zeros((height, width), int)
     for block in blocks_of(0, height, width, side):
         seen[block.top : block.bottom, block.left : block.right] += 1
+        assert 0 < block.bottom - block.top <= min(side, height - block.top)
+        assert 0 < block.right - block.left <= min(side, width - block.left)
     assert (seen == 1).all()
 
 
@@ -40,6 +42,11 @@ def test_draw_gives_every_split_some_landslide(weights: list[float], seed: int) 
         assert set(positive) == set(SPLITS)
     for split, share in zip(SPLITS, SHARES, strict=True):
         assert abs(positive.count(split) - share * len(positive)) <= 2
+
+
+def test_what_has_no_landslide_is_shared_out_as_well() -> None:
+    splits = draw([5.0, *[0.0] * 50, 3.0, 2.0], 0)[1:-2]
+    assert [splits.count(split) for split in SPLITS] == [30, 10, 10]
 
 
 def test_draw_is_near_622_in_area_and_depends_on_the_seed() -> None:
@@ -57,6 +64,7 @@ def test_block_factor_is_the_largest_that_leaves_ten_blocks() -> None:
     assert block_factor(many) == 4
     assert block_factor([(0, r, c) for r in range(6) for c in range(8)]) == 2
     assert block_factor(many[:3]) == 1
+    assert [block_factor([(0, 0, 4 * n) for n in range(k)]) for k in (9, 10)] == [1, 4]
 
 
 def test_conflicts_drop_train_first_and_spare_the_test_set() -> None:
