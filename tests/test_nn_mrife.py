@@ -260,13 +260,17 @@ def test_options_of_the_papers_tables_train(change: dict[str, object]) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
 
-def test_prediction_adds_the_teachers_features() -> None:
-    model = MRIFE(SMALL).eval()
+@pytest.mark.parametrize("fusion", ["add", "concat"])
+def test_prediction_fuses_the_segmentation_with_the_teacher(fusion: str) -> None:
+    model = MRIFE(dataclasses.replace(SMALL, fusion=fusion)).eval()
     images, _ = batch()
     with torch.inference_mode():
+        for parameter in model.teacher.parameters():
+            parameter.mul_(0.9)  # no longer the student
         normalised = model.normalise(images)
-        expected = model.decoder(model.segmentation(normalised) + model.teacher(normalised))
-        assert torch.equal(model(images), expected)
+        first, second = model.segmentation(normalised), model.teacher(normalised)
+        fused = first + second if fusion == "add" else model.fusion(first, second)
+        assert torch.equal(model(images), model.decoder(fused))
 
 
 @pytest.mark.parametrize(("part", "term"), [("mfm", "reconstruction"), ("sfce", "contrast")])
