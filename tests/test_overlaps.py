@@ -76,6 +76,25 @@ def test_pieces_count_by_their_ground_whatever_their_pixels(tmp_path: Path) -> N
         assert one.max_probability == pytest.approx(max(200, value) / 255, rel=1e-3)
 
 
+@pytest.mark.parametrize("hidden", [0, 1, 2])
+def test_a_hole_is_seen_where_one_of_the_sheets_sees_it(tmp_path: Path, hidden: int) -> None:
+    picture = np.full((60, 80), 50, np.uint8)
+    picture[20:40, 35:45] = 200
+    scenes = []
+    for number, col in enumerate((0, 30)):
+        part = picture[:, col : col + 50].copy()
+        part[28:30, 39 - col : 41 - col] = 50 if number >= hidden else 0
+        place = UTM * Affine.translation(col, 0)
+        scenes.append(write_scene(tmp_path / f"{number}.tif", part, transform=place, nodata=0))
+    run(scenes, tmp_path / "slides.gpkg", mask=tmp_path / "masks", fill_holes=5.0, simplify=0)
+    (one,) = read(tmp_path / "slides.gpkg").geometry
+    assert len(one.interiors) == (hidden == 2)
+    for number, col in enumerate((0, 30)):
+        with rasterio.open(tmp_path / "masks" / f"{number}_mask.tif") as mask:
+            hole = mask.read(1)[28:30, 39 - col : 41 - col]
+        assert (hole == (1 if number >= hidden else 255)).all()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_sheets_that_overlap_have_what_one_large_scene_has(
     tmp_path: Path, seed: int, sheets: Callable[[np.ndarray], list[str]]
