@@ -167,6 +167,8 @@ def test_units_give_the_whole(dataset: Path) -> None:
         assert ends[name][0] < shown["at"][0]["boundary"]["5px"][name] < ends[name][1]
     low, high = shown["average_precision_interval"]
     assert low < shown["average_precision"] < high
+    few = replace(at, counts=np.array([[0, 0, 0, 9], [0, 1, 0, 8], [0, 0, 1, 8], [2, 1, 1, 5]]))
+    np.testing.assert_array_equal(found.tile_iou(few), [np.nan, 0, 0, 0.5])
     worst = choose_tiles(at).worst
     wrong = at.counts[:, 1] + at.counts[:, 2]
     assert wrong[worst[0]] == wrong.max()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.masks import mask_of
 from landslide_mapper.data.pairs import area_weights, find_pairs
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.tiles import survey
@@ -111,6 +112,17 @@ def test_mask_values_are_read_the_same_in_the_whole_folder(
     assert all((found[str(n)] == 1).sum() == 256 for n in range(3))
     assert (found["3"] == 1).sum() == (256 if ignored else 356)
     assert (found["3"] == 255).sum() == (100 if ignored else 0)
+
+
+def test_a_band_that_says_nothing_leaves_it_to_the_others(tmp_path: Path) -> None:
+    pixels = np.zeros((3, 2, 2), np.uint8)
+    pixels[0] = [[200, 200], [255, 0]]
+    pixels[1:, 0, 1] = 200
+    picture(tmp_path / "m.tif", pixels, "GTiff", nodata=200)
+    with rasterio.open(tmp_path / "m.tif") as raster:
+        mask = mask_of(raster)
+    assert mask.values.tolist() == [[0, 0], [255, 0]]
+    assert mask.unknown.tolist() == [[False, True], [False, False]]
 
 
 def test_nodata_in_a_mask_file_is_background(tmp_path: Path) -> None:

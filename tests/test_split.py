@@ -75,6 +75,7 @@ def test_conflicts_drop_train_first_and_spare_the_test_set() -> None:
     moved = shapely.box([0, 0.5, 1.4], 0, [1, 1.5, 2.5], 1)
     assert conflicts(moved, splits[:3], [0, 1, 2], np.full(3, 1e-4)) == {0, 2}
     assert conflicts(moved, splits[:3], [0, 0, 0], np.full(3, 1e-4)) == set()
+    assert conflicts(moved, ["train"] * 3, [0, 1, 2], np.full(3, 1e-4)) == set()
 
 
 def test_overlaps_are_rounding_below_the_smaller_pixel_of_the_two() -> None:
