@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import brightness, write_scene
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from landslide_mapper.errors import LsmapFailure
@@ -219,6 +219,7 @@ def batch_dependent(windows: np.ndarray) -> np.ndarray:
     nodata=st.sampled_from([0.0, 0.9, 0.999]),
     seed=st.integers(0, 99),
 )
+@example((150, 20), 8, 2, 9, 100, 400, 0.0, 0)  # a batch has three rows of windows
 def test_blocks_give_the_whole_bit_by_bit(
     size: tuple[int, int],
     tile: int,
