@@ -22,7 +22,7 @@ from rasterio.rpc import RPC
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import scene_reader
 from landslide_mapper.geo.band_stack import stack
-from landslide_mapper.geo.grid import axis_starts, block_starts, shifted_starts
+from landslide_mapper.geo.grid import Frame, axis_starts, block_starts, shifted_starts
 from landslide_mapper.geo.scene import Source, at_pixel_size, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 
@@ -49,6 +49,12 @@ def read_all(path: str, **options: object) -> tuple[np.ndarray, np.ndarray]:
 
 def ramp(bands: int = 3, size: int = 40, dtype: str = "uint8") -> np.ndarray:
     return (np.arange(bands * size * size).reshape(bands, size, size) % 250 + 1).astype(dtype)
+
+
+def test_a_frame_lies_where_its_first_pixel_does() -> None:
+    scene = Affine.translation(500000, 4000000) * Affine.rotation(20) * Affine.scale(2, -3)
+    frame = Frame(7, 11, 20, 30)
+    assert frame.transform(scene) * (4, 5) == pytest.approx(scene * (15, 12))
 
 
 def test_window_over_the_edge_is_zero_and_invalid(tmp_path: Path) -> None:
