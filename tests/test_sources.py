@@ -23,8 +23,9 @@ from rasterio.windows import Window
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.remote import gdal_name, shown_name
+from landslide_mapper.geo.remote import gdal_name, is_local, shown_name
 from landslide_mapper.geo.scene import Source, open_scene
+from landslide_mapper.geo.scene_files import files_of
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.info import describe
@@ -504,3 +505,18 @@ def test_hidden_files_of_a_folder_are_no_scenes(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", np.ones((8, 8), np.uint8))
     (tmp_path / "._a.tif").write_bytes(b"Mac OS X")
     assert [source.path for source in expand_sources([str(tmp_path)])] == [scene]
+
+
+@pytest.mark.parametrize("name", ["2024-01-01T10:00:00.tif", "run:1/a.tif"])
+def test_files_with_colons_in_their_names_are_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """An unfinished run goes on where its files are as they were, so they have to be known."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    scene = open_scene(write_scene(Path(name), np.ones((8, 8), np.uint8)))
+    assert files_of(scene) == [tmp_path / name]
+    assert scene.anywhere().opened == str(tmp_path / name)
+    assert not is_local("NETCDF:rain.nc:rain")
+    if Path(name).parent.name:
+        assert [source.path for source in expand_sources(["run:1"])] == [name]

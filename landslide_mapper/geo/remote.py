@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ _SCHEMES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
+_DRIVER = re.compile(r"[A-Za-z]\w+:")  # NETCDF:file.nc:rain and the like
 _NETWORK = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsioss", "/vsiswift", "/vsiadls")
 
 # What the user sets in the environment goes before these. A VRT here may lead to files elsewhere,
@@ -56,8 +58,13 @@ def is_remote(path: str) -> bool:
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` can only mean a file or folder on this machine."""
-    return "://" not in path and ":" not in path[2:] and not path.startswith(("/vsi", "<"))
+    """Whether `path` can only mean a file or folder on this machine.
+
+    Names of files may have colons in them, as times do.
+    """
+    if "://" in path or path.startswith(("/vsi", "<")):
+        return False
+    return _DRIVER.match(path) is None or os.path.exists(path)
 
 
 def shown_name(path: str) -> str:
