@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from range_server import Traffic, serve
 
 # Before anything imports torch, and inherited by xdist's workers and the commands that tests
 # start. More threads than free cores make small networks wait for each other: 25 times slower.
@@ -82,3 +84,21 @@ def bundled_model() -> Path:
     found = sorted((ROOT / "models").glob("*.safetensors"))
     assert len(found) == 1, f"models/ holds {len(found)} .safetensors files; it should hold one"
     return found[0]
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of these tests are on this machine, and failures are not tried again for long."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "1")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def web(tmp_path: Path, no_proxy: None) -> Iterator[Traffic]:
+    """A server of the folder "web", which counts what it sends."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    with serve(folder) as traffic:
+        yield traffic
