@@ -102,3 +102,15 @@ def web(tmp_path: Path, no_proxy: None) -> Iterator[Traffic]:
     folder.mkdir()
     with serve(folder) as traffic:
         yield traffic
+
+
+@pytest.fixture(scope="session")
+def dataset(
+    tmp_path_factory: pytest.TempPathFactory, train_scenes: list[Path], train_labels: Path
+) -> Path:
+    """Tiles of 128 pixels of `train_scenes`, few enough to train on a CPU."""
+    from running import run
+
+    folder = tmp_path_factory.mktemp("train") / "dataset"
+    run("prepare", *train_scenes, train_labels, "-o", folder, "--tile-size", 128, "--workers", 1)
+    return folder

@@ -9,17 +9,9 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
-from click.testing import CliRunner
+from running import run as lsmap
 
 from landslide_mapper.checkpoint import read_info
-from landslide_mapper.cli import main
-
-
-def lsmap(*args: object) -> str:
-    """Output of a command that must succeed."""
-    result = CliRunner().invoke(main, [str(arg) for arg in args])
-    assert result.exit_code == 0, f"lsmap {args}\n{result.output}\n{result.exception!r}"
-    return result.output
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,12 @@ import rasterio
 import shapely
 import torch
 from affine import Affine
-from click.testing import CliRunner
 from fakes import UTM, blobs, brightness, model_info, write_scene
 from PIL import Image
+from running import run
 from sklearn import metrics as sk
 
 from landslide_mapper.checkpoint import ModelInfo
-from landslide_mapper.cli import main
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError
@@ -36,13 +35,6 @@ from landslide_mapper.predictors import info_of, load_predictor
 
 SIDE, TILE = 256, 64
 SLIDE = shapely.box(40, 40, 150, 100)  # in pixels: over six tiles
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    """Run a command in this process; its output."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def on_map(shape: shapely.Geometry, down: float) -> shapely.Geometry:

@@ -9,23 +9,15 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from click.testing import CliRunner
 from PIL import Image
+from running import run
 
-from landslide_mapper.cli import main
 from landslide_mapper.data.manifest import LAYER, TILES, Dataset, load_dataset
 from landslide_mapper.data.together import check_splits
 from landslide_mapper.errors import LsmapError, LsmapFailure
 
 TILE = ["--tile-size", 64, "--workers", 1]
 REFUSED = "the image of tile .* is in different splits of them.*prepare them in one command"
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    """Run a command in this process; its output."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def check(*folders: Path) -> None:

@@ -7,11 +7,9 @@ import os
 import resource
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,53 +17,27 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo
-from click.testing import CliRunner
 from learning import learn_by_heart
+from running import LIGHT, QUICK, run
 from torch import nn
 
 from landslide_mapper.checkpoint import read_info
-from landslide_mapper.cli import main
 from landslide_mapper.config import (
     ARCHITECTURES,
     ModelConfig,
     TrainConfig,
-    from_dict,
     read_train_config,
 )
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
-from landslide_mapper.data.together import check_splits
-from landslide_mapper.errors import LsmapError
 from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.predictors import load_predictor
-from landslide_mapper.prepare import PrepareConfig, prepare
-from landslide_mapper.staging import only_one
 from landslide_mapper.training.history import best_row, read_log
 from landslide_mapper.training.loaders import common_gsd, load_datasets, make_loaders
 from landslide_mapper.training.parallel import Process
 from landslide_mapper.training.runs import plan_run
-
-LIGHT = ["--backbone", "resnet18", "--last-layer", "3", "--aspp-channels", "32"]
-QUICK = [*LIGHT, "--weights", "none", "--workers", "0", "--device", "cpu", "--batch-size", "8"]
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    """Run a command in this process; its output."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-@pytest.fixture(scope="module")
-def dataset(
-    tmp_path_factory: pytest.TempPathFactory, train_scenes: list[Path], train_labels: Path
-) -> Path:
-    """Tiles of 128 pixels from two real scenes, few enough for a CPU."""
-    folder = tmp_path_factory.mktemp("train") / "dataset"
-    run("prepare", *train_scenes, train_labels, "-o", folder, "--tile-size", 128, "--workers", 1)
-    return folder
 
 
 def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
@@ -110,17 +82,6 @@ def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
     # As many pixels are landslide as the model expects, on validation.
     assert info.calibration != (1.0, 0.0)
     assert np.concatenate(certainty).mean() == pytest.approx(np.concatenate(share).mean(), abs=0.01)
-
-
-def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
-    run("train", dataset, "-o", tmp_path / "a", *QUICK, "--epochs", 1, "--seed", 5)
-    config = tmp_path / "a" / "config.json"
-    run("train", "-o", tmp_path / "b", "--config", config)
-    first, second = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in "ab")
-    assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
-    values = json.loads(config.read_text())
-    assert from_dict(TrainConfig, values).seed == 5
-    assert values["model"]["backbone"] == "resnet18"
 
 
 def test_a_model_is_gone_on_with(dataset: Path, tmp_path: Path) -> None:
@@ -183,68 +144,6 @@ def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) 
         for path in (whole, broken)
     ]
     assert logs[0] == logs[1]
-
-
-def test_a_final_fit_learns_validation_and_keeps_what_was_chosen(
-    dataset: Path, tmp_path: Path
-) -> None:
-    chosen, whole, parts = tmp_path / "chosen", tmp_path / "whole", tmp_path / "parts"
-    run("train", dataset, "-o", chosen, *QUICK, "--epochs", 2, "--seed", 5)
-    before = read_info(chosen / "best.safetensors")
-    output = run("train", "--final", chosen, "-o", whole, "--epochs", 2)
-    assert "training and validation tiles" in output
-    assert "only the test split" in output
-    moved = shutil.copytree(chosen, tmp_path / "moved")
-    run("train", "--final", moved, "-o", parts, "--epochs", 1)
-    shutil.rmtree(moved)  # what it chose is in the new run
-    run("train", "--resume", "-o", parts, "--epochs", 2)
-    first, second = (torch.load(path / "last.pt", weights_only=True) for path in (whole, parts))
-    for key, value in first["model"].items():
-        assert torch.equal(value, second["model"][key]), key
-
-    config = read_train_config(whole / "config.json")
-    assert config == replace(read_train_config(chosen / "config.json"), final=str(chosen), epochs=2)
-    batches, training, validation = make_loaders(
-        config, load_datasets(config), Process(0, 1, torch.device("cpu"))
-    )
-    tiles = load_dataset(dataset)
-    assert training.dataset.tiles == [*tiles.split("train"), *tiles.split("val")]  # type: ignore[attr-defined]
-    assert len(batches.positives) + len(batches.negatives) == len(training.dataset)  # type: ignore[arg-type]
-    assert len(validation) == 0
-
-    after = read_info(whole / "best.safetensors")
-    assert (after.threshold, after.calibration) == (before.threshold, before.calibration)
-    assert (after.epoch, after.final, after.metrics) == (2, True, {})
-    assert "with validation, after chosen" in after.data
-    assert "landslide_iou" not in read_log(whole / "log.csv")[0]
-    assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    assert "validation is trained on as well" in run("info", whole)
-    # The epochs of the best of the run before, unless others are asked for.
-    assert plan_run(None, None, None, False, (), {}, chosen)[1].epochs == before.epoch
-    assert "name that one" in run("train", "--final", whole, "-o", tmp_path / "more", code=2)
-    output = run("train", "--final", chosen, "-o", tmp_path / "more", "--lr", 1, code=2)
-    assert "keeps the run's settings" in output
-
-    report = tmp_path / "report"
-    run("evaluate", whole, dataset, "-o", report)
-    assert len(json.loads((report / "metrics.json").read_text())["at"]) == 1  # nothing is tuned
-    output = run("evaluate", whole, dataset, "-o", tmp_path / "val", "--split", "val")
-    assert "trained on validation" in output
-
-
-def test_a_run_after_a_final_fit_has_learnt_validation_too(dataset: Path, tmp_path: Path) -> None:
-    chosen, whole, after = tmp_path / "chosen", tmp_path / "whole", tmp_path / "after"
-    run("train", dataset, "-o", chosen, *QUICK, "--epochs", 1)
-    run("train", "--final", chosen, "-o", whole)
-    on = ["--workers", 0, "--device", "cpu", "--batch-size", 8, "--epochs", 1]
-    warned = "was trained on the validation tiles"
-    assert warned not in run("train", dataset, "-o", tmp_path / "b", *on, "--weights", chosen)
-    assert warned in run("train", dataset, "-o", after, *on, "--weights", whole)
-    run("evaluate", after, dataset, "-o", tmp_path / "report")
-    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    assert len(metrics["at"]) == 1  # nothing is tuned
-    output = run("evaluate", after, dataset, "-o", tmp_path / "val", "--split", "val")
-    assert "trained on validation" in output
 
 
 @pytest.mark.parametrize("arch", ["deeplabv3plus", "icssn"])
@@ -438,61 +337,6 @@ def test_the_network_can_learn_four_real_tiles(dataset: Path) -> None:
     assert iou > 0.9
 
 
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (["nowhere"], "lsmap prepare"),
-        (["--resume", "-o", "nowhere"], "nowhere"),
-        (["--resume"], "no run under"),
-        (["--config", "nowhere.json"], "cannot read the configuration"),
-        (["--batch-size", "3"], "even"),
-        (["--seed", "-1"], "seed is -1"),
-        (["--optimizer", "adamw", "--momentum", "1"], "momentum is 1.0"),
-        (["--resume", "--lr", "1"], "keeps the run's settings"),
-        (["--final", "nowhere"], "cannot read the configuration"),
-        (["--final", "nowhere", "--resume"], "give one of them"),
-    ],
-)
-def test_errors_are_one_line(
-    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    output = run("train", *arguments, code=2)
-    assert part in output
-    assert len(output.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_goes_on_with_its_own_tiles_only(dataset: Path, tmp_path: Path) -> None:
-    folder, copy = tmp_path / "run", shutil.copytree(dataset, tmp_path / "dataset")
-    run("train", copy, "-o", folder, *QUICK, "--epochs", 1)
-    moved = copy.rename(tmp_path / "elsewhere")
-    moved.rename(copy)
-    with sqlite3.connect(copy / "tiles.gpkg") as database:
-        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='trigger'"):
-            database.execute(f'DROP TRIGGER "{name}"')  # they need functions that GDAL has
-        database.execute("UPDATE tiles SET split = 'test' WHERE split = 'train' AND fid % 7 = 0")
-    before = (folder / "last.pt").read_bytes()
-    output = run("train", "--resume", "-o", folder, "--epochs", 2, code=2)
-    assert "not the tiles" in output
-    assert (folder / "last.pt").read_bytes() == before
-
-
-def test_a_run_does_not_shrink(dataset: Path, tmp_path: Path) -> None:
-    run("train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 2)
-    before = (tmp_path / "run" / "config.json").read_bytes()
-    output = run("train", "--resume", "-o", tmp_path / "run", "--epochs", 1, code=2)
-    assert "2 epochs already" in output
-    assert (tmp_path / "run" / "config.json").read_bytes() == before
-
-
-def test_weights_without_a_state_are_not_offered_to_be_resumed(tmp_path: Path) -> None:
-    (tmp_path / "best.safetensors").write_bytes(b"precious")  # killed before the first state
-    output = run("train", "-o", tmp_path, code=2)
-    assert "give another -o" in output
-    assert "--resume" not in output
-
-
 def test_a_network_that_diverged_is_not_saved(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,72 +361,6 @@ def test_the_pixel_size_of_a_model_is_one_that_it_has_seen(
     assert "--gsd native" in capsys.readouterr().err
 
 
-def test_an_existing_run_is_kept(dataset: Path, tmp_path: Path) -> None:
-    (tmp_path / "last.pt").write_bytes(b"precious")
-    output = run("train", dataset, "-o", tmp_path, *QUICK, "--epochs", 1, code=2)
-    assert "--resume" in output
-    assert (tmp_path / "last.pt").read_bytes() == b"precious"
-    output = run("train", "--resume", "-o", tmp_path, code=2)
-    assert "cannot read the configuration" in output
-
-
-def test_new_runs_are_numbered(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "mrife-resnet18-1").mkdir(parents=True)
-    run("train", dataset.resolve(), *QUICK, "--epochs", 1)
-    assert (tmp_path / "runs" / "mrife-resnet18-2" / "best.safetensors").is_file()
-    run("train", "--resume", "--epochs", 2)
-    assert len(read_log(tmp_path / "runs" / "mrife-resnet18-2" / "log.csv")) == 2
-
-
-def test_splits_that_contradict_each_other_are_refused(
-    dataset: Path, tmp_path: Path, train_scenes: list[Path], train_labels: Path
-) -> None:
-    again = tmp_path / "again"
-    tiles = ["--tile-size", 128, "--workers", 1]
-    run("prepare", *train_scenes, train_labels, "-o", again, "--seed", 7, *tiles)
-    output = run("train", dataset, again, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=2)
-    assert "in different splits of them" in output
-    check_splits([load_dataset(dataset), load_dataset(dataset)])
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_data_set_that_was_prepared_anew_is_noticed(
-    tmp_path: Path, train_scenes: list[Path], train_labels: Path
-) -> None:
-    folder = tmp_path / "d"
-    tiles = [*train_scenes, train_labels, "-o", folder, "--tile-size", 128, "--workers", 1]
-    run("prepare", *tiles)
-    run("train", folder, "-o", tmp_path / "run", *QUICK, "--epochs", 1)
-    warned = "is not the data set of this name"
-    assert warned not in run("evaluate", tmp_path / "run", folder, "-o", tmp_path / "e1")
-    run("prepare", *tiles, "--seed", 7, "--overwrite")
-    assert warned in run("evaluate", tmp_path / "run", folder, "-o", tmp_path / "e2")
-    final = ["train", "--final", tmp_path / "run", "-o", tmp_path / "final"]
-    assert "these are not the tiles" in run(*final, code=2)
-
-    # A run that goes on from there has learnt those tiles, and says so after it was resumed too.
-    on = ["--workers", 0, "--device", "cpu", "--batch-size", 8, "--weights", tmp_path / "run"]
-    assert warned in run("train", folder, "-o", tmp_path / "on", *on, "--epochs", 1)
-    shutil.rmtree(tmp_path / "run")
-    run("train", "--resume", "-o", tmp_path / "on", "--epochs", 2)
-    assert len(torch.load(tmp_path / "on" / "last.pt", weights_only=True)["learnt"]) == 1
-    assert warned in run("evaluate", tmp_path / "on", folder, "-o", tmp_path / "e3")
-
-
-def test_two_runs_do_not_share_a_folder(dataset: Path, tmp_path: Path) -> None:
-    with only_one(tmp_path / "run", "training"):
-        output = run("train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=2)
-    assert "another lsmap is training this" in output
-    with only_one(tmp_path / "d", "making"), pytest.raises(LsmapError, match="is making this"):
-        prepare(PrepareConfig(tmp_path / "d", scenes=("a.tif",), labels="b.gpkg"))
-    with only_one(tmp_path / "new" / "run", "training"):
-        assert (tmp_path / "new").is_dir()
-    assert not (tmp_path / "new").exists()
-
-
 def test_icssn_keeps_no_epoch_before_its_segmenter_has_learnt(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -590,21 +368,3 @@ def test_icssn_keeps_no_epoch_before_its_segmenter_has_learnt(
     rows = read_log(tmp_path / "run" / "log.csv")
     assert [row["kept"] for row in rows] == [0, 1]
     assert read_info(tmp_path / "run" / "best.safetensors").epoch == 2
-
-
-def test_a_final_fit_of_few_epochs_has_a_short_warm_up(dataset: Path, tmp_path: Path) -> None:
-    options = [*QUICK, "--epochs", 2, "--warmup", 2, "--lr", 1e-6]
-    run("train", dataset, "-o", tmp_path / "run", *options)
-    config = plan_run(None, None, None, False, (), {"epochs": 1}, tmp_path / "run")[1]
-    assert (config.epochs, config.warmup) == (1, 1.0)
-
-
-def test_data_sets_of_one_name_are_told_apart(dataset: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(dataset, tmp_path / "other" / dataset.name)
-    run("train", dataset, other, "-o", tmp_path / "run", *QUICK, "--epochs", 1)
-    digest = load_dataset(dataset).digest
-    found = read_info(tmp_path / "run" / "best.safetensors").digests
-    assert found == {dataset.name: digest, f"{dataset.name}~2": digest}
-    run("train", "--final", tmp_path / "run", "-o", tmp_path / "final")
-    said = run("evaluate", tmp_path / "run", other, "-o", tmp_path / "out")
-    assert "not the data set" not in said

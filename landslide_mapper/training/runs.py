@@ -68,7 +68,7 @@ def plan_run(
         config = override(_after(final, given.get("epochs")), given)
         return run or _new_run(config), config
     run = run or _last_run()
-    return run, override(read_train_config(run / CONFIG), given)
+    return run, override(_settings_of(run), given)
 
 
 def _new_config(config_file: Path | None, recipe: str | None, given: dict[str, Any]) -> TrainConfig:
@@ -89,13 +89,19 @@ def _after(run: Path, epochs: int | None) -> TrainConfig:
 
     `epochs` None: as many as its best one had.
     """
-    config = read_train_config(run / CONFIG)
+    config = _settings_of(run)
     if config.final:
         raise LsmapError(f"{run} is a final fit already, after {config.final}: name that one")
     epochs = epochs or read_info(run / BEST).epoch
     if config.model.arch == "icssn":
         epochs = max(epochs, 2 * config.model.round_epochs)  # both networks have their turn
     return replace(config, final=str(run), epochs=epochs, warmup=min(config.warmup, float(epochs)))
+
+
+def _settings_of(run: Path) -> TrainConfig:
+    if not (run / CONFIG).is_file():
+        raise LsmapError(f"{run}: is no run (no {CONFIG} in it); name a folder that train has made")
+    return read_train_config(run / CONFIG)
 
 
 def _new_run(config: TrainConfig) -> Path:

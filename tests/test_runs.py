@@ -1,0 +1,168 @@
+"""Folders of runs: which one is meant, what goes into it, and what it is kept from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo
+from running import QUICK, run
+
+from landslide_mapper.checkpoint import read_info
+from landslide_mapper.config import (
+    TrainConfig,
+    from_dict,
+)
+from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.data.together import check_splits
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.prepare import PrepareConfig, prepare
+from landslide_mapper.staging import only_one
+from landslide_mapper.training.history import read_log
+
+
+def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
+    run("train", dataset, "-o", tmp_path / "a", *QUICK, "--epochs", 1, "--seed", 5)
+    config = tmp_path / "a" / "config.json"
+    run("train", "-o", tmp_path / "b", "--config", config)
+    first, second = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in "ab")
+    assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
+    values = json.loads(config.read_text())
+    assert from_dict(TrainConfig, values).seed == 5
+    assert values["model"]["backbone"] == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["nowhere"], "lsmap prepare"),
+        (["--resume", "-o", "nowhere"], "nowhere: is no run"),
+        (["--resume"], "no run under"),
+        (["--config", "nowhere.json"], "cannot read the configuration"),
+        (["--batch-size", "3"], "even"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--optimizer", "adamw", "--momentum", "1"], "momentum is 1.0"),
+        (["--resume", "--lr", "1"], "keeps the run's settings"),
+        (["--final", "nowhere"], "nowhere: is no run"),
+        (["--final", "nowhere", "--resume"], "give one of them"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = run("train", *arguments, code=2)
+    assert part in output
+    assert len(output.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_with_its_own_tiles_only(dataset: Path, tmp_path: Path) -> None:
+    folder, copy = tmp_path / "run", shutil.copytree(dataset, tmp_path / "dataset")
+    run("train", copy, "-o", folder, *QUICK, "--epochs", 1)
+    moved = copy.rename(tmp_path / "elsewhere")
+    moved.rename(copy)
+    with sqlite3.connect(copy / "tiles.gpkg") as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='trigger'"):
+            database.execute(f'DROP TRIGGER "{name}"')  # they need functions that GDAL has
+        database.execute("UPDATE tiles SET split = 'test' WHERE split = 'train' AND fid % 7 = 0")
+    before = (folder / "last.pt").read_bytes()
+    output = run("train", "--resume", "-o", folder, "--epochs", 2, code=2)
+    assert "not the tiles" in output
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def test_a_run_does_not_shrink(dataset: Path, tmp_path: Path) -> None:
+    run("train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 2)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    output = run("train", "--resume", "-o", tmp_path / "run", "--epochs", 1, code=2)
+    assert "2 epochs already" in output
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_weights_without_a_state_are_not_offered_to_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"precious")  # killed before the first state
+    output = run("train", "-o", tmp_path, code=2)
+    assert "give another -o" in output
+    assert "--resume" not in output
+
+
+def test_an_existing_run_is_kept(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"precious")
+    output = run("train", dataset, "-o", tmp_path, *QUICK, "--epochs", 1, code=2)
+    assert "--resume" in output
+    assert (tmp_path / "last.pt").read_bytes() == b"precious"
+    output = run("train", "--resume", "-o", tmp_path, code=2)
+    assert "is no run" in output
+
+
+def test_new_runs_are_numbered(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mrife-resnet18-1").mkdir(parents=True)
+    run("train", dataset.resolve(), *QUICK, "--epochs", 1)
+    assert (tmp_path / "runs" / "mrife-resnet18-2" / "best.safetensors").is_file()
+    run("train", "--resume", "--epochs", 2)
+    assert len(read_log(tmp_path / "runs" / "mrife-resnet18-2" / "log.csv")) == 2
+
+
+def test_a_data_set_that_was_prepared_anew_is_noticed(
+    tmp_path: Path, train_scenes: list[Path], train_labels: Path
+) -> None:
+    folder = tmp_path / "d"
+    tiles = [*train_scenes, train_labels, "-o", folder, "--tile-size", 128, "--workers", 1]
+    run("prepare", *tiles)
+    run("train", folder, "-o", tmp_path / "run", *QUICK, "--epochs", 1)
+    warned = "is not the data set of this name"
+    assert warned not in run("evaluate", tmp_path / "run", folder, "-o", tmp_path / "e1")
+    run("prepare", *tiles, "--seed", 7, "--overwrite")
+    assert warned in run("evaluate", tmp_path / "run", folder, "-o", tmp_path / "e2")
+    final = ["train", "--final", tmp_path / "run", "-o", tmp_path / "final"]
+    assert "these are not the tiles" in run(*final, code=2)
+
+    # A run that goes on from there has learnt those tiles, and says so after it was resumed too.
+    on = ["--workers", 0, "--device", "cpu", "--batch-size", 8, "--weights", tmp_path / "run"]
+    assert warned in run("train", folder, "-o", tmp_path / "on", *on, "--epochs", 1)
+    shutil.rmtree(tmp_path / "run")
+    run("train", "--resume", "-o", tmp_path / "on", "--epochs", 2)
+    assert len(torch.load(tmp_path / "on" / "last.pt", weights_only=True)["learnt"]) == 1
+    assert warned in run("evaluate", tmp_path / "on", folder, "-o", tmp_path / "e3")
+
+
+def test_two_runs_do_not_share_a_folder(dataset: Path, tmp_path: Path) -> None:
+    with only_one(tmp_path / "run", "training"):
+        output = run("train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=2)
+    assert "another lsmap is training this" in output
+    with only_one(tmp_path / "d", "making"), pytest.raises(LsmapError, match="is making this"):
+        prepare(PrepareConfig(tmp_path / "d", scenes=("a.tif",), labels="b.gpkg"))
+    with only_one(tmp_path / "new" / "run", "training"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_sets_of_one_name_are_told_apart(dataset: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(dataset, tmp_path / "other" / dataset.name)
+    run("train", dataset, other, "-o", tmp_path / "run", *QUICK, "--epochs", 1)
+    digest = load_dataset(dataset).digest
+    found = read_info(tmp_path / "run" / "best.safetensors").digests
+    assert found == {dataset.name: digest, f"{dataset.name}~2": digest}
+    run("train", "--final", tmp_path / "run", "-o", tmp_path / "final")
+    said = run("evaluate", tmp_path / "run", other, "-o", tmp_path / "out")
+    assert "not the data set" not in said
+
+
+def test_splits_that_contradict_each_other_are_refused(
+    dataset: Path, tmp_path: Path, train_scenes: list[Path], train_labels: Path
+) -> None:
+    again = tmp_path / "again"
+    tiles = ["--tile-size", 128, "--workers", 1]
+    run("prepare", *train_scenes, train_labels, "-o", again, "--seed", 7, *tiles)
+    output = run("train", dataset, again, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=2)
+    assert "in different splits of them" in output
+    check_splits([load_dataset(dataset), load_dataset(dataset)])
+    assert not (tmp_path / "run").exists()
