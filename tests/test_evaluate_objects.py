@@ -135,6 +135,11 @@ def test_size_classes_add_up_and_have_their_edges_below() -> None:
     ]
     assert [counts.reference for _, counts in found.classes] == [1, 1, 1, 0, 1]
     assert sum(counts.mapped for _, counts in found.classes) == found.all.mapped == 2
+    rows = found.to_dict()["by_size"]
+    assert [row["precision"] for row in rows] == [1, 1, None, None, None]
+    assert [row["recall"] for row in rows] == [row["found_share"] for row in rows]
+    assert [row["recall"] for row in rows] == [1, 1, 1, None, 1]
+    assert [row["f1"] for row in rows] == [1, 1, 0, None, 0]
 
 
 def test_rates_for_bootstraps_are_the_rates_of_the_table() -> None:

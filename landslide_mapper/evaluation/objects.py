@@ -100,9 +100,13 @@ class ObjectCounts:
     found: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts and rates as plain JSON values; a rate of nothing is 0."""
+        """Counts and rates as plain JSON values; a rate of nothing is None, not a bad one."""
         rates = object_rates(np.array(list(vars(self).values())))
-        return dict(vars(self)) | {name: float(rate) for name, rate in rates.items()}
+        of = {"precision": self.mapped, "f1": self.mapped + self.reference}
+        known = {name: of.get(name, self.reference) > 0 for name in rates}
+        return dict(vars(self)) | {
+            name: float(rate) if known[name] else None for name, rate in rates.items()
+        }
 
 
 @dataclass(frozen=True)

@@ -130,11 +130,12 @@ def _by_size(axes: Axes, at: AtThreshold) -> None:
     rows = [(name, c) for name, c in at.objects.classes if c.reference or c.mapped]
     places = np.arange(len(rows))
     bars = (
-        ("found (≥ 20 % mapped)", [c.found / c.reference if c.reference else 0 for _, c in rows]),
-        ("matched (recall)", [c.to_dict()["recall"] for _, c in rows]),
-        ("right (precision)", [c.to_dict()["precision"] for _, c in rows]),
+        ("found (≥ 20 % mapped)", "found_share"),
+        ("matched (recall)", "recall"),
+        ("right (precision)", "precision"),
     )
-    for index, (label, values) in enumerate(bars):
+    for index, (label, rate) in enumerate(bars):
+        values = [counts.to_dict()[rate] or 0 for _, counts in rows]
         axes.bar(places + 0.27 * (index - 1), values, width=0.25, label=label)
     ticks = [f"{name}\n{c.reference} reference\n{c.mapped} mapped" for name, c in rows]
     axes.set_xticks(places, ticks, fontsize=7)

@@ -277,8 +277,7 @@ def object_lines(objects: ObjectScores) -> list[str]:
 
 def object_cells(counts: ObjectCounts) -> list[str]:
     """Reference objects, found, matched, recall; mapped objects, matched, precision."""
-    values = counts.to_dict()
-    recall = f"{values['recall']:.3f}" if counts.reference else "–"
-    precision = f"{values['precision']:.3f}" if counts.mapped else "–"
+    rates = (counts.to_dict()[name] for name in ("recall", "precision"))
+    recall, precision = ("–" if rate is None else f"{rate:.3f}" for rate in rates)
     shown = (counts.reference, counts.found, counts.matched_reference, recall)
     return [str(cell) for cell in (*shown, counts.mapped, counts.matched_mapped, precision)]
