@@ -88,8 +88,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 18
-    assert [one.seed for one in planned] == [0] * 18 + [1] * 18
+    assert len({one.key for one in planned}) == len(planned) == 2 * 21
+    assert [one.seed for one in planned] == [0] * 21 + [1] * 21
     assert planned[0].settings == grid.BASELINE
 
 
@@ -117,6 +117,9 @@ def test_the_command_is_one_to_type() -> None:
     assert command.startswith("lsmap train bijie --backbone resnet18")
     assert "--no-sfce --ema 0.99 --seed 0" in command
     assert "--epochs 4 --weights none" in command
+    command = experiment(settings=row_settings("beyond", "B, percentile")).command
+    assert command.startswith("lsmap train bijie-percentile --backbone")
+    assert "--stretch" not in command
 
 
 def test_the_papers_figures_agree_with_each_other_but_for_the_known_slip() -> None:
@@ -148,7 +151,7 @@ def test_missing_data_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(LsmapError, match="README"):
         run.choose_sets((), tmp_path, tmp_path, 256)
     with pytest.raises(LsmapError, match="images/ and masks/"):
-        grid.prepare_config("bijie", tmp_path, tmp_path / "out", 256)
+        grid.prepare_config("bijie", tmp_path, tmp_path / "out", 256, "none")
     (tmp_path / "sichuan").mkdir()
     assert run.choose_sets((), tmp_path, tmp_path, 256) == ["sichuan"]
     assert run.choose_sets(("bijie",), tmp_path, tmp_path, 256) == ["bijie"]
@@ -358,11 +361,23 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rows_are_trained_on_tiles_with_their_stretch(images: Path, tmp_path: Path) -> None:
+    for label, rule, name in (
+        ("B", "equalize", "bijie-64"),
+        ("B, percentile", "percentile", "bijie-64-percentile"),
+    ):
+        stretch = experiment(settings=row_settings("beyond", label)).stretch
+        folder = run.prepared("bijie", images / "bijie", tmp_path / "work", 64, stretch)
+        assert folder.name == name
+        assert load_dataset(folder).radiometry_rule == rule
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_an_interrupted_run_goes_on_and_its_result_is_free_of_paths(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiles, folder, path = tmp_path / "tiles", tmp_path / "run", tmp_path / "results.jsonl"
-    prepare(grid.prepare_config("bijie", images / "bijie", tiles, 64))
+    prepare(grid.prepare_config("bijie", images / "bijie", tiles, 64, "equalize"))
     digest = load_dataset(tiles).digest
     scale = replace(REDUCED, settings=SMALL, epochs={"bijie": 3})
     common = results.common_settings(scale, "bijie", "none")

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from grid import Scale, Settings, Table
+from grid import STRETCH, Scale, Settings, Table
 
+from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.staging import whole_file
 
@@ -24,7 +25,7 @@ class Experiment:
 
     Attributes:
         data: name of the data set.
-        digest: of its tiles, see `Dataset.digest`.
+        digest: of its tiles with the default stretch, see `Dataset.digest`.
         scale: name of the scale.
         common: settings that all rows of the scale share.
         settings: those of the row.
@@ -45,14 +46,25 @@ class Experiment:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def stretch(self) -> str:
+        """With which its tiles are prepared."""
+        return self.settings.get(STRETCH, PrepareConfig.stretch)
+
+    @property
     def options(self) -> list[str]:
         """As ``lsmap train`` takes them."""
-        return options({**self.common, **self.settings, "seed": str(self.seed)})
+        given = {**self.common, **self.settings, "seed": str(self.seed)}
+        return options({name: value for name, value in given.items() if name != STRETCH})
 
     @property
     def command(self) -> str:
         """What a person would type."""
-        return shlex.join(["lsmap", "train", self.data, *self.options])
+        return shlex.join(["lsmap", "train", tiles_name(self.data, self.stretch), *self.options])
+
+
+def tiles_name(data: str, stretch: str) -> str:
+    """What tiles are called: after their data set, and their stretch unless it is the default."""
+    return data if stretch == PrepareConfig.stretch else f"{data}-{stretch}"
 
 
 def options(settings: Settings) -> list[str]:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from results import (
     options,
     plan,
     read_results,
+    tiles_name,
 )
 from show import RESULTS, THRESHOLDS, report
 
@@ -37,6 +39,7 @@ from landslide_mapper import __version__
 from landslide_mapper.checkpoint import BEST, CONFIG, LOG
 from landslide_mapper.cli import train_command
 from landslide_mapper.config import read_train_config, to_dict
+from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError
@@ -207,14 +210,14 @@ def choose_scale(name: str, device: str) -> Scale:
     return SCALES[("full" if cuda else "reduced") if name == "auto" else name]
 
 
-def prepared(name: str, raw: Path, work: Path, tile_size: int) -> Path:
+def prepared(name: str, raw: Path, work: Path, tile_size: int, stretch: str) -> Path:
     """Folder of the tiles of a public data set, made when it is not there yet."""
-    folder = work / "data" / f"{name}-{tile_size}"
+    folder = work / "data" / tiles_name(f"{name}-{tile_size}", stretch)
     for needed in (folder.parent, work / "locks"):
         needed.mkdir(parents=True, exist_ok=True)
     with FileLock(work / "locks" / folder.name):  # of several processes one makes them
         if not folder.exists():
-            said = prepare(prepare_config(name, raw, folder, tile_size))
+            said = prepare(prepare_config(name, raw, folder, tile_size, stretch))
             click.echo("\n".join(said.lines()), err=True)
     return folder
 
@@ -329,12 +332,13 @@ def _run(
     machine = {"device": device, "workers": str(size.workers if workers is None else workers)}
     failed = 0
     for name in choose_sets(sets, data, work, size.tile_size):
-        dataset = prepared(name, data / name, work, size.tile_size)
+        tiles = partial(prepared, name, data / name, work, size.tile_size)
         common = common_settings(size, name, weights, epochs)
-        digest = load_dataset(dataset).digest
+        digest = load_dataset(tiles(PrepareConfig.stretch)).digest
         experiments = plan(tables, name, digest, size, common, seeds or size.seeds)
 
-        def runner(experiment: Experiment, dataset: Path = dataset) -> Result:
+        def runner(experiment: Experiment, tiles: Callable[[str], Path] = tiles) -> Result:
+            dataset = tiles(experiment.stretch)
             run = work / "runs" / f"{experiment.data}-{experiment.scale}-{experiment.key}"
             return run_experiment(experiment, dataset, run, weights, machine)
 
