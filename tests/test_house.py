@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,11 @@ def test_rooms_do_without_the_libraries_of_others() -> None:
         if found.target.partition(".")[0] in WITHOUT.get(room(found.module), ())
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_largest_room_has_a_plan_that_names_all_of_its_modules() -> None:
+    named = re.findall(r"`(\w+)`", ast.get_docstring(ast.parse(MODULES["geo"].read_text())) or "")
+    assert sorted(named) == sorted(m.partition(".")[2] for m in MODULES if m.startswith("geo."))
 
 
 def test_files_can_be_read_in_one_go() -> None:
