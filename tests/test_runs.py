@@ -14,8 +14,10 @@ from running import QUICK, run
 
 from landslide_mapper.checkpoint import read_info
 from landslide_mapper.config import (
+    ModelConfig,
     TrainConfig,
     from_dict,
+    to_dict,
 )
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.data.together import check_splits
@@ -74,6 +76,29 @@ def test_a_run_goes_on_with_its_own_tiles_only(dataset: Path, tmp_path: Path) ->
     output = run("train", "--resume", "-o", folder, "--epochs", 2, code=2)
     assert "not the tiles" in output
     assert (folder / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("name", "value"), [("aspp_channels", 64), ("optimizer", "adamw")])
+def test_a_run_goes_on_with_its_own_settings_only(
+    name: str, value: object, dataset: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    run("train", dataset, "-o", folder, *QUICK, "--epochs", 1)
+    config = json.loads((folder / "config.json").read_text())
+    (config if name in config else config["model"])[name] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    output = run("train", "--resume", "-o", folder, "--epochs", 2, code=2)
+    assert "is not the state of the network and the optimiser" in output
+    assert len(output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("state", [{"state_dict": {}}, torch.ones(2)])
+def test_a_state_of_another_program_is_told(state: object, dataset: Path, tmp_path: Path) -> None:
+    config = TrainConfig((str(dataset),), device="cpu", model=ModelConfig(backbone="resnet18"))
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    torch.save(state, tmp_path / "last.pt")
+    output = run("train", "--resume", "-o", tmp_path, code=2)
+    assert "is no state of a run of lsmap" in output
 
 
 def test_a_run_does_not_shrink(dataset: Path, tmp_path: Path) -> None:

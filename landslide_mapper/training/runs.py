@@ -209,7 +209,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, onto the CPU; nothing in the file is executed.
 
     Raises:
-        LsmapError: it is damaged.
+        LsmapError: it is damaged, or of another program.
     """
     import pickle
 
@@ -220,4 +220,6 @@ def load_state(path: Path) -> dict[str, Any]:
     except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or "it is empty"
         raise LsmapError(f"{path} is damaged, the run cannot be resumed: {reason}") from error
+    if not isinstance(state, dict) or not {"model", "optimizer", "rows"} <= state.keys():
+        raise LsmapError(f"{path} is no state of a run of lsmap, the run cannot be resumed")
     return state

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import BEST, LOG, Learnt, ModelInfo, read_info, save_model
+from landslide_mapper.checkpoint import BEST, CONFIG, LOG, Learnt, ModelInfo, read_info, save_model
 from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.errors import LsmapError
@@ -111,18 +112,37 @@ def resumed(
     """A run as its last finished epoch left it.
 
     Raises:
-        LsmapError: its state is damaged or these are not its tiles, or see `resume_run`.
+        LsmapError: its state is damaged or of other settings, these are not its tiles, or see
+            `resume_run`.
     """
     state = load_state(run / STATE)
     _check_tiles(state.get("data", []), datasets, run)  # older runs do not say all
-    if process.leads:
-        resume_run(run, config, len(state["rows"]))
     model, optimizer = _placed(_built(config), config, process)
+    _check_state(state, model, optimizer, run)
     model.load_state_dict(state["model"])
     load_optimizer(optimizer, state["optimizer"])
+    if process.leads:
+        resume_run(run, config, len(state["rows"]))
     learnt = tuple(Learnt(**it) for it in state.get("learnt", ()))
     data = [it.digest for it in datasets]
     return Session(model, optimizer, state["rows"], state.get("start", ""), learnt, data)
+
+
+def _check_state(
+    state: dict[str, Any], model: Network, optimizer: torch.optim.Optimizer, run: Path
+) -> None:
+    """Raise `LsmapError` unless the state is one of this network and of this kind of optimiser."""
+    shapes, own = (
+        {name: value.shape for name, value in tensors.items()}
+        for tensors in (state["model"], model.state_dict())
+    )
+    groups = state["optimizer"]["param_groups"], optimizer.param_groups
+    settings, known = ({"momentum", "betas"} & group[0].keys() for group in groups)
+    if shapes != own or settings != known:
+        raise LsmapError(
+            f"{run / STATE} is not the state of the network and the optimiser in {run / CONFIG}: "
+            "put back the settings that the run began with, or start a new one"
+        )
 
 
 def _built(config: TrainConfig) -> Network:
