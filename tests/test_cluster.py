@@ -79,6 +79,19 @@ class DiesOnce:
         return brightness(windows)
 
 
+class HiccupsOnce:
+    """`brightness`; the first answer of all processes fails as shared storage may."""
+
+    def __init__(self, grave: Path) -> None:
+        self._grave = grave
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        if not self._grave.exists():
+            self._grave.touch()
+            raise OSError("Stale file handle")
+        return brightness(windows)
+
+
 class KillsAfter:
     """`brightness`; after so many answers, of all processes, another process is killed."""
 
@@ -213,6 +226,25 @@ def test_no_scheduler_is_one_line(
         detect_with(
             config(scene, tmp_path / "a", dask="tcp://127.0.0.1:9"), brightness, model_info()
         )
+
+
+def test_storage_that_fails_once_is_tried_again(scene: str, tmp_path: Path, scheduler: str) -> None:
+    once = HiccupsOnce(tmp_path / "grave")
+    detect_with(config(scene, tmp_path / "two", dask=scheduler), once, model_info())
+    assert (tmp_path / "grave").exists()
+    detect_with(config(scene, tmp_path / "one"), brightness, model_info())
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_storage_that_fails_for_good_is_one_line(
+    scene: str, tmp_path: Path, scheduler: str
+) -> None:
+    with pytest.raises(LsmapFailure, match="a worker could not go on: Stale file handle"):
+        detect_with(config(scene, tmp_path / "two", dask=scheduler), _gone, model_info())
+
+
+def _gone(_windows: np.ndarray) -> np.ndarray:
+    raise OSError("Stale file handle")
 
 
 def test_a_scheduler_that_dies_is_one_line(scene: str, tmp_path: Path) -> None:

@@ -150,15 +150,20 @@ def _own_device(device: str) -> str:
 def _map_task(task: Task, load: Loader, url: str) -> LsmapError | None:
     """What a worker does: the blocks of a task that are not there yet.
 
-    Returns what went wrong, in words: causes that GDAL or torch raised cannot travel.
+    Returns what went wrong, in words: causes that GDAL or torch raised cannot travel. What another
+    try may mend is raised, so that Dask makes one.
+
+    Raises:
+        LsmapFailure: storage did not give or take what it should.
     """
     try:
         _map_missing(task, load, url)
+        return None
     except LsmapError as error:
         return type(error)(str(error))
     except (OSError, RasterioError) as error:
-        return LsmapFailure(f"a worker could not go on: {one_line(error)}")
-    return None
+        reason = one_line(error)
+    raise LsmapFailure(f"a worker could not go on: {reason}")  # out there, it has no cause
 
 
 def _map_missing(task: Task, load: Loader, url: str) -> None:
