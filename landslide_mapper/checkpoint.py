@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landslide_mapper.config import ModelConfig, from_dict, to_dict
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, one_line
 from landslide_mapper.staging import whole_file
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def load_model(path: Path | str, device: str | torch.device = "cpu") -> tuple[Ne
     try:
         model.load_state_dict(load_file(path))
     except RuntimeError as error:
-        raise LsmapError(f"{path}: the weights do not fit the header: {error}") from error
+        raise LsmapError(f"{path}: the weights do not fit the header: {one_line(error)}") from error
     return model.to(device).eval(), info
 
 

@@ -164,8 +164,9 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(LsmapError, match="schema 99"):
         read_info(path)
     save_file({"a": torch.zeros(1)}, path, header)
-    with pytest.raises(LsmapError, match="do not fit"):
+    with pytest.raises(LsmapError, match="do not fit") as caught:
         load_predictor(path)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_devices() -> None:
