@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from landslide_mapper.config import (
     from_dict,
     to_dict,
 )
+from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.data.together import check_splits
 from landslide_mapper.errors import LsmapError
@@ -99,6 +102,17 @@ def test_a_state_of_another_program_is_told(state: object, dataset: Path, tmp_pa
     torch.save(state, tmp_path / "last.pt")
     output = run("train", "--resume", "-o", tmp_path, code=2)
     assert "is no state of a run of lsmap" in output
+
+
+def test_a_reader_that_dies_is_one_line(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(_tiles: TileDataset, _index: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(TileDataset, "__getitem__", dies)
+    output = run("train", dataset, "-o", tmp_path / "run", *QUICK, "--workers", 1, code=1)
+    assert "Error: a process that reads tiles has died" in output
 
 
 def test_a_run_does_not_shrink(dataset: Path, tmp_path: Path) -> None:

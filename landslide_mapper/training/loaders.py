@@ -126,6 +126,13 @@ def _read(loader: Batches) -> Iterator[tuple[Tensor, Tensor]]:
     except LsmapFailure as error:  # a process that reads sends a traceback in the place of a line
         line = str(error).strip().rpartition("LsmapFailure: ")[2]
         raise LsmapFailure(line) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise LsmapFailure(
+            "a process that reads tiles has died, most likely for want of (shared) memory: give "
+            "fewer --workers; --workers 0 needs no shared memory"
+        ) from error
 
 
 def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
