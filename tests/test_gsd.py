@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -226,28 +227,32 @@ def test_overviews_that_only_some_bands_have_are_left_alone(tmp_path: Path) -> N
     assert (data == 30).all()
 
 
-@pytest.mark.parametrize("own", [False, True])
-def test_an_external_mask_counts_with_or_without_overviews_of_its_own(
-    tmp_path: Path, own: bool
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("beside", ["", "mask", "overviews"])
+def test_a_mask_counts_whether_it_was_made_before_the_overviews_or_after(
+    tmp_path: Path, beside: str, late: bool
 ) -> None:
-    """Internal overviews of the image say nothing of a mask beside it."""
-    path = tmp_path / "s.tif"
-    profile = {"width": 512, "height": 512, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
-    transform = Affine(0.5, 0, 500000, 0, -0.5, 4000000)
+    """In the file, beside it, and beside overviews that have none: where theirs lacks, the file's
+    own pixels are read."""
+    path = write(tmp_path / "s.tif", np.full((3, 512, 512), 100, np.uint8))
     seen = np.zeros((512, 512), bool)
     seen[:, 256:] = True
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False):
-        with rasterio.open(path, "w", driver="GTiff", transform=transform, **profile) as raster:
-            raster.write(np.full((3, 512, 512), 100, np.uint8))
-            raster.write_mask(seen)
-        assert path.with_name("s.tif.msk").exists()
-        with rasterio.open(path, "r+") as raster:
-            raster.build_overviews([2, 4], Resampling.average)
-    if own:
-        with rasterio.open(path.with_name("s.tif.msk"), "r+") as raster:
-            raster.build_overviews([2, 4], Resampling.nearest)
-    _, valid = read(at_pixel_size(open_scene(str(path)), 2.0))
+    places = {"GDAL_TIFF_INTERNAL_MASK": beside != "mask", "TIFF_USE_OVR": beside == "overviews"}
+    with rasterio.Env(**places):
+        for step in ("overviews", "mask") if late else ("mask", "overviews"):
+            with rasterio.open(path, "r+") as raster:
+                if step == "mask":
+                    raster.write_mask(seen)
+                else:
+                    raster.build_overviews([2, 4], Resampling.average)
+    with rasterio.open(path, "r+") as raster:
+        raster.write(np.full((3, 512, 512), 30, np.uint8))  # the overviews stay
+    assert (tmp_path / "s.tif.msk").exists() == (beside == "mask")
+    if beside == "overviews":
+        os.utime(f"{path}.ovr")
+    data, valid = read(at_pixel_size(open_scene(path), 8.0))
     assert np.array_equal(valid, seen[::4, ::4])
+    assert (data[:, valid] == (30 if late or beside == "overviews" else 100)).all()
 
 
 def test_pixels_at_the_far_edges_are_those_that_are_half_inside(tmp_path: Path) -> None:
@@ -283,9 +288,9 @@ def test_decimating_a_working_scene_looks_like_it(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(1, 255, (3, 240, 320)).astype(np.uint8)
     scene = open_scene(write_kind(tmp_path / "s.tif", pixels, np.zeros((240, 320), bool), "plain"))
     working = at_pixel_size(scene, 2.0)
-    data, valid = read(working, 0, 0, 120, 160, out_shape=(30, 40))
+    data, valid = read(working, 0, 0, 120, 160, out_shape=(30, 80))
     assert valid.all()
-    mean = pixels.reshape(3, 30, 8, 40, 8).mean(axis=(2, 4))
+    mean = pixels.reshape(3, 30, 8, 80, 4).mean(axis=(2, 4))
     assert np.abs(data - mean).max() <= 0.51
     single, valid = read(working, 0, 0, 120, 160, out_shape=(30, 40), nearest=True)
     assert (single == pixels[:, 4::8, 4::8]).all()

@@ -136,20 +136,31 @@ class SceneReader:
         if not fitting or any(raster.overviews(band) != factors for band in raster.indexes):
             return raster
         level = open_raster(self.scene, overview_level=fitting[-1])
-        # An external mask may have no overviews; then only the file itself knows what is valid.
+        # A mask may have no overviews; then only the file itself knows what is valid.
         if level.mask_flag_enums != raster.mask_flag_enums or not self._mask_has(factors):
             level.close()
             return raster
         return level
 
     def _mask_has(self, factors: list[int]) -> bool:
-        """Whether the file's external mask, if it has one, has these overviews too."""
-        for file in self._raster.files:
+        """Whether the file's mask, if it has one, has these overviews too.
+
+        Where it has not, as it was made after them, GDAL takes all of an overview for valid.
+        """
+        raster = self._raster
+        for file in raster.files:
             if file.endswith(".msk"):
                 with rasterio.open(file) as mask:
-                    if mask.overviews(1) != factors:
-                        return False
-        return True
+                    return mask.overviews(1) == factors
+        if raster.driver != "GTiff" or [MaskFlags.per_dataset] not in raster.mask_flag_enums:
+            return True
+        # A mask inside of the file: image, mask and the overviews of both are directories of it.
+        last = 2 * (1 + len(factors))
+        try:
+            with remote.settings(raster.name), rasterio.open(f"GTIFF_DIR:{last}:{raster.name}"):
+                return True
+        except RasterioError:
+            return False
 
     def _read(
         self,
