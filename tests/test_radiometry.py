@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -82,6 +83,24 @@ def test_constant_band(tmp_path: Path) -> None:
     path = write(tmp_path / "s.tif", np.full((1, 20, 20), 7, np.uint16))
     for rule in ("equalize", "percentile"):
         assert (fit(open_scene(path), rule).apply(*read_all(path)) == 128).all()
+
+
+def test_percentiles_are_2_and_98_or_the_ends_where_those_are_one_value() -> None:
+    assert radiometry._percentile(np.arange(101.0)) == ((2.0, 98.0), (1.0, 255.0))
+    assert radiometry._percentile(np.array([3.0, *[5.0] * 200, 9.0])) == ((3.0, 9.0), (1.0, 255.0))
+
+
+def test_a_digest_changes_with_pixels_and_with_what_is_valid(tmp_path: Path) -> None:
+    pixels = picture("uint8")
+    scene = open_scene(write(tmp_path / "s.tif", pixels))
+    first = radiometry.sample_digest(scene)
+    assert radiometry.sample_digest(scene) == first
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(scene.path, "r+") as raster:
+        raster.write_mask(pixels[0] > 60)
+    masked = radiometry.sample_digest(scene)
+    with rasterio.open(scene.path, "r+") as raster:
+        raster.write(pixels + 1)
+    assert len({first, masked, radiometry.sample_digest(scene)}) == 3
 
 
 @given(
