@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,8 @@ def test_the_frame_is_in_working_pixels(tmp_path: Path) -> None:
             r"\(EPSG:32648\), --bbox spans x 5 to 6, y 45 to 46 \(EPSG:4326\)",
         ),
         ({"bbox": (1.0, 0.0, 0.0, 10.0)}, "west below east"),
+        ({"bbox": (0.0, 10.0, 1.0, 0.0)}, "south below north"),
+        ({"bbox": (0.0, 0.0, math.inf, 10.0)}, "--bbox 0,0,inf,10: give west"),
         ({"bbox_crs": "EPSG:4326"}, "there is no --bbox"),
         ({"bbox": (0.0, 0.0, 1.0, 1.0), "bbox_crs": "EPSG:0"}, "not a coordinate reference system"),
         ({"aoi": "absent.gpkg"}, "no such file"),
