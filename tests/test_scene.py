@@ -120,6 +120,14 @@ def test_decimation_is_the_mean_of_valid_blocks(tmp_path: Path) -> None:
     np.testing.assert_allclose(data, mean, rtol=1e-5)
 
 
+def test_enlargement_is_bilinear(tmp_path: Path) -> None:
+    pixels = np.add.outer(np.arange(30.0), 2 * np.arange(40.0))[None].astype(np.float32)
+    data, valid = read_all(write(tmp_path / "s.tif", pixels), out_shape=(60, 80))
+    rows, cols = (np.clip(np.arange(2 * n) / 2 - 0.25, 0, n - 1) for n in (30, 40))
+    assert valid.all()
+    np.testing.assert_allclose(data[0], np.add.outer(rows, 2 * cols), atol=1e-4)
+
+
 def test_decimated_pixel_with_a_hole_is_invalid(tmp_path: Path) -> None:
     pixels = ramp()
     pixels[:, 0, 0] = 0
