@@ -17,6 +17,7 @@ from landslide_mapper.data.split import (
     blocks_of,
     conflicts,
     draw,
+    draw_groups,
     read_split_file,
 )
 from landslide_mapper.data.tiles import Plan, Territory
@@ -57,6 +58,20 @@ def test_draw_is_near_622_in_area_and_depends_on_the_seed() -> None:
         for split, share in zip(SPLITS, SHARES, strict=True):
             mine = weights[np.array(splits) == split].sum() / weights.sum()
             assert mine == pytest.approx(share, abs=0.03)
+
+
+def test_of_every_five_of_similar_weight_three_are_for_training() -> None:
+    weights = np.random.default_rng(0).permutation(2.0 ** np.arange(20))
+    splits = np.array(draw(list(weights), 0))[np.argsort(-weights)].reshape(4, 5)
+    for five in splits:
+        assert sorted(five) == ["test", "train", "train", "train", "val"]
+
+
+def test_a_group_weighs_what_its_units_do_together() -> None:
+    weights = np.random.default_rng(0).lognormal(3, 1, (20, 4))
+    groups = np.repeat(np.arange(20), 4)
+    drawn = draw_groups(groups.tolist(), weights.ravel().tolist(), 0)
+    assert drawn == np.repeat(draw(weights.sum(axis=1).tolist(), 0), 4).tolist()
 
 
 def test_block_factor_is_the_largest_that_leaves_ten_blocks() -> None:
