@@ -347,6 +347,18 @@ def test_a_long_edge_in_degrees_is_bent_on_a_wide_scene() -> None:
     assert shapely.distance(ground.boundary, edge).max() < 1
 
 
+def test_what_a_wide_scene_shows_beyond_the_bounds_of_its_corners_is_near() -> None:
+    """Its upper edge is an arc in degrees; the box lies at the top of it."""
+    scene = scene_at("EPSG:3035", (2750000, 4300000), 1000.0)
+    box = shapely.box(4320800, 4299800, 4321200, 4299990)
+    way = pyproj.Transformer.from_crs("EPSG:3035", "EPSG:4326", always_xy=True)
+    polygons = np.array([shapely.transform(box, lambda p: np.column_stack(way.transform(*p.T)))])
+    labels = Labels("l", "l", pyproj.CRS("EPSG:4326"), polygons, LabelCounts())
+    assert near_scene(labels, shapely.bounds(polygons), scene).all()
+    (ground,) = ground_near(labels, scene)
+    assert ground.area == pytest.approx(box.area, rel=1e-3)
+
+
 @pytest.mark.parametrize("turn", [0, 360])
 def test_labels_from_0_to_360_degrees_are_near_a_western_scene(turn: float) -> None:
     scene = scene_at("EPSG:32610", (500000, 4000000), 2.0)
