@@ -257,6 +257,12 @@ def test_intervals_are_repeatable_and_hold_the_value() -> None:
     assert found["landslide_iou"][0] < value < found["landslide_iou"][1]
 
 
+def test_counts_of_a_group_are_summed() -> None:
+    counts = np.array([[1, 2], [10, 20], [100, 200]])
+    sums = bootstrap.group_sums(counts, np.array([1, 0, 1]))
+    assert sums.tolist() == [[10, 20], [101, 202]]
+
+
 def test_draws_in_parts_are_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = simulated(np.random.default_rng(1), 30)
     whole = bootstrap.intervals(counts)
