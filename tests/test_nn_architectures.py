@@ -175,11 +175,13 @@ def test_deeplabs_loss_is_the_cross_entropy() -> None:
 def test_the_two_networks_of_icssn_take_turns() -> None:
     network = made("icssn", round_epochs=2)
     assert isinstance(network, ICSSN)
-    said = []
+    said, ready = [], []
     for epoch in range(8):
         network.begin_epoch(epoch)
         said.append(network.classifies)
+        ready.append(network.ready)
     assert said == [True, True, False, False] * 2
+    assert ready == [False] * 2 + [True] * 6
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -221,12 +223,56 @@ def test_the_shared_encoder_learns_from_contrast_and_from_cross_entropy(term: st
         assert sum(g.abs().sum() for g in gradients if g is not None) > 0
 
 
+def test_the_classifier_learns_from_the_objects_that_there_are() -> None:
+    network = made("icssn", beta=0.3, gamma=0.7, temperature=0.5).eval()
+    assert isinstance(network, ICSSN)
+    images, labels = batch()
+    labels[0] = 0  # no landslide
+    labels[1] = 255
+    images = images.float() / 255
+    losses = network.training_losses(images, labels, torch.Generator().manual_seed(0))
+    windows, truth, there = draw_objects(images, labels, torch.Generator().manual_seed(0))
+    vectors, logits = network.classifier(network.encoder(windows[there]))
+    of = truth[there] == 1
+    contrast = 0.0
+    for ones, zeros in ((vectors[of], vectors[~of]), (vectors[~of], vectors[of])):
+        against = torch.logsumexp(ones @ zeros.T / 0.5, dim=1, keepdim=True)
+        each = nn.functional.softplus(against - ones @ ones.T / 0.5)
+        contrast += (each.sum() - each.trace()).item() / len(ones) ** 2 / 2
+    entropy = nn.functional.binary_cross_entropy_with_logits(logits, truth[there])
+    assert losses.parts["object_contrast"].item() == pytest.approx(contrast, rel=1e-4)
+    assert losses.parts["classification"].item() == pytest.approx(entropy.item(), rel=1e-4)
+    assert losses.total.item() == pytest.approx(0.3 * contrast + 0.7 * entropy.item(), rel=1e-4)
+
+
+def test_parts_of_objects_are_held_against_the_background_beside_them() -> None:
+    """In every image of a pair, and nowhere else do features feel it."""
+    network = made("icssn", gamma=0.0).train()
+    network.begin_epoch(1)
+    images, labels = batch(size=192)
+    labels[:] = 0
+    labels[:, 4:36, 4:36] = 1
+    felt: list[Tensor] = []
+
+    def listen(_: nn.Module, __: object, features: Tensor) -> None:
+        features.register_hook(felt.append)
+
+    network.get_submodule("encoder").register_forward_hook(listen)
+    losses_of(network, images, labels).total.backward()
+    felt_at = felt[0].abs().sum(dim=1) > 0
+    assert felt_at[:, :5, :5].any(dim=(1, 2)).all()
+    assert felt_at[:, 5:, 5:].any()
+    assert not felt_at[:, 10:].any()
+    assert not felt_at[:, :, 10:].any()
+
+
 def test_objects_are_drawn_where_the_labels_say() -> None:
     """Images that hold their own labels: a window shows what was drawn."""
     labels = torch.zeros(4, 128, 96, dtype=torch.uint8)
     labels[0, 100:128, 60:96] = 1
     labels[1, :, :] = 1  # no background
-    labels[2, :, :] = 255  # nothing was seen
+    labels[2, :, :] = 255  # hardly anything was seen
+    labels[2, :20, :20] = 1
     images = labels[:, None].float()
     windows, truth, there = draw_objects(images, labels, torch.Generator().manual_seed(0))
     assert windows.shape == (16, 1, 48, 48)
@@ -236,6 +282,15 @@ def test_objects_are_drawn_where_the_labels_say() -> None:
         if real:
             assert ((window == 1).float().mean() >= 0.01) == (kind == 1)
             assert kind == 1 or not window.any()
+
+
+def test_landslides_are_drawn_with_at_least_half_of_what_a_window_can_hold() -> None:
+    labels = torch.zeros(20, 128, 128, dtype=torch.uint8)
+    labels[:, 40:80, 48:80] = 1
+    windows, truth, _ = draw_objects(labels[:, None].float(), labels, torch.Generator())
+    shown = windows[truth == 1].sum(dim=(1, 2, 3)) / (40 * 32)
+    assert 0.5 <= shown.min() < 0.6
+    assert shown.max() == 1
 
 
 def test_objects_are_drawn_anew() -> None:
