@@ -31,6 +31,22 @@ def test_symmetries_are_the_eight_of_the_square() -> None:
     assert len(images) == 8
 
 
+def test_labels_are_turned_with_their_image_in_all_eight_ways() -> None:
+    image, mask = tile(3)
+    turned = [Augmentation(0).apply(image, mask, 0, position) for position in range(60)]
+    assert len({pixels.tobytes() for pixels, _ in turned}) == 8
+    for pixels, labels in turned:
+        for label, colour in ((0, 40), (1, 200), (255, 0)):
+            assert np.array_equal(labels == label, pixels[0] == colour)
+
+
+def test_tiles_become_smaller_and_larger() -> None:
+    image, mask = np.full((3, SIDE, SIDE), 90, np.uint8), np.zeros((SIDE, SIDE), np.uint8)
+    zoomed = [Augmentation(0, 1.5).apply(image, mask, 0, position)[1] for position in range(60)]
+    framed = sum((labels == 255).any() for labels in zoomed)
+    assert 15 < framed < 45
+
+
 @given(seed=st.integers(0, 99), place=places)
 def test_a_factor_of_one_changes_nothing(seed: int, place: tuple[float, float]) -> None:
     image, mask = tile(seed)

@@ -83,11 +83,10 @@ def zoom(
         for centres, side in ((rows, mask.shape[0]), (cols, mask.shape[1]))
     )
     nearest = np.ix_(row, col)
-    seen = inside & (image != 0).any(axis=0)[nearest]
     labels = np.where(inside, mask[nearest], IGNORE).astype(np.uint8)
     blended, whole = _bilinear(image, rows, cols)
     colours = np.where(whole, blended, image[:, row[:, None], col])
-    return np.where(seen, colours, 0).astype(np.uint8), labels
+    return np.where(inside, colours, 0).astype(np.uint8), labels
 
 
 def recolour(image: np.ndarray, exponents: np.ndarray) -> np.ndarray:
