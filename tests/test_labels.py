@@ -137,6 +137,15 @@ def test_conditions_choose_the_same_in_every_format(suffix: str, tmp_path: Path)
     assert len(left.polygons) == 2
 
 
+def test_features_keep_their_ids_beside_others_that_are_no_polygons(tmp_path: Path) -> None:
+    path = tmp_path / "l.gpkg"
+    shapes = [shapely.Point(0, 0), shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)]
+    kinds = {"kind": ["maybe", "sure", "maybe"]}
+    geopandas.GeoDataFrame(kinds, geometry=shapes, crs="EPSG:32632").to_file(path)
+    left = read_labels(path).without(read_labels(path, where="kind = 'maybe'").fids)
+    assert [polygon.bounds for polygon in left.polygons] == [(0, 0, 1, 1)]
+
+
 def test_other_names_of_gdal_are_names(tmp_path: Path) -> None:
     path = save(tmp_path / "l.gpkg", [BOX])
     assert len(read_labels(f"GPKG:{path}:l", layer="l").polygons) == 1
