@@ -104,6 +104,7 @@ def train(
         ExitStack() as closing,
     ):
         check_run(run, resume)
+        event_writer = _event_writer() if tensorboard and process.leads else None
         datasets = load_datasets(config)
         config = replace(config, model=replace(config.model, band_count=datasets[0].band_count))
         if process.leads and process.device.type == "cpu" and config.model.backbone in HEAVY:
@@ -115,7 +116,7 @@ def train(
         batches, training, validation = make_loaders(config, datasets, process)
         session = (resumed if resume else begun)(config, run, datasets, process)
         chosen = _chosen(config, session.rows)
-        events = _tensorboard(run) if tensorboard and process.leads else None
+        events = event_writer(str(run)) if event_writer else None
         if events is not None:
             closing.callback(events.close)
         parallel = process.wrap(session.model)
@@ -230,7 +231,8 @@ def _smaller(config: TrainConfig, run: Path) -> str:
     )
 
 
-def _tensorboard(run: Path) -> Any:
+def _event_writer() -> Any:
+    """TensorBoard's class of writers."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -238,4 +240,4 @@ def _tensorboard(run: Path) -> Any:
             "TensorBoard is not installed: pip install 'lsmap[tensorboard]', "
             "or leave --tensorboard out"
         ) from error
-    return SummaryWriter(str(run))
+    return SummaryWriter

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -204,4 +205,13 @@ def test_splits_that_contradict_each_other_are_refused(
     output = run("train", dataset, again, "-o", tmp_path / "run", *QUICK, "--epochs", 1, code=2)
     assert "in different splits of them" in output
     check_splits([load_dataset(dataset), load_dataset(dataset)])
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_tensorboard_the_extra_is_named_before_a_run_begins(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    given = ["train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 1, "--tensorboard"]
+    assert "pip install 'lsmap[tensorboard]'" in run(*given, code=2)
     assert not (tmp_path / "run").exists()
