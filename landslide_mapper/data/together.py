@@ -9,7 +9,6 @@ from itertools import compress
 
 import geopandas
 import numpy as np
-import pyproj
 import rasterio
 import shapely
 
@@ -17,7 +16,7 @@ from landslide_mapper.data.manifest import LAYER, TILES, Dataset, Tile
 from landslide_mapper.data.split import conflicts
 from landslide_mapper.data.tiles import run_parallel, worker_count
 from landslide_mapper.errors import LsmapError, LsmapFailure
-from landslide_mapper.geo.crs import transformer
+from landslide_mapper.geo.crs import way
 
 
 def check_splits(datasets: Sequence[Dataset]) -> None:
@@ -86,7 +85,7 @@ def _contradicting_ground(datasets: Sequence[Dataset]) -> str:
     count = 0
     while len(placed) > 1:
         crs = placed[0][1].crs
-        reached = [_is_way(table.crs, crs) for _, table in placed]
+        reached = [way(table.crs, crs) is not None for _, table in placed]
         here = list(compress(placed, reached))
         placed = list(compress(placed, np.logical_not(reached)))  # on another planet
         shapes = np.concatenate([table.to_crs(crs).geometry.to_numpy() for _, table in here])
@@ -95,11 +94,3 @@ def _contradicting_ground(datasets: Sequence[Dataset]) -> str:
         tolerance = shapely.area(shapes) / datasets[0].tile_size  # a row of pixels
         count += len(conflicts(shapes, list(splits), list(owner), tolerance))
     return f"{count} tiles are" if count else ""
-
-
-def _is_way(start: pyproj.CRS, end: pyproj.CRS) -> bool:
-    try:
-        transformer(start, end)
-    except pyproj.exceptions.ProjError:
-        return False
-    return True

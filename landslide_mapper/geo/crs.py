@@ -69,14 +69,17 @@ def layer_wkt(crs: pyproj.CRS) -> str:
     return wkt if in_metres or crs.to_authority() else UTM_SCALE.sub(r"\g<0>0000000001", wkt)
 
 
-def wgs84_transformer(crs: pyproj.CRS | None) -> pyproj.Transformer | None:
-    """From `crs` to longitude and latitude in WGS 84; None when there is no way (no CRS, Mars)."""
-    if crs is None:
-        return None
+def way(start: pyproj.CRS, end: pyproj.CRS) -> pyproj.Transformer | None:
+    """The `transformer` from one CRS to another; None when there is no way (another planet)."""
     try:
-        return transformer(crs, WGS84)
+        return transformer(start, end)
     except pyproj.exceptions.ProjError:
         return None
+
+
+def wgs84_transformer(crs: pyproj.CRS | None) -> pyproj.Transformer | None:
+    """From `crs` to longitude and latitude in WGS 84; None when there is no way (no CRS, Mars)."""
+    return None if crs is None else way(crs, WGS84)
 
 
 class Geodetic(NamedTuple):
