@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landslide_mapper.config import ModelConfig, from_dict, to_dict
+from landslide_mapper.config import STRETCHES, ModelConfig, from_dict, to_dict
 from landslide_mapper.errors import LsmapError, one_line
 from landslide_mapper.staging import whole_file
 
@@ -78,6 +78,25 @@ class ModelInfo:
     created: str = ""
     lsmap_version: str = ""
 
+    def __post_init__(self) -> None:
+        """Reject what no training gives and what would be noticed late or never.
+
+        Raises:
+            ValueError, TypeError: a value out of its range, or of another kind.
+        """
+        bands = [int(band) for band in self.bands]
+        sound = {
+            "bands": len(bands) == self.band_count and min(bands) >= 1,
+            "radiometry": self.radiometry in STRETCHES,
+            "tile_size": self.tile_size >= 1,
+            "gsd": self.gsd is None or 0 < self.gsd < math.inf,
+            "threshold": 0 < self.threshold <= 1,
+            "calibration": self.calibration[0] > 0 and math.isfinite(sum(self.calibration)),
+        }
+        for name, right in sound.items():
+            if not right:
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
+
     @property
     def arch(self) -> str:
         """Kind of network."""
@@ -136,7 +155,7 @@ class ModelInfo:
                     values[name] = tuple(values[name])
             values["learnt"] = tuple(Learnt(**it) for it in values.get("learnt", ()))
             return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LsmapError(f"{damaged} ({error})") from error
 
     def measured(self) -> str:

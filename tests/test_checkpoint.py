@@ -59,7 +59,24 @@ def test_a_saved_model_predicts_as_before(tmp_path: Path, half: bool) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("change", [{"note": "new"}, {"threshold": None}, {"model": 3}, "{"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"note": "new"},
+        {"threshold": None},
+        {"threshold": "0.5"},
+        {"threshold": 50},
+        {"model": 3},
+        {"bands": [1, 2]},
+        {"bands": [0, 1, 2]},
+        {"radiometry": "linear"},
+        {"tile_size": "64"},
+        {"gsd": -0.5},
+        {"calibration": [0.0, 1.0]},
+        {"calibration": [1.0, float("nan")]},
+        "{",
+    ],
+)
 def test_a_header_that_cannot_be_read_is_one_line(change: object, tmp_path: Path) -> None:
     header = INFO.to_metadata()["lsmap"]
     if isinstance(change, dict):

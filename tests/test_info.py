@@ -159,7 +159,10 @@ def test_a_table_without_geometry(tmp_path: Path) -> None:
         ({"gsd": 0.2}, "10 times those of the training: do not trust"),
         ({"gsd": 0.5}, "4 times those of the training: detect reads it at 0.5 m"),
         ({"gsd": 2.0}, "can serve it"),
-        ({"bands": (1, 2, 3, 4)}, "was trained on bands 1,2,3,4"),
+        (
+            {"bands": (1, 2, 3, 4), "model": ModelConfig(backbone="resnet18", band_count=4)},
+            "was trained on bands 1,2,3,4",
+        ),
     ],
 )
 def test_whether_the_bundled_model_serves(
