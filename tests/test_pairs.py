@@ -95,6 +95,18 @@ def test_crop_keeps_every_pixel(folder: Path) -> None:
     assert sum(t.landslide_px for t in dataset.tiles) == slides
 
 
+def test_an_image_called_as_a_crop_of_another_is_kept(tmp_path: Path) -> None:
+    for n, (name, side) in enumerate([("a", 192), ("a_r00000_c00000", 100), ("b", 64), ("c", 64)]):
+        picture(tmp_path / "images" / f"{name}.png", image(side, side, n))
+        picture(tmp_path / "masks" / f"{name}.png", square(side, side))
+    dataset = make(tmp_path, pairs_fit="crop")
+    assert sum(tile.valid_px for tile in dataset.tiles) == 192**2 + 100**2 + 2 * 64**2
+    assert len({tile.tile_id for tile in dataset.tiles}) == len(dataset.tiles) == 4 + 3
+    for tile in dataset.tiles:
+        with rasterio.open(tile.mask) as raster:
+            assert (raster.read() != 255).sum() == tile.valid_px
+
+
 @pytest.mark.parametrize(
     ("values", "landslide", "ignored"),
     [((0, 255), 255, None), ((0, 1), 1, None), ((0, 1, 255), 1, 255), ((0, 1, 2), 2, None)],

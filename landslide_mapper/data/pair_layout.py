@@ -129,7 +129,8 @@ def _tell_of_copies(scans: Sequence[ScannedPair], splits: Sequence[str]) -> None
 
 def _plans(config: PrepareConfig, index: int, source: PairSource, split: str) -> list[Plan]:
     tile, height, width = config.tile_size, source.scene.height, source.scene.width
-    if config.pairs_fit == "crop" and max(height, width) > tile:
+    if config.pairs_fit == "crop":
+        # Also what is no larger than a tile: an image may be called as a crop of another is.
         stride = config.stride or tile
         return [
             Plan(f"{source.name}_r{row:05d}_c{col:05d}", index, row, col, tile, split)
