@@ -229,6 +229,7 @@ def test_the_frame_is_in_working_pixels(tmp_path: Path) -> None:
         ({"bbox": (1.0, 0.0, 0.0, 10.0)}, "west below east"),
         ({"bbox": (0.0, 10.0, 1.0, 0.0)}, "south below north"),
         ({"bbox": (0.0, 0.0, math.inf, 10.0)}, "--bbox 0,0,inf,10: give west"),
+        ({"bbox": (-1e308, 0.0, 1e308, 10.0)}, "--bbox -1e[+]308,0,1e[+]308,10: give west"),
         ({"bbox_crs": "EPSG:4326"}, "there is no --bbox"),
         ({"bbox": (0.0, 0.0, 1.0, 1.0), "bbox_crs": "EPSG:0"}, "not a coordinate reference system"),
         ({"aoi": "absent.gpkg"}, "no such file"),

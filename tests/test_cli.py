@@ -49,6 +49,23 @@ def test_every_option_of_every_command_has_a_help_text(name: str) -> None:
     assert "--verbose" in {opt for option in options for opt in option.opts}
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_answer_that_finds_no_room_is_one_line(bundled_scene: Path) -> None:
+    command = [sys.executable, "-m", "landslide_mapper", "info", str(bundled_scene)]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: the disk is full (")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_python_m_prints_the_version() -> None:
     result = lsmap("--version")
     assert result.returncode == 0

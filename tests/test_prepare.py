@@ -456,6 +456,10 @@ def test_manifest_errors(tmp_path: Path, scene: str, slides: str) -> None:
     (dataset.root / "dataset.json").write_text("{")
     with pytest.raises(LsmapError, match="damaged"):
         load_dataset(dataset.root)
+    (dataset.root / "dataset.json").unlink()
+    (dataset.root / "dataset.json").mkdir()
+    with pytest.raises(LsmapError, match=r"dataset.json: cannot be read \(Is a directory"):
+        load_dataset(dataset.root)
 
 
 @pytest.mark.parametrize(

@@ -159,3 +159,14 @@ def test_ids_that_are_no_numbers_are_somebody_s_work(tmp_path: Path) -> None:
     table = geopandas.GeoDataFrame(fields, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32648")
     table.to_file(tmp_path / "own.shp")
     assert "ids" in work_in(str(tmp_path / "own.shp"))
+
+
+def test_numbers_are_verdicts_and_nan_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "map.gpkg"
+    table = geopandas.GeoDataFrame(
+        {"id": [1, 2, 3], "confidence": [0.5] * 3, "review": [1.0, None, 2.0]},
+        geometry=[shapely.box(n, 0, n + 1, 1) for n in range(3)],
+        crs="EPSG:32648",
+    )
+    table.to_file(path)
+    assert verdicts(str(path)) == {"1.0": 1, "2.0": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Any
@@ -52,6 +53,9 @@ class LsmapGroup(click.Group):
         except Exception as error:
             if ctx.meta.get("verbose"):
                 raise
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                click.echo(f"Error: the disk is full ({one_line(error)})", err=True)
+                sys.exit(1)
             click.echo(
                 f"Error: lsmap did not expect this ({type(error).__name__}: {one_line(error)}); "
                 "run it again with -v and report what it shows",

@@ -121,6 +121,8 @@ def _read_info(root: Path) -> dict[str, Any]:
         raise LsmapError(
             f"{root}: there is no data set here; make one with: lsmap prepare SCENE... LABELS"
         ) from error
+    except OSError as error:
+        raise LsmapError(f"{root / MANIFEST}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise LsmapError(f"{root / MANIFEST}: damaged ({error}); run lsmap prepare again") from (
             error

@@ -36,6 +36,7 @@ from landslide_mapper.geo.scene import Scene
 # Vertices lie on this part of a pixel, so that shifting them to a window loses nothing and a
 # pixel is inside or not whatever the window it is seen through.
 VERTEX_STEPS = 256
+WIDEST = 1e12  # no map is wider, in whatever unit
 
 Bounds = tuple[float, float, float, float]  # west, south, east, north
 
@@ -128,7 +129,8 @@ def read_area(bounds: Bounds | None, bounds_crs: str | None, aoi: str | None) ->
         return None
     if bounds is not None:
         west, south, east, north = bounds
-        if not (all(map(math.isfinite, bounds)) and west < east and south < north):
+        on_a_map = all(abs(value) < WIDEST for value in bounds)  # nan is not
+        if not (on_a_map and west < east and south < north):
             raise LsmapError(
                 f"--bbox {','.join(f'{value:g}' for value in bounds)}: give west,south,east,north "
                 "with west below east and south below north"

@@ -47,7 +47,8 @@ def work_in(path: str, layer: str | None = None) -> str:
 
 
 def _count(columns: dict[str, np.ndarray]) -> Counter[str]:
-    return Counter(str(verdict) for verdict in columns.get("review", ()) if verdict)
+    said = (verdict for verdict in columns.get("review", ()) if verdict)
+    return Counter(str(verdict) for verdict in said if verdict == verdict)  # numbers: NaN is null
 
 
 def _columns(path: str, layer: str | None) -> dict[str, np.ndarray]:
