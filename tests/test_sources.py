@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from fakes import UTM, blobs, detect_brightness, model_info, write_scene
 from rasterio.shutil import copy as gdal_copy
 from rasterio.transform import from_bounds
@@ -164,15 +165,23 @@ def test_what_lsmap_made_and_pieces_of_a_mosaic_are_no_scenes(
 
 
 @pytest.mark.parametrize("kind", ["corner", "coarse", "whole"])
-def test_a_preview_does_not_stand_for_the_scene(tmp_path: Path, kind: str) -> None:
-    write_scene(tmp_path / "a.tif", np.where(blobs(1, (60, 80)), 200, 50).astype(np.uint8))
+@pytest.mark.parametrize("rows_go", ["south", "north"])
+def test_a_preview_does_not_stand_for_the_scene(tmp_path: Path, kind: str, rows_go: str) -> None:
+    band = np.where(blobs(1, (60, 80)), 200, 50).astype(np.uint8)
+    transform = UTM if rows_go == "south" else UTM * Affine.scale(1, -1)
+    write_scene(tmp_path / "a.tif", band, transform=transform)
     size = {"corner": (30, 30), "coarse": (20, 20), "whole": (60, 80)}[kind]
     with rasterio.open(tmp_path / "a.tif") as raster:
         cut = raster.bounds if kind != "corner" else raster.window_bounds(Window(0, 0, 30, 30))
-        place = from_bounds(*cut, size[1], size[0])
+        west, bottom, east, top = cut
+        place = from_bounds(west, min(bottom, top), east, max(bottom, top), size[1], size[0])
         options = {"transform": place, "height": size[0], "width": size[1], "crs": raster.crs}
         with WarpedVRT(raster, **options) as warped:
             gdal_copy(warped, tmp_path / "preview.vrt", driver="VRT")
+    if kind == "whole":  # as it lies, too
+        (tmp_path / "same.vrt").write_text(stack([str(tmp_path / "a.tif")]))
+        assert "a.tif" not in {Path(it.path).name for it in expand_sources([f"{tmp_path}/[as]*"])}
+        (tmp_path / "same.vrt").unlink()
     found = [Path(source.path).name for source in expand_sources([str(tmp_path)])]
     assert found == (["preview.vrt"] if kind == "whole" else ["a.tif", "preview.vrt"])
 

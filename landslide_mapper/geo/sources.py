@@ -139,18 +139,25 @@ def _shown_whole(mosaic: rasterio.DatasetReader) -> set[Path]:
             continue
         with open_raster(file) as piece:
             try:
-                west, south, east, north = transform_bounds(piece.crs, mosaic.crs, *piece.bounds)
+                west, south, east, north = transform_bounds(piece.crs, mosaic.crs, *_box(piece))
             except RasterioError:  # one of them has no CRS
-                west, south, east, north = piece.bounds
+                west, south, east, north = _box(piece)
                 if piece.crs != mosaic.crs:
                     continue
-            x, y = (side * PART_OF_PIXEL for side in mosaic.res)
-            left, bottom, right, top = mosaic.bounds
+            sides = [abs(side) for side in mosaic.res]
+            x, y = (side * PART_OF_PIXEL for side in sides)
+            left, bottom, right, top = _box(mosaic)
             inside = left - x <= west and bottom - y <= south
             inside &= east <= right + x and north <= top + y
             # Pixels that the piece's own would be there.
             own = ((east - west) / piece.width, (north - south) / piece.height)
-            fine = all(there <= here * COARSER for there, here in zip(mosaic.res, own, strict=True))
+            fine = all(there <= here * COARSER for there, here in zip(sides, own, strict=True))
             if inside and fine and mosaic.count >= min(piece.count, len(COLOURS)):
                 found.add(Path(file).resolve())
     return found
+
+
+def _box(raster: rasterio.DatasetReader) -> tuple[float, float, float, float]:
+    """West, south, east and north end, also of a raster whose rows go north."""
+    west, bottom, east, top = raster.bounds
+    return west, min(bottom, top), east, max(bottom, top)
