@@ -446,3 +446,43 @@ def test_labels_beyond_the_antimeridian_are_brought_to_the_scene(tmp_path: Path,
     assert shapely.bounds(polygons)[:3, 2] == pytest.approx([179.96, 180.05, 180.02])
     frame = shapely.Polygon(scene.corners(0, 0, 50, 200))
     assert shapely.intersects(polygons, frame).tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3460", "EPSG:32760"])  # Fiji's grid, a UTM zone
+@pytest.mark.parametrize(
+    ("west", "columns"), [(179.9, 200), (179.9, 100), (-180.1, 200), (-180.0, 100)]
+)
+def test_a_projected_label_across_the_antimeridian_does_not_go_round_the_globe(
+    tmp_path: Path, crs: str, west: float, columns: int
+) -> None:
+    place = Affine(0.001, 0, west, 0, -0.001, -17.0)
+    path = write_scene(tmp_path / "s.tif", np.ones((50, columns), np.uint8), "EPSG:4326", place)
+    scene = open_scene(path)
+    here = np.array(
+        [shapely.box(179.98, -17.02, 180.03, -17.01), shapely.box(179.95, -17.04, 179.96, -17.03)]
+    )
+    way = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    there = shapely.transform(here, lambda points: np.column_stack(way.transform(*points.T)))
+    geopandas.GeoDataFrame(geometry=there, crs=crs).to_file(tmp_path / "labels.gpkg")
+    labels = read_labels(str(tmp_path / "labels.gpkg"))
+    frame = shapely.Polygon(scene.corners(0, 0, 50, columns))
+
+    def seen(polygons: np.ndarray) -> float:
+        return float(shapely.intersection(shapely.union_all(polygons), frame).area)
+
+    turned = shapely.transform(here, lambda points: points - np.array([360, 0]))
+    expected = pytest.approx(seen(np.concatenate([here, turned])), rel=1e-3)
+    polygons, lost = in_scene_crs(labels, scene)
+    assert lost == 0
+    assert seen(polygons) == expected
+    assert seen(ground_near(labels, scene)) == expected  # a sheet of a map that lies across it
+
+
+def test_ground_of_the_whole_globe_in_metres_covers_a_scene_in_degrees(tmp_path: Path) -> None:
+    scene = scene_at("EPSG:4326", (179.9, 46.0), 1e-4)
+    edge = 20037508.342789244
+    world = np.array([shapely.box(-edge, -edge, edge, edge)])
+    labels = Labels("l", "l", pyproj.CRS("EPSG:3857"), world, LabelCounts())
+    frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
+    covered = shapely.intersection(shapely.union_all(ground_near(labels, scene)), frame)
+    assert covered.area > 0.99 * frame.area

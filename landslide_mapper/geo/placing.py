@@ -14,12 +14,13 @@ from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.crs import crs_name, moved, mover, same_crs, transformer
+from landslide_mapper.geo.crs import crs_name, moved, mover, same_crs, transformer, unit_metres
 from landslide_mapper.geo.labels import Labels
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 EDGE_PIECES = 64  # an edge that is straight in one CRS is bent in another: pieces per extent
+GLOBE_METRES = 1e7  # what is that wide may go round the globe
 NEAR = 0.1  # of a scene's extent: bounds that were brought into another CRS may be this far out
 
 
@@ -30,18 +31,56 @@ def in_scene_crs(labels: Labels, scene: Scene) -> tuple[np.ndarray, int]:
     longitudes beyond ±180 occur. Raises `LsmapError` when one of the two CRS is unknown or there
     is no way from one to the other.
     """
-    if same_map(labels, scene):
-        polygons, lost = labels.polygons, 0
-    else:
-        polygons, reached = moved(labels.polygons, mover(_way(labels, scene)))
+    polygons, lost, turn = _brought(labels, scene)
+    return (_turned_towards(scene, polygons) if turn else polygons), lost
+
+
+def _brought(labels: Labels, scene: Scene) -> tuple[np.ndarray, int, bool]:
+    """The same, but whole turns of longitude away from the scene perhaps: that is told last."""
+    polygons, lost, across = labels.polygons, 0, False
+    if not same_map(labels, scene):
+        polygons, reached = moved(polygons, mover(_way(labels, scene)))
+        those = replace(labels, polygons=labels.polygons[reached])
+        polygons, across = _not_torn(polygons, those, scene)
         lost = int((~reached).sum())
     beyond = beyond_the_antimeridian(scene) or _counts_beyond_180(labels, shapely.bounds(polygons))
-    return (_turned_towards(scene, polygons) if beyond else polygons), lost
+    in_degrees = scene.crs is not None and scene.crs.is_geographic
+    return polygons, lost, in_degrees and (across or beyond)
+
+
+def _not_torn(polygons: np.ndarray, labels: Labels, scene: Scene) -> tuple[np.ndarray, bool]:
+    """The labels' polygons on a scene in degrees, going on beyond ±180 where they cross it.
+
+    Args:
+        polygons: those of `labels` in the scene's CRS; what crosses ±180 spans the globe there.
+        labels: the polygons in a CRS of their own, in which they do not.
+        scene: the scene.
+
+    Returns:
+        The polygons, and whether any crosses ±180.
+    """
+    if scene.crs is None or not scene.crs.is_geographic:
+        return polygons, False
+    wide = _width(labels.polygons) * (unit_metres(labels.crs) or 1.0) > GLOBE_METRES
+    across = (_width(polygons) > 180) & ~wide
+    move = mover(_way(labels, scene))
+
+    def eastward(points: np.ndarray) -> np.ndarray:
+        there = move(points)
+        return there + (there[:, :1] < 0) * np.array([360, 0])
+
+    polygons[across] = moved(labels.polygons[across], eastward)[0]
+    return polygons, bool(across.any())
+
+
+def _width(polygons: np.ndarray) -> np.ndarray:
+    bounds = shapely.bounds(polygons)
+    return np.asarray(bounds[:, 2] - bounds[:, 0])
 
 
 def _turned_towards(scene: Scene, polygons: np.ndarray) -> np.ndarray:
-    """Polygons with the longitudes that a scene counts, whole turns away or not; others as are."""
-    if scene.crs is None or not scene.crs.is_geographic or shapely.is_empty(polygons).all():
+    """Polygons with the longitudes that a scene in degrees counts, whole turns away or not."""
+    if shapely.is_empty(polygons).all():
         return polygons
     middle = np.mean(scene.corners(0, 0, scene.height, scene.width), axis=0)[0]
     # Part by part: polygons are often cut in two at ±180.
@@ -68,7 +107,9 @@ def ground_near(labels: Labels, scene: Scene) -> np.ndarray:
         around = _turned(labels, beyond_the_antimeridian(scene))
         labels = replace(labels, polygons=around)
         return around[near_scene(labels, shapely.bounds(around), scene)]
-    return in_scene_crs(replace(labels, polygons=_pieces_near(labels, scene)), scene)[0]
+    pieces = replace(labels, polygons=_pieces_near(labels, scene))
+    polygons, _, turn = _brought(pieces, scene)
+    return _to_either_side(polygons) if turn else polygons
 
 
 def _turned(labels: Labels, always: bool = False) -> np.ndarray:
@@ -77,10 +118,15 @@ def _turned(labels: Labels, always: bool = False) -> np.ndarray:
     Some layers count longitudes from 0 to 360.
     """
     around = labels.polygons
-    if not (always or _counts_beyond_180(labels, shapely.bounds(around))):
-        return around
+    if always or _counts_beyond_180(labels, shapely.bounds(around)):
+        return _to_either_side(around)
+    return around
+
+
+def _to_either_side(polygons: np.ndarray) -> np.ndarray:
+    """The polygons, and the same a turn of longitude to the west and to the east."""
     turns = [partial(np.add, (turn, 0)) for turn in (-360, 0, 360)]
-    return np.concatenate([shapely.transform(around, turn) for turn in turns])
+    return np.concatenate([shapely.transform(polygons, turn) for turn in turns])
 
 
 def _counts_beyond_180(labels: Labels, bounds: np.ndarray) -> bool:
