@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from landslide_mapper.evaluation.inventories import (
     compare,
 )
 from landslide_mapper.evaluation.inventories import summary as compared
+from landslide_mapper.geo.blend import SymmetryAverage
 from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.scene_files import check_no_input
 from landslide_mapper.predictors import ONNX_SUFFIX, info_of, is_onnx, load_predictor
@@ -48,6 +49,7 @@ class EvaluateConfig:
         split: of the data set; None: test.
         threshold: probability from which a pixel is landslide; None: the model's.
         tune: also measure at the best threshold of the validation split.
+        tta: predict as `detect --tta` does, with the mean over 8 flips and turns.
         device: auto, cpu, cuda or cuda:N.
         aoi: polygons of the ground that both inventories cover.
         layer, reference_layer: of the inventories, where a file has several.
@@ -60,6 +62,7 @@ class EvaluateConfig:
     split: str | None = None
     threshold: float | None = None
     tune: bool = True
+    tta: bool = False
     device: str = "auto"
     aoi: str | None = None
     layer: str | None = None
@@ -113,10 +116,12 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
         predict, info = load_predictor(path, config.device, dataset.tile_size)
         _check_tile_size(path, info, dataset.tile_size, config.reference)
         note(f"model {info.name} ({why}: {path})")
-        found = evaluate_dataset(predict, info, dataset, split, config.threshold, config.tune)
+        answer = SymmetryAverage(predict) if config.tta else predict
+        found = evaluate_dataset(answer, info, dataset, split, config.threshold, config.tune)
+        found = replace(found, tta=config.tta)
         with Staging(config.output) as staging:
             stage = _stager(config, staging)
-            _write_pictures(predict, found, dataset, stage)
+            _write_pictures(answer, found, dataset, stage)
             stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
             staging.publish()
     return EvaluateReport(found, tuple(found.lines()), config.output / PAGE)
@@ -172,7 +177,7 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
             f"{config.reference}: is no data set (no {MANIFEST} in it), and a model is measured "
             "on one; make it with: lsmap prepare SCENE... LABELS"
         )
-    _refuse(config, "inventories", split=None, threshold=None, tune=True, device="auto")
+    _refuse(config, "inventories", split=None, threshold=None, tune=True, tta=False, device="auto")
     for path in (config.subject, config.reference):
         if not is_vector(path):
             raise LsmapError(

@@ -31,6 +31,7 @@ from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.page import render
 from landslide_mapper.evaluation.pictures import choose_tiles, gallery
 from landslide_mapper.evaluation.tiles import _pixel_area
+from landslide_mapper.geo.blend import SymmetryAverage
 from landslide_mapper.predictors import info_of, load_predictor
 
 SIDE, TILE = 256, 64
@@ -281,6 +282,19 @@ def test_the_command_writes_a_report(dataset: Path, bundled_model: Path, tmp_pat
     assert json.loads((folder / "metrics.json").read_text("utf-8")) == json.loads(
         json.dumps(again.to_dict())
     )
+
+
+def test_the_mean_over_symmetries_is_measured_and_said(
+    dataset: Path, bundled_model: Path, tmp_path: Path
+) -> None:
+    run("evaluate", bundled_model, dataset, "--tta", "-o", tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    predict, info = load_predictor(bundled_model, "cpu")
+    data = load_dataset(dataset)
+    mean = evaluate_dataset(SymmetryAverage(predict), info, data).to_dict()
+    assert found == json.loads(json.dumps(mean | {"tta": True}))
+    assert found["curve"] != evaluate_dataset(predict, info, data).to_dict()["curve"]
+    assert "mean over 8 flips and turns" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 def test_a_batch_is_as_large_as_tiles_of_the_data_set_allow(

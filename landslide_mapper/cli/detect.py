@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from landslide_mapper.cli.group import LsmapCommand
-from landslide_mapper.cli.options import area, device, output, overwrite, threshold
+from landslide_mapper.cli.options import area, device, output, overwrite, threshold, tta
 
 
 @click.command("detect", cls=LsmapCommand)
@@ -54,7 +54,7 @@ from landslide_mapper.cli.options import area, device, output, overwrite, thresh
     type=float,
     help="Metres an outline may move; 0 follows the pixel edges.  [default: half a pixel]",
 )
-@click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times slower.")
+@tta
 @area
 @click.option("--batch-size", type=int, help="Windows at once.  [default: chosen for the device]")
 @device

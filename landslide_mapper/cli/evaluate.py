@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from landslide_mapper.cli.group import LsmapCommand
-from landslide_mapper.cli.options import device, output, overwrite, threshold
+from landslide_mapper.cli.options import device, output, overwrite, threshold, tta
 from landslide_mapper.config import SPLITS
 
 
@@ -22,6 +22,7 @@ from landslide_mapper.config import SPLITS
     show_default=True,
     help="Measure at the best threshold of the validation split as well.",
 )
+@tta
 @device
 @click.option("--aoi", help="Polygons: only what lies inside is compared (inventories).")
 @click.option("--layer", help="Layer of SLIDES, when it has several.")
@@ -42,6 +43,7 @@ def evaluate_command(paths: tuple[str, ...], **options: Any) -> None:
     Examples:
       lsmap evaluate dataset
       lsmap evaluate runs/mrife-resnet18-1 dataset --split val -o evaluation-val
+      lsmap evaluate bundled dataset --tta -o evaluation-tta
       lsmap evaluate slides.gpkg reference.shp --aoi mapped.gpkg
     """
     from landslide_mapper.evaluate import EvaluateConfig, evaluate

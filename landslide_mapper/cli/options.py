@@ -87,6 +87,8 @@ def threshold(text: str = "Landslide from here on.") -> Any:
     return click.option("--threshold", type=float, help=f"{text}  [default: the model's]")
 
 
+tta = click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times slower.")
+
 device = click.option("--device", default="auto", show_default=True, help=DEVICES)
 
 asset = click.option(

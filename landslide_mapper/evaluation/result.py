@@ -78,6 +78,7 @@ class Evaluation:
         at: metrics at the threshold in use, then, if validation has tiles, at that one's best.
         unit_counted: (units, 2, BINS) int64, `histogram` of the bootstrap's units.
         calibration: (3, CALIBRATION_BINS) float64, `reliability` of the split.
+        tta: whether answers are means over the 8 symmetries of a tile.
     """
 
     model: str
@@ -89,6 +90,7 @@ class Evaluation:
     at: tuple[AtThreshold, ...]
     unit_counted: np.ndarray
     calibration: np.ndarray
+    tta: bool = False
 
     @cached_property
     def curve(self) -> Curve:
@@ -173,6 +175,7 @@ class Evaluation:
             "model": self.model,
             "dataset": self.dataset,
             "split": self.split,
+            "tta": self.tta,
             "bootstrap": {"unit": self.unit, "draws": DRAWS, "seed": SEED, "level": LEVEL},
             "at": [self._threshold_dict(at) for at in self.at],
             "average_precision": self.average_precision,
