@@ -167,6 +167,32 @@ def test_sheets_that_overlap_are_simplified_as_one(
     assert 0.95 * points[1] < points[2] < 1.05 * points[1] < 0.7 * points[0]
 
 
+@pytest.mark.parametrize(("simplify", "shift"), [(0.35, 0.06), (3.0, 0.08)])
+def test_landslides_of_two_grids_that_nearly_touch_stay_apart(
+    tmp_path: Path, simplify: float, shift: float
+) -> None:
+    """Their pixels are apart, by less than outlines move; those that would overlap stay exact."""
+    first = blobs(10, (61, 61), 0.25, smooth=1)
+    near = first[:-1, :-1] | first[1:, :-1] | first[:-1, 1:] | first[1:, 1:]
+    second = blobs(1010, (60, 60), 0.6, smooth=1) & ~near
+    place = UTM * Affine.translation(shift, shift)
+    scenes = [
+        write_scene(tmp_path / "first.tif", grey(first)),
+        write_scene(tmp_path / "second.tif", grey(second), transform=place),
+    ]
+    run(scenes, tmp_path / "slides.gpkg", simplify=simplify)
+    layer = read(tmp_path / "slides.gpkg")
+    polygons = layer.geometry.to_numpy()
+    one, other = layer.sindex.query(polygons, predicate="intersects")
+    one, other = one[one < other], other[one < other]
+    assert len(one)
+    assert not shapely.relate_pattern(polygons[one], polygons[other], "T********").any()
+    run(scenes, tmp_path / "exact.gpkg", simplify=0)
+    exact = read(tmp_path / "exact.gpkg")
+    stay = set(exact.normalize().to_wkb()) & set(layer.normalize().to_wkb())
+    assert 0 < len(stay) < 0.3 * len(exact)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("crs", ["EPSG:32648", "EPSG:32647"])
 def test_small_landslides_are_told_when_all_scenes_are_known(

@@ -212,17 +212,16 @@ def _apart(outlines: np.ndarray, exact: np.ndarray) -> np.ndarray:
     In one grid they cannot (see `simplify`). Pixels of another grid may be nearer than that.
     """
     outlines = outlines.copy()
-    tree = shapely.STRtree(outlines)
-    one, other = tree.query(outlines, predicate="intersects")
-    one, other = one[one < other], other[one < other]
-    while len(one):
+    while True:
+        # Anew each time: an exact outline may reach further than its simplified one did.
+        one, other = shapely.STRtree(outlines).query(outlines, predicate="intersects")
+        one, other = one[one < other], other[one < other]
         clash = shapely.relate_pattern(outlines[one], outlines[other], "T********")
         back = np.unique(np.concatenate([one[clash], other[clash]]))
         back = back[outlines[back] != exact[back]]
         if not len(back):
-            break
+            return outlines
         outlines[back] = exact[back]
-    return outlines
 
 
 class _Masks:
