@@ -226,6 +226,32 @@ def test_small_landslides_are_told_when_all_scenes_are_known(
     assert pieces > len(many) + 3  # there was something to leave out
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32648", "EPSG:32647"])
+def test_pictures_show_the_landslides_of_the_layer(tmp_path: Path, crs: str) -> None:
+    """Not those that are left out when all scenes are known, and nothing along their seam."""
+    picture = np.full((60, 130), 50, np.uint8)
+    picture[10:13, 65:68] = 200  # too small, on both sheets
+    picture[25:45, 20:110] = 200
+    picture[30:33, 60:63] = 50  # a hole that is filled
+    sheets = [
+        write_scene(tmp_path / "0.tif", picture[:, :70]),
+        write_scene(tmp_path / "1.tif", picture[:, 60:], transform=UTM * Affine.translation(60, 0)),
+    ]
+    if crs != "EPSG:32648":  # the layer is in another CRS than the sheets
+        sheets.insert(0, write_scene(tmp_path / "far.tif", picture, crs))
+    options = {"min_area": 5.0, "fill_holes": 5.0, "overlay": tmp_path}
+    assert run(sheets, tmp_path / "slides.gpkg", **options).landslides == len(sheets) - 1
+    for number, (left, right) in enumerate(((0, 70), (60, 130))):
+        expected = np.zeros((60, 130), bool)
+        expected[23:47, 18:112] = True
+        expected[28:42, 23:107] = False
+        with rasterio.open(tmp_path / f"{number}_overlay.png") as raster:
+            image = raster.read()
+        drawn = (image[0] == 227) & (image[1] == 59)
+        assert not (drawn & ~expected[:, left:right]).any()
+        assert drawn.any(axis=0).sum() >= 70 - 19
+
+
 def test_a_sheet_that_lies_apart_but_in_the_bounds_of_others_is_not_asked(tmp_path: Path) -> None:
     """Sheets that are turned have bounds which reach over ground that they do not show."""
     turned = UTM * Affine.rotation(45)

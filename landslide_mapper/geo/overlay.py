@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,33 @@ class Overlay:
         self._scene = scene
         self._frame = frame
         self._shape = picture_shape(frame, MAX_SIDE)
-        self._lines = np.zeros(self._shape, dtype=bool)
+        self._lines: np.ndarray | None = np.zeros(self._shape, dtype=bool)
+        self._packed = b""
+
+    def pack(self) -> None:
+        """Take little memory until there is more to draw."""
+        if self._lines is not None:
+            self._packed, self._lines = zlib.compress(self._lines.tobytes(), 1), None
+
+    def _unpacked(self) -> np.ndarray:
+        if self._lines is None:
+            lines = np.frombuffer(zlib.decompress(self._packed), dtype=bool)
+            self._lines = lines.reshape(self._shape).copy()
+        return self._lines
 
     def draw(self, outlines: np.ndarray) -> None:
-        """Add the outlines of polygons."""
-        frame, (height, width) = self._frame, self._shape
+        """Add the outlines of polygons, as far as they are in the picture."""
+        lines, frame, (height, width) = self._unpacked(), self._frame, self._shape
         rings = shapely.get_rings(outlines)
         points, ring = shapely.get_coordinates(rings, return_index=True)
         points = (points - [frame.col, frame.row]) * [width / frame.width, height / frame.height]
         edge = np.flatnonzero(ring[1:] == ring[:-1])
         for some in np.array_split(edge, len(edge) // EDGES + 1):
             col, row = np.floor(_along(points[some], points[some + 1])).astype(int).T
-            # An outline on the last pixel's outer edge is that pixel's.
-            self._lines[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)] = True
+            here = (row >= -1) & (row <= height) & (col >= -1) & (col <= width)
+            # An outline on a pixel's outer edge is that pixel's.
+            row, col = np.clip(row[here], 0, height - 1), np.clip(col[here], 0, width - 1)
+            lines[row, col] = True
 
     def save(self, path: Path, tags: Mapping[str, str]) -> None:
         """Write the PNG with `tags` as metadata; pixels that were not seen are transparent.
@@ -48,7 +63,7 @@ class Overlay:
             OSError: it cannot be written.
         """
         image, valid = read_colours(self._scene, self._frame, self._shape)
-        line = _thicker(self._lines)
+        line = _thicker(self._unpacked())
         halo = _thicker(line) & ~line
         for band, colour in zip(image, LANDSLIDE_COLOUR, strict=True):
             band[halo] = band[halo] // 3

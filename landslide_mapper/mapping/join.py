@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def join_all(
     tags = {f"{TAG}{name.upper().replace('-', '_')}": value for name, value in said.items()}
     hidden = staging.folder(config.output)
     names = store.names()
+    overlays: dict[int, Overlay] = {}
     areas: list[float] = []
     seen = 0
     overlaps = Overlaps(plans, config.shaping)
@@ -61,7 +63,10 @@ def join_all(
         return hidden / f"strips-{number}"
 
     def finish(number: int) -> None:
-        _finish(plans[number], staging, strips(number), config.overwrite, tags)
+        plan = plans[number]
+        if plan.overlay:
+            overlays.pop(number).save(_stage(staging, plan.overlay), tags)
+        _finish(plan, staging, strips(number), config.overwrite, tags)
 
     with vectors.PolygonWriter(target, hidden, info.threshold_or(config.threshold)) as writer:
 
@@ -75,14 +80,19 @@ def join_all(
             wait = partial(overlaps.add, number)
             overlay, valid = join_scene(work, plan, store, strips(number), write, wait)
             seen += valid
-            if plan.overlay and overlay:
-                overlay.save(_stage(staging, plan.overlay), tags)
+            if overlay:
+                overlays[number] = overlay
+                overlay.pack()
             if plan.shared is None:
                 finish(number)
         masks = (lambda number: strips(number) / MASK) if any(w.mask for w in works) else None
         for outlines, columns, scenes in overlaps.landslides(masks):
             shown = [", ".join(plans[number].scene.name for number in some) for some in scenes]
             write(outlines, columns | {"scene": shown})
+            for number in overlays.keys() & set(chain.from_iterable(scenes)):
+                here = np.array([number in some for some in scenes])
+                overlays[number].draw(overlaps.in_pixels(number, outlines[here]))
+                overlays[number].pack()
     for number, plan in enumerate(plans):
         if plan.shared is not None:
             finish(number)
@@ -115,7 +125,7 @@ def join_scene(
 ) -> tuple[Overlay | None, int]:
     """Hand the landslides of a scene to `write`, and to `wait` what may go on in another scene.
 
-    Returns the picture with their outlines, and the number of valid pixels.
+    Returns the picture with the outlines of the former, and the number of valid pixels.
 
     Landslides that reach over blocks are put together, shaped and measured here. Memory holds
     one part and the components that are not yet complete. The scene's rasters are left in the
@@ -146,7 +156,6 @@ def join_scene(
             wait(pieces)
             if overlay:
                 overlay.draw(outlines)
-                overlay.draw(pieces.components.polygons)
 
         def join(complete: Components) -> None:
             # Next to the sides of blocks nobody knew how much room there was to simplify.

@@ -147,10 +147,13 @@ class Overlaps:
                 large[mine] = self._scenes[number].sieve(components, canvas)
         return large
 
+    def in_pixels(self, number: int, polygons: np.ndarray) -> np.ndarray:
+        """Polygons (n,) in the CRS of the layer, in pixels of the scene of this number."""
+        return np.asarray(shapely.transform(polygons, _way(None, self._plans[number])))
+
     def _at_home(self, number: int, wholes: _Wholes) -> Components:
         """The components in pixels of a scene."""
-        home = _way(None, self._plans[number])
-        polygons = np.asarray(shapely.transform(wholes.components.polygons, home))
+        polygons = self.in_pixels(number, wholes.components.polygons)
         return replace(wholes.components, polygons=polygons)
 
     @contextmanager
