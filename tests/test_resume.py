@@ -144,6 +144,14 @@ def stop_after_the_first_move(staging: Staging) -> None:
     raise KeyboardInterrupt
 
 
+def interrupted(store: FolderStore) -> None:
+    """In place of `FolderStore.clear`: killed half way."""
+    parts = sorted(name for name in store.names() if name.endswith(".part"))
+    if parts:
+        store.delete(parts[0])
+        raise KeyboardInterrupt
+
+
 def test_a_run_stopped_among_its_moves_replaces_its_own_outputs_only(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(8, (90, 80), 0.4)))
     detect_with(config(scene, tmp_path / "whole"), brightness, model_info())
@@ -160,6 +168,23 @@ def test_a_run_stopped_among_its_moves_replaces_its_own_outputs_only(tmp_path: P
     with pytest.raises(LsmapError, match="this file exists"):
         detect_with(config(scene, folders[1], threshold=0.1), brightness, model_info())
     assert contents(folders[1]) == published
+
+
+def test_a_run_stopped_while_it_cleaned_up_is_finished(
+    scene: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderStore, "clear", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            detect_with(config(scene, folder, overwrite=True), brightness, model_info())
+    finished = contents(folder)
+    assert set(finished) == set(OUTPUTS)
+    with pytest.raises(LsmapError, match="this file exists"):
+        detect_with(config(scene, folder), brightness, model_info())
+    detect_with(config(scene, folder, overwrite=True), brightness, model_info())
+    assert contents(folder) == finished
+    assert "starting afresh" not in capsys.readouterr().err
 
 
 def test_finished_parts_are_not_predicted_again(

@@ -84,8 +84,8 @@ class Workspace:
         now = json.loads(json.dumps(description))
         if before == now:
             return PUBLISHING in names
-        if self.parts():
-            changed = _changed(before or {}, now)
+        if before is not None and self.parts():  # without, a finished run was being cleared away
+            changed = _changed(before, now)
             note(f"{self._output.name}: starting afresh, as {changed} since the run that stopped")
         self.store.clear()
         self.store.write(DESCRIPTION, json.dumps(now, indent=1).encode())
