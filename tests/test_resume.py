@@ -296,12 +296,13 @@ def test_a_source_that_vanishes_is_one_line_and_no_output(scene: str, tmp_path: 
     assert contents(folder) == {}
 
 
-def test_a_damaged_part_is_made_anew(scene: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kept", "zeros"), [(-100, 0), (-12, 12), (0, 0), (0, 500)])
+def test_a_damaged_part_is_made_anew(scene: str, tmp_path: Path, kept: int, zeros: int) -> None:
     folder = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         detect_with(config(scene, folder), Slow(tmp_path / "log", 0, stop_after=60), model_info())
     part = min((hidden_folder(folder / "slides.gpkg") / "parts").glob("*.part"))
-    part.write_bytes(part.read_bytes()[:-100])
+    part.write_bytes(part.read_bytes()[:kept] + bytes(zeros))
     with pytest.raises(LsmapFailure, match="damaged"):
         detect_with(config(scene, folder), brightness_named_slow(), model_info())
     detect_with(config(scene, folder), brightness_named_slow(), model_info())

@@ -7,7 +7,6 @@ the scene, rasters are compressed.
 from __future__ import annotations
 
 import io
-import zipfile
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
@@ -72,9 +71,12 @@ def from_bytes(content: bytes) -> Part:
     """The inverse of `to_bytes`. Raises `ValueError` when this is not a whole part."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            return _from_arrays({name: archive[name] for name in archive.files})
+    except Exception as error:  # of a dozen kinds, by the byte that zipfile or numpy stumbles over
         raise ValueError(f"damaged part: {error}") from error
+
+
+def _from_arrays(arrays: dict[str, np.ndarray]) -> Part:
     rasters: dict[str, Any] = {}
     for name in ("mask", "percent"):
         if name in arrays:
