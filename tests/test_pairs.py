@@ -444,3 +444,15 @@ def test_hidden_files_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "images" / "._a.png").touch()
     (pair,) = find_pairs(tmp_path / "images", tmp_path / "masks", missing_background=False)
     assert pair.image.name == "a.png"
+
+
+def test_words_at_both_ends_of_names_are_no_matter(tmp_path: Path) -> None:
+    for folder, name in (("images", "image_{}.png"), ("masks", "image_{}_mask.png")):
+        (tmp_path / folder).mkdir()
+        for number in (1, 2):
+            (tmp_path / folder / name.format(number)).touch()
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks", missing_background=False)
+    assert [pair.mask.name for pair in pairs if pair.mask] == [
+        "image_1_mask.png",
+        "image_2_mask.png",
+    ]

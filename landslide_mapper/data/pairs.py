@@ -61,7 +61,7 @@ class MaskRule:
 
 
 def find_pairs(images: Path, masks: Path, missing_background: bool) -> list[Pair]:
-    """Pair two folders by file stem; "image_1" and "mask_1" go together too.
+    """Pair two folders by file stem; "image_1" goes with "mask_1" and "image_1_mask" too.
 
     Raises `LsmapError` when a folder is empty, a stem is there twice, or images have no mask
     and `missing_background` is false.
@@ -106,9 +106,9 @@ def _stems(folder: Path) -> dict[str, Path]:
 
 
 def _bare(files: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Stems without a leading or trailing word such as "mask" or "image"."""
+    """Stems without the words at their ends, such as "mask" or "image"."""
     pattern = re.compile(rf"^{WORDS}[_\- ]?(?=.)|[_\- ]{WORDS}$")
-    return _unique(((pattern.sub("", stem, count=1), f) for stem, f in files.items()), folder)
+    return _unique(((pattern.sub("", stem), f) for stem, f in files.items()), folder)
 
 
 def _unique(items: Iterator[tuple[str, Path]], folder: Path) -> dict[str, Path]:
