@@ -327,6 +327,7 @@ def test_bands_last_hdf5(tmp_path: Path) -> None:
         with h5py.File(tmp_path / "imgs" / f"image_{n}.h5", "w") as file:
             file["img"] = arrays[n]
         with h5py.File(tmp_path / "masks" / f"mask_{n}.h5", "w") as file:
+            file["area"] = np.ones((128, 128), np.uint8)  # comes before
             file["mask"] = square(128, 128, 1)[0]
     pairs = ((tmp_path / "imgs", tmp_path / "masks"),)
     prepare(
@@ -343,6 +344,10 @@ def test_bands_last_hdf5(tmp_path: Path) -> None:
             rank = np.corrcoef(band.ravel(), source[..., number - 1].argsort(axis=None).argsort())
             assert rank[0, 1] > 0.999
         assert (masks_of(dataset)[tile.tile_id] == square(128, 128, 1)[0]).all()
+    with h5py.File(tmp_path / "masks" / "mask_3.h5", "a") as file:
+        file.move("mask", "slides")
+    with pytest.raises(LsmapError, match=r"mask_3.h5: there are several arrays .*area, slides"):
+        prepare(PrepareConfig(output=tmp_path / "e", pairs=pairs, tile_size=128, workers=1))
 
 
 def test_bijie(tmp_path: Path, shared_data: Path) -> None:

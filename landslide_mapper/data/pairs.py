@@ -26,6 +26,7 @@ from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".h5", ".hdf5", ".hdf"}
 LOSSY = {".jpg", ".jpeg"}
 HDF5 = {".h5", ".hdf5", ".hdf"}
+HDF5_NAMES = ("img", "image", "mask")  # what arrays are called that have others beside them
 MISPLACED = 0.5  # pixels that an image and its mask may be apart
 WORDS = r"(?:images?|img|masks?|labels?|lbl|gt|seg)"
 
@@ -144,8 +145,15 @@ def _read_hdf5(path: Path) -> np.ndarray:
         with rasterio.open(path) as top:
             inside = list(top.subdatasets) or [str(path)]
         if len(inside) > 1:
-            named = [name for name in inside if name.rsplit("/", 1)[-1] in ("img", "image", "mask")]
-            inside = named or inside
+            arrays = [name.rsplit("/", 1)[-1] for name in inside]
+            inside = [
+                name for name, array in zip(inside, arrays, strict=True) if array in HDF5_NAMES
+            ]
+            if len(inside) != 1:
+                raise LsmapError(
+                    f"{path}: there are several arrays in it ({', '.join(arrays)}); keep one, or "
+                    f"call the right one {' or '.join(HDF5_NAMES)}"
+                )
         with rasterio.open(inside[0]) as raster:
             array = raster.read()
     except RasterioError as error:
