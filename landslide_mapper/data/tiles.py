@@ -103,9 +103,9 @@ class PolygonLayer:
         return cls(polygons, shapely.STRtree(polygons))
 
     def near(self, scene: Scene, row: float, col: float, span: float) -> np.ndarray:
-        """The polygons that touch a window, in the layer's order."""
+        """The polygons that touch a window."""
         window = shapely.Polygon(scene.corners(row, col, span, span))
-        return self.polygons[np.sort(self.tree.query(window, predicate="intersects"))]
+        return self.polygons[self.tree.query(window, predicate="intersects")]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from landslide_mapper.metrics import (
     histogram,
     reliability,
 )
-from landslide_mapper.nn.encoder import STRIDE
 
 
 def evaluate_dataset(
@@ -116,11 +115,6 @@ def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None
         raise LsmapError(
             f"{dataset.root} has tiles of {dataset.band_count} bands, the model {info.name} takes "
             f"{info.band_count}; prepare the scenes again with --bands"
-        )
-    if dataset.tile_size % STRIDE:
-        raise LsmapError(
-            f"{dataset.root} has tiles of {dataset.tile_size} pixels, the model needs a multiple "
-            f"of {STRIDE}; prepare the scenes again with another --tile-size"
         )
 
 

@@ -115,7 +115,7 @@ class Evaluation:
     @property
     def drawable(self) -> bool:
         """Whether there are units to draw from: more than one."""
-        return len(self.sources if self.unit == "source" else self.tiles) > 1
+        return len(self.tiles) > 1  # and many more where the units are sources
 
     def units(self, at: AtThreshold) -> tuple[tuple[str, ...], np.ndarray]:
         """Names of the bootstrap's units and their counts (units, 4) of tp, fp, fn, tn."""

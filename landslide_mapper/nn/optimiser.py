@@ -36,7 +36,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     the counts of steps.
     """
     for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        saved |= {name: own[name] for name in ("fused", "foreach")}
+        saved["fused"] = own["fused"]
     optimizer.load_state_dict(state)
 
 
