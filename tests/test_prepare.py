@@ -139,6 +139,8 @@ def test_splits_share_no_pixel(
     dataset = make(tmp_path, [scene], slides, **options)
     seen = np.greater(painted(dataset, (700, 900)), 0)
     assert seen.sum(axis=0).max() == 1
+    if "sampling" in options:  # what lies in the middle of a crop is its own split's
+        assert sum("_s0" in tile.tile_id for tile in dataset.tiles) == 28
     if options.get("negatives") == "all":
         assert seen.any(axis=0)[:, 40:].all()
         assert painted(dataset, (700, 900)).max() == 1
@@ -178,6 +180,93 @@ def test_centered_crops_hold_whole_landslides(tmp_path: Path, scene: str) -> Non
     assert (second[2] == 1).sum() * 4 == pytest.approx(small.area, rel=0.01)
 
 
+def test_crops_lie_in_the_scene_where_it_is_large_enough(tmp_path: Path) -> None:
+    """One of what is seen of each landslide: at a corner, a tall one, and in a narrow scene."""
+    narrow = GRID * Affine.translation(5000, 0)
+    scenes = [
+        write(tmp_path / "a.tif", np.full((3, 300, 400), 9, np.uint8), transform=GRID),
+        write(tmp_path / "b.tif", np.full((3, 120, 50), 9, np.uint8), transform=narrow),
+    ]
+    shapes = [  # in pixels of each scene: x and y of two corners
+        on_grid(GRID, 390, 280, 450, 340),
+        on_grid(GRID, 100, 50, 120, 210),
+        on_grid(narrow, 20, 60, 40, 70),
+    ]
+    geopandas.GeoSeries(shapes, crs="EPSG:32632").to_file(tmp_path / "l.gpkg")
+    split = tmp_path / "split.csv"
+    split.write_text("scene,split\na,train\nb,train\n")
+    dataset = make(
+        tmp_path, scenes, str(tmp_path / "l.gpkg"), sampling="centered", split_file=split,
+        negatives=0.0,
+    )  # fmt: skip
+    found = {}
+    for tile, _, mask, transform in pixels_of(dataset):
+        grid = narrow if tile.source == "b" else GRID
+        col, row = ~grid * (transform.c, transform.f)
+        found[tile.tile_id] = (round(col), round(row), transform.a / 2, (mask == 1).sum())
+    assert found == {
+        "a_s00000": (400 - 64, 300 - 64, 1, 10 * 20),
+        "a_s00001": (110 - 100, 130 - 100, 200 / 64, pytest.approx(20 * 160 / 3.125**2, rel=0.1)),
+        "b_s00000": (-7, 65 - 32, 1, 20 * 10),
+    }
+    assert dataset.info["landslide_area"]["hidden"] == 0
+
+
+def on_grid(grid: Affine, *corners: float) -> shapely.Polygon:
+    """A box between two corners in pixels, on the map."""
+    (left, top), (right, bottom) = grid * corners[:2], grid * corners[2:]
+    return shapely.box(left, bottom, right, top)
+
+
+def test_labels_are_counted_over_all_scenes(tmp_path: Path) -> None:
+    """The first polygon lies in the second scene, over its edge; one in neither."""
+    other = GRID * Affine.translation(5000, 0)
+    scenes = [
+        write(tmp_path / f"{n}.tif", np.full((3, 100, 100), 9, np.uint8), transform=grid)
+        for n, grid in enumerate((GRID, other))
+    ]
+    shapes = [
+        on_grid(other, 80, 10, 120, 30),
+        on_grid(GRID, 10, 10, 30, 30),
+        on_grid(GRID, 105, 10, 125, 30),
+    ]
+    geopandas.GeoSeries(shapes, crs="EPSG:32632").to_file(tmp_path / "l.gpkg")
+    info = make(tmp_path, scenes, str(tmp_path / "l.gpkg")).info
+    assert (info["labels"]["outside"], info["labels"]["lost"]) == (1, 0)
+    assert [source["landslides"] for source in info["sources"]] == [1, 1]
+    area = info["landslide_area"]
+    assert area["polygons"] == pytest.approx(2 * 400 * 4, rel=1e-3)
+    assert area["hidden"] == 0  # what is beyond the edge is nothing that a tile lacks
+
+
+def test_polygons_that_cannot_be_brought_to_a_scene_are_counted(tmp_path: Path) -> None:
+    """One reaches to the south pole, which Lambert-93 has not; so where it lies is not known."""
+    scenes = [
+        write(
+            tmp_path / f"{n}.tif", np.full((3, 64, 64), 9, np.uint8), crs="EPSG:2154",
+            transform=Affine(10, 0, x, 0, -10, 6_600_640),
+        )
+        for n, x in enumerate((700_000, 200_000))
+    ]  # fmt: skip
+    inside = shapely.box(700_100, 6_600_100, 700_300, 6_600_300)
+    shapes = geopandas.GeoSeries([inside], crs=2154).to_crs(4326).tolist()
+    shapes.append(shapely.box(2.9, -90, 3.1, 50))
+    geopandas.GeoSeries(shapes, crs=4326).to_file(tmp_path / "l.gpkg")
+    labels = make(tmp_path, scenes, str(tmp_path / "l.gpkg")).info["labels"]
+    assert (labels["lost"], labels["outside"]) == (1, None)
+
+
+def test_landslides_of_any_scene_are_shared_out(tmp_path: Path, scene: str, slides: str) -> None:
+    bare = write(
+        tmp_path / "bare.tif", np.full((3, 700, 900), 9, np.uint8),
+        transform=GRID * Affine.translation(5000, 0),
+    )  # fmt: skip
+    # With this seed, blocks of the second scene that pass for empty give 0.74 to training.
+    dataset = make(tmp_path, [bare, scene], slides, negatives=0.0, seed=5)
+    counts = [sum(tile.landslide_px for tile in dataset.split(s)) for s in ("train", "val", "test")]
+    assert np.array(counts) / sum(counts) == pytest.approx([0.6, 0.2, 0.2], abs=0.05)
+
+
 def test_ignored_polygons_and_aoi(tmp_path: Path, scene: str, slides: str) -> None:
     area = geopandas.GeoDataFrame(
         {"a": [1]}, geometry=[shapely.box(500000, 3998600, 501000, 4000000)], crs="EPSG:32632"
@@ -215,9 +304,11 @@ def test_long_edges_of_the_aoi_are_where_detect_has_them(
     assert (seen[:, 40:] == inside[:, 40:]).all()
 
 
-@pytest.mark.parametrize("crs", ["EPSG:32632", None])
+@pytest.mark.parametrize(
+    ("crs", "sampling"), [("EPSG:32632", "grid"), (None, "grid"), ("EPSG:32632", "centered")]
+)
 def test_overlapping_scenes_are_kept_apart(
-    tmp_path: Path, scene: str, slides: str, crs: str | None
+    tmp_path: Path, scene: str, slides: str, crs: str | None, sampling: str
 ) -> None:
     rng = np.random.default_rng(3)
     shifted = Affine(2, 0, 500000 + 2 * 400, 0, -2, 4000000 - 2 * 30)
@@ -233,15 +324,18 @@ def test_overlapping_scenes_are_kept_apart(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.write_dataframe(frame, slides)
-    dataset = make(tmp_path, [scene, other], slides, negatives="all")
+    dataset = make(tmp_path, [scene, other], slides, negatives="all", sampling=sampling)
     assert dataset.info["dropped"]["overlapping"] > 0
     frame = pyogrio.read_dataframe(dataset.root / "tiles.gpkg")
     one, two = shapely.STRtree(frame.geometry).query(frame.geometry, predicate="intersects")
     shared = shapely.area(
         shapely.intersection(frame.geometry.values[one], frame.geometry.values[two])
     )
-    split = frame["split"].to_numpy()
-    assert not (shared[split[one] != split[two]] > 1).any()
+    split, source = frame["split"].to_numpy(), frame["source"].to_numpy()
+    apart = split[one] != split[two]
+    if sampling == "centered":  # crops of one scene hold what is another split's as ignored
+        apart &= source[one] != source[two]
+    assert not (shared[apart] > 1).any()
 
 
 def test_images_of_several_dates_are_split_alike(tmp_path: Path, scene: str, slides: str) -> None:
