@@ -315,6 +315,20 @@ def test_background_of_parts_lies_near_an_edge() -> None:
     assert (near == UNUSABLE).sum() == 144 - 26
 
 
+@pytest.mark.parametrize(
+    ("kind", "own"), [("sgd", {"momentum": 0.8}), ("adamw", {"betas": (0.8, 0.999)})]
+)
+def test_an_optimiser_has_the_settings_of_the_run(kind: str, own: dict[str, object]) -> None:
+    config = TrainConfig(optimizer=kind, lr=0.03, momentum=0.8, weight_decay=0.02)
+    (group,) = make_optimizer(config, made("mrife"), torch.device("cpu")).param_groups
+    assert {name: group[name] for name in ("lr", "weight_decay", *own)} == {
+        "lr": 0.03,
+        "weight_decay": 0.02,
+        **own,
+    }
+    assert not any(group.get(name) for name in ("nesterov", "amsgrad", "maximize"))
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_an_optimiser_goes_on_on_another_device(kind: str) -> None:
     """Its counts of steps have to lie where its kernels look for them; meta stands for CUDA."""
