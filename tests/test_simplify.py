@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 from fakes import blobs
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -53,6 +53,7 @@ def check(exact: np.ndarray, simple: np.ndarray, tolerance: float) -> None:
 
 
 @given(mask=st.one_of(small, large), tolerance=tolerances)
+@example(blobs(4, (14, 14), 0.7, 2), 2.5)  # crosses itself, if GEOS does not look for that
 def test_simplified_polygons_are_valid_close_and_apart(mask: np.ndarray, tolerance: float) -> None:
     exact = vectorize(mask).polygons
     check(exact, simplify(exact, tolerance), tolerance)
@@ -138,6 +139,20 @@ def test_teeth_that_reach_into_each_other_stay_apart() -> None:
     comb[18:24, 2::4] = True
     exact = vectorize(comb).polygons
     check(exact, simplify(exact, 8.0), 8.0)
+
+
+def test_a_vertex_that_geos_drops_late_does_not_stray() -> None:
+    exact = vectorize(blobs(3, (30, 30), 0.3, 2)).polygons[:1]
+    check(exact, simplify(exact, 6.0), 6.0)
+
+
+@pytest.mark.parametrize("tolerance", [0.3, DEFAULT_TOLERANCE, SAFE_TOLERANCE, 2.5])
+def test_corners_that_smaller_pixels_reach_into_are_not_cut(tolerance: float) -> None:
+    """As where a landslide goes on from a coarse scene into a fine one."""
+    coarse = shapely.union(shapely.box(0, 0, 10, 4), shapely.box(0, 0, 4, 10))
+    fine = shapely.union(shapely.box(4.1, 4.12, 6.1, 4.42), shapely.box(5.8, 3.5, 6.1, 4.42))
+    exact = np.array([shapely.union(coarse, fine)])
+    check(exact, simplify(exact, tolerance), tolerance)
 
 
 def test_room_is_the_distance_to_the_nearest_other_polygon() -> None:

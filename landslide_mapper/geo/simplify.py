@@ -147,13 +147,11 @@ def _simplify(polygons: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
 
 
 def _simplify_safely(chamfered: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
-    """Simplify polygons within their tolerances and keep them valid."""
+    """Simplify polygons within their tolerances; valid ones stay valid."""
     simple = shapely.simplify(chamfered, tolerance, preserve_topology=True)
     # GEOS may drop a ring's first vertex in a second step, which adds to the deviation.
     far = _strays(chamfered, simple, tolerance + 1e-9)
     simple[far] = shapely.simplify(chamfered[far], tolerance[far] / 2, preserve_topology=True)
-    good = (shapely.get_type_id(simple) == shapely.GeometryType.POLYGON) & shapely.is_valid(simple)
-    simple[~good] = chamfered[~good]
     return np.asarray(simple)
 
 
