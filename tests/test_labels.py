@@ -30,6 +30,7 @@ from landslide_mapper.geo.labels import (
     Labels,
     OptionNames,
     _clean,
+    _layer_crs,
     is_vector,
     read_labels,
 )
@@ -203,6 +204,19 @@ def test_missing_crs_names_the_option(tmp_path: Path) -> None:
     assert len(in_scene_crs(read_labels(path), plain)[0]) == 1
     with pytest.raises(LsmapError, match="scene has no CRS"):
         in_scene_crs(read_labels(path, crs="EPSG:32632"), plain)
+
+
+def test_a_crs_that_cannot_be_used_is_replaced_by_the_one_that_is_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd, options = "EPSG:999999", OptionNames(crs="--labels-crs")  # of a newer GDAL, say
+    with pytest.raises(LsmapError, match=r"cannot be used; say which one .*--labels-crs EPSG"):
+        _layer_crs("l", odd, None, options)
+    assert _layer_crs("l", odd, "EPSG:32632", options) == pyproj.CRS("EPSG:32632")
+    assert _layer_crs("l", "EPSG:32632", "EPSG:32632", options) == pyproj.CRS("EPSG:32632")
+    assert capsys.readouterr().err == ""
+    assert _layer_crs("l", "EPSG:4326", "EPSG:32632", options) == pyproj.CRS("EPSG:32632")
+    assert "l: EPSG:32632 replaces the layer's own CRS" in capsys.readouterr().err
 
 
 def test_same_crs_needs_no_way_to_the_earth(shared_data: Path) -> None:

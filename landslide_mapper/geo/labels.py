@@ -101,7 +101,7 @@ def read_labels(
         path: in any format of GDAL, or GeoParquet.
         layer: of a file that has several.
         where: an SQL condition.
-        crs: stands in when the layer has none, e.g. "EPSG:32643".
+        crs: of the coordinates, whatever the layer says, e.g. "EPSG:32643"; None: its own.
         options: what a message can point to.
 
     Raises:
@@ -271,21 +271,22 @@ def _only_layer(path: str, vector: str | bytes, options: OptionNames) -> str:
 def _layer_crs(
     path: str, own: str | None, given: str | None, options: OptionNames
 ) -> pyproj.CRS | None:
-    if given is not None:
-        try:
-            crs = pyproj.CRS.from_user_input(given)
-        except CRSError as error:
-            named = f"{options.crs or path}: {given!r}"
-            raise LsmapError(
-                f"{named} is not a coordinate reference system; try EPSG:32643"
-            ) from error
-        if own and pyproj.CRS.from_user_input(own) != crs:
-            note(f"{path}: {given} replaces the layer's own CRS")
-        return crs
     try:
-        return pyproj.CRS.from_user_input(own) if own else None
+        known = pyproj.CRS.from_user_input(own) if own else None
     except CRSError as error:
-        raise LsmapError(f"{path}: its CRS cannot be used; {options.say_crs()}") from error
+        if given is None:
+            raise LsmapError(f"{path}: its CRS cannot be used; {options.say_crs()}") from error
+        known = None
+    if given is None:
+        return known
+    try:
+        crs = pyproj.CRS.from_user_input(given)
+    except CRSError as error:
+        named = f"{options.crs or path}: {given!r}"
+        raise LsmapError(f"{named} is not a coordinate reference system; try EPSG:32643") from error
+    if known is not None and known != crs:
+        note(f"{path}: {given} replaces the layer's own CRS")
+    return crs
 
 
 def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
