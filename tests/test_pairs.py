@@ -88,11 +88,13 @@ def test_images_of_any_size_become_tiles(folder: Path) -> None:
 
 
 def test_crop_keeps_every_pixel(folder: Path) -> None:
-    dataset = make(folder, pairs_fit="crop")
+    dataset = make(folder, pairs_fit="crop", tile_size=112)  # of one only the width is larger
     total = sum((60 + 24 * n) * (80 + 20 * n) for n in range(10))
     assert sum(t.valid_px for t in dataset.tiles) == total
     slides = sum(square(60 + 24 * n, 80 + 20 * n).astype(bool).sum() for n in range(10))
     assert sum(t.landslide_px for t in dataset.tiles) == slides
+    dataset = make(folder, pairs_fit="crop", tile_size=112, stride=56, overwrite=True)
+    assert sum(tile.source == "image_9" for tile in dataset.tiles) == 4 * 4  # of 276 × 260 pixels
 
 
 def test_an_image_called_as_a_crop_of_another_is_kept(tmp_path: Path) -> None:
@@ -154,11 +156,18 @@ def test_where_a_mask_says_nothing_nothing_is_learnt(
     for n in range(3):
         picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff")
         mask = square(64, 64, 1).astype(dtype)
+        mask[0, 40:45] = 255  # beside 1 it says "ignore"
         mask[0, 50:] = nothing
         picture(tmp_path / "masks" / f"{n}.tif", mask, "GTiff", nodata=declared)
+    wanted = square(64, 64, 1)[0]
+    wanted[40:45] = wanted[50:] = 255
     for found in masks_of(make(tmp_path, tile_size=64)).values():
-        assert (found[50:] == 255).all()
-        assert (found[:50] == square(64, 64, 1)[0, :50]).all()
+        assert (found == wanted).all()
+    for n in range(3):
+        mask = np.where(square(64, 64, 1) == 1, 1, nothing).astype(dtype)
+        picture(tmp_path / "masks" / f"{n}.tif", mask, "GTiff", nodata=declared)
+    with pytest.raises(LsmapError, match="every pixel of every mask is landslide"):
+        make(tmp_path, tile_size=64, overwrite=True)
     for n in range(3):
         empty = np.full((1, 64, 64), nothing, dtype)
         picture(tmp_path / "masks" / f"{n}.tif", empty, "GTiff", nodata=declared)
@@ -238,19 +247,22 @@ def test_several_colours_of_a_palette_are_all_landslide(
 
 def test_each_folder_has_a_mask_rule_of_its_own(tmp_path: Path) -> None:
     pairs = []
-    for name, value, driver in (("a", 255, "PNG"), ("b", 1, "PNG"), ("c", 255, "JPEG")):
+    folders = (("a", 1, "PNG"), ("b", 255, "PNG"), ("c", 255, "JPEG"), ("d", 0, "PNG"))
+    for name, value, driver in folders:
         folder = tmp_path / name
         folder.mkdir()
         for n in range(3):
             picture(folder / "images" / f"{name}{n}.png", image(64, 64, n))
             mask = folder / "masks" / f"{name}{n}.{driver.lower()}"
-            picture(mask, square(64, 64, value), driver)
+            # In a JPEG the edges are smeared, unless they are those of its blocks.
+            picture(mask, np.roll(square(64, 64, value), 3, axis=(1, 2)), driver)
         pairs.append((folder / "images", folder / "masks"))
     output = tmp_path / "dataset"
     prepare(PrepareConfig(output=output, pairs=tuple(pairs), tile_size=64, workers=2))
     found = masks_of(load_dataset(output))
-    assert len(found) == 9
-    assert all((mask == 1).sum() == 256 for mask in found.values())
+    assert len(found) == 12
+    wanted = np.roll(square(64, 64, 1)[0], 3, axis=(0, 1))
+    assert all((mask == wanted * (name[0] != "d")).all() for name, mask in found.items())
 
 
 def test_an_image_and_its_mask_must_lie_on_one_grid(tmp_path: Path) -> None:
@@ -265,6 +277,66 @@ def test_an_image_and_its_mask_must_lie_on_one_grid(tmp_path: Path) -> None:
             masks = tmp_path / "masks" / f"{n}.tif"
             picture(masks, square(64, 64, 1), "GTiff", transform=plain)
         assert len(make(tmp_path, tile_size=64, overwrite=True).tiles) == 3
+
+
+@pytest.mark.parametrize(
+    ("moved", "fits"),
+    [
+        (Affine.translation(0.4, 0), True),
+        (Affine.translation(0, -0.6), False),
+        (Affine.scale(1.01, 1), False),  # its left and its upper side lie right
+        (Affine.scale(1, 1.01), False),
+    ],
+)
+def test_a_mask_lies_within_half_a_pixel_of_its_image(
+    tmp_path: Path, moved: Affine, fits: bool
+) -> None:
+    grid, crs = Affine(2, 0, 500000, 0, -2, 4000000), "EPSG:32632"
+    for n in range(3):
+        pixels, place = image(64, 64, n), grid * Affine.translation(100 * n, 0)
+        picture(tmp_path / "images" / f"{n}.tif", pixels, "GTiff", transform=place, crs=crs)
+        mask = tmp_path / "masks" / f"{n}.tif"
+        picture(mask, square(64, 64, 1), "GTiff", transform=place * moved, crs=crs)
+    if fits:
+        dataset = make(tmp_path, tile_size=64, stretch="none", gsd=7.0)
+        assert len(dataset.tiles) == 3
+        assert dataset.gsd == pytest.approx(2, rel=0.01)  # which the images know themselves
+        for tile in dataset.tiles:
+            with rasterio.open(tile.image) as raster:
+                pixels = image(64, 64, int(tile.tile_id))
+                np.testing.assert_array_equal(raster.read(), pixels.clip(1))
+    else:
+        with pytest.raises(LsmapError, match=r"the mask lies 0\.6\d* pixels off"):
+            make(tmp_path, tile_size=64)
+
+
+def test_images_of_one_place_are_not_in_several_splits(tmp_path: Path) -> None:
+    place: dict[str, Any] = {"transform": Affine(2, 0, 500000, 0, -2, 4000000), "crs": "EPSG:32632"}
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff", **place)
+        picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff", **place)
+    dataset = make(tmp_path, tile_size=64)
+    assert [tile.split for tile in dataset.tiles] == ["test"]
+    assert dataset.info["dropped"]["overlapping"] == 2
+
+
+def test_a_shrunk_pixel_is_what_half_of_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six by six pixels become one: landslide, and ignored ground, begin and end within."""
+    mask = np.zeros((1, 384, 384), np.uint8)
+    mask[0, 63:123, 33:93] = 1
+    mask[0, 183:375, 9:375] = 255  # together more than the background
+    wanted = np.zeros((64, 64), np.uint8)
+    for value, top, left, bottom, right in ((1, 10, 5, 20, 15), (255, 30, 1, 62, 62)):
+        wanted[top : bottom + 1, left : right + 1] = value
+        wanted[[[top], [bottom]], [left, right]] = 0  # of corners a quarter
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.png", image(384, 384, n))
+        picture(tmp_path / "masks" / f"{n}.png", mask)
+    for found in masks_of(make(tmp_path, tile_size=64)).values():
+        np.testing.assert_array_equal(found, wanted)
+    assert "of the pixels are landslide" not in capsys.readouterr().err
 
 
 def test_areas_of_images_with_a_world_file_are_in_square_metres(tmp_path: Path) -> None:
@@ -302,8 +374,10 @@ def test_nothing_in_common(folder: Path) -> None:
         path.rename(path.with_name(f"x{path.name}"))
     with pytest.raises(LsmapError, match="no image has a mask"):
         make(folder)
-    with pytest.raises(LsmapError, match="no such folder"):
-        prepare(PrepareConfig(output=folder / "d", pairs=((folder / "none", folder / "masks"),)))
+    for images, says in (("none", "no such folder"), ("masks", "must lie in two folders")):
+        pairs = ((folder / images, folder / "masks"),)
+        with pytest.raises(LsmapError, match=says):
+            prepare(PrepareConfig(output=folder / "d", pairs=pairs))
 
 
 def test_folders_in_a_folder_are_named(folder: Path) -> None:
@@ -315,7 +389,7 @@ def test_folders_in_a_folder_are_named(folder: Path) -> None:
         make(folder)
 
 
-def test_bands_last_hdf5(tmp_path: Path) -> None:
+def test_hdf5_with_bands_last_or_first(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="h5py writes the test's files")
     rng = np.random.default_rng(0)
     for name in ("img", "mask"):
@@ -325,7 +399,7 @@ def test_bands_last_hdf5(tmp_path: Path) -> None:
         arrays[n] = rng.normal(1, 0.3, (128, 128, 14))
         arrays[n][0, 127, 3] = 9.0  # the brightest pixel of band 4 is at the top right
         with h5py.File(tmp_path / "imgs" / f"image_{n}.h5", "w") as file:
-            file["img"] = arrays[n]
+            file["img"] = np.moveaxis(arrays[n], 2, 0) if n == 0 else arrays[n]  # either way
         with h5py.File(tmp_path / "masks" / f"mask_{n}.h5", "w") as file:
             file["area"] = np.ones((128, 128), np.uint8)  # comes before
             file["mask"] = square(128, 128, 1)[0]
@@ -346,8 +420,14 @@ def test_bands_last_hdf5(tmp_path: Path) -> None:
         assert (masks_of(dataset)[tile.tile_id] == square(128, 128, 1)[0]).all()
     with h5py.File(tmp_path / "masks" / "mask_3.h5", "a") as file:
         file.move("mask", "slides")
+    options: dict[str, Any] = {"pairs": pairs, "tile_size": 128, "workers": 1}
     with pytest.raises(LsmapError, match=r"mask_3.h5: there are several arrays .*area, slides"):
-        prepare(PrepareConfig(output=tmp_path / "e", pairs=pairs, tile_size=128, workers=1))
+        prepare(PrepareConfig(tmp_path / "e", **options))
+    with h5py.File(tmp_path / "masks" / "mask_3.h5", "a") as file:
+        file.move("slides", "mask")
+        file.move("area", "image")
+    with pytest.raises(LsmapError, match=r"mask_3.h5: there are several arrays .*image, mask"):
+        prepare(PrepareConfig(tmp_path / "e", **options))
 
 
 def test_bijie(tmp_path: Path, shared_data: Path) -> None:
@@ -451,8 +531,8 @@ def test_hidden_files_are_no_images(tmp_path: Path) -> None:
     assert pair.image.name == "a.png"
 
 
-def test_words_at_both_ends_of_names_are_no_matter(tmp_path: Path) -> None:
-    for folder, name in (("images", "image_{}.png"), ("masks", "image_{}_mask.png")):
+def test_words_at_both_ends_of_names_and_case_are_no_matter(tmp_path: Path) -> None:
+    for folder, name in (("images", "Image_{}.png"), ("masks", "image_{}_mask.png")):
         (tmp_path / folder).mkdir()
         for number in (1, 2):
             (tmp_path / folder / name.format(number)).touch()
