@@ -320,6 +320,20 @@ def test_images_of_one_place_are_not_in_several_splits(tmp_path: Path) -> None:
     assert dataset.info["dropped"]["overlapping"] == 2
 
 
+@pytest.mark.parametrize("side", [64, 80])
+def test_images_that_adjoin_are_all_kept(tmp_path: Path, side: int) -> None:
+    """The margin of one that is smaller than a tile lies on its neighbours, but shows nothing."""
+    for n in range(9):
+        place: dict[str, Any] = {"crs": "EPSG:32632"}
+        place["transform"] = Affine.translation(500000 + 64 * (n % 3), 64 * (n // 3))
+        picture(tmp_path / "images" / f"{n}.tif", image(64, 64, n), "GTiff", **place)
+        picture(tmp_path / "masks" / f"{n}.tif", square(64, 64, 1), "GTiff", **place)
+    dataset = make(tmp_path, tile_size=side)
+    assert {tile.split for tile in dataset.tiles} == {"train", "val", "test"}
+    assert len(dataset.tiles) == 9
+    assert dataset.info["dropped"]["overlapping"] == 0
+
+
 def test_a_shrunk_pixel_is_what_half_of_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

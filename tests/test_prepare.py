@@ -326,16 +326,31 @@ def test_overlapping_scenes_are_kept_apart(
             pyogrio.write_dataframe(frame, slides)
     dataset = make(tmp_path, [scene, other], slides, negatives="all", sampling=sampling)
     assert dataset.info["dropped"]["overlapping"] > 0
-    frame = pyogrio.read_dataframe(dataset.root / "tiles.gpkg")
-    one, two = shapely.STRtree(frame.geometry).query(frame.geometry, predicate="intersects")
-    shared = shapely.area(
-        shapely.intersection(frame.geometry.values[one], frame.geometry.values[two])
-    )
+    frame = pyogrio.read_dataframe(dataset.root / "tiles.gpkg", layer="tiles")
     split, source = frame["split"].to_numpy(), frame["source"].to_numpy()
+    sheets = on_grid(GRID, 0, 0, 900, 700), on_grid(shifted, 0, 0, 500, 600)
+    seen = shapely.intersection(frame.geometry, np.where(source == "b", *sheets[::-1]))
+    one, two = shapely.STRtree(seen).query(seen, predicate="intersects")
+    shared = shapely.area(shapely.intersection(seen.values[one], seen.values[two]))
     apart = split[one] != split[two]
     if sampling == "centered":  # crops of one scene hold what is another split's as ignored
         apart &= source[one] != source[two]
     assert not (shared[apart] > 1).any()
+
+
+def test_sheets_that_adjoin_keep_all_windows(tmp_path: Path) -> None:
+    """At its edges a sheet is padded, and what is beyond them is another one's ground."""
+    sheets, shapes = [], []
+    for n in range(4):
+        grid = GRID * Affine.translation(100 * (n % 2), 100 * (n // 2))
+        pixels = np.random.default_rng(n).integers(1, 255, (3, 100, 100), np.uint8)
+        sheets.append(write(tmp_path / f"{n}.tif", pixels, transform=grid))
+        shapes += [on_grid(grid, x, y, x + 9, y + 9) for x in (20, 80) for y in (20, 80)]
+    geopandas.GeoSeries(shapes, crs="EPSG:32632").to_file(tmp_path / "l.gpkg")
+    dataset = make(tmp_path, sheets, str(tmp_path / "l.gpkg"))
+    assert dataset.info["dropped"]["overlapping"] == 0
+    assert len(dataset.tiles) == 16
+    assert {tile.split for tile in dataset.tiles} == {"train", "val", "test"}
 
 
 def test_images_of_several_dates_are_split_alike(tmp_path: Path, scene: str, slides: str) -> None:

@@ -13,6 +13,7 @@ from landslide_mapper.data.tiles import Plan, SceneSource, TileSource
 from landslide_mapper.errors import note
 from landslide_mapper.geo.crs import WGS84, same_crs, transformer, wgs84_transformer
 from landslide_mapper.geo.scan import link
+from landslide_mapper.geo.scene import Scene
 
 
 def settle(plans: list[Plan], sources: Sequence[TileSource]) -> tuple[list[Plan], int]:
@@ -25,11 +26,20 @@ def settle(plans: list[Plan], sources: Sequence[TileSource]) -> tuple[list[Plan]
     some = [plans[i] for i in placed]
     if len(sources) < 2 or len({plan.split for plan in some}) < 2:
         return plans, 0
-    shapes = footprints(some, sources, crs)
-    tolerance = shapely.area(shapes) / np.array([plan.span**2 for plan in some])
+    windows = [_inside(plan, sources[plan.source].scene) for plan in some]
+    shapes = outlines(windows, [plan.source for plan in some], sources, crs)
+    tolerance = shapely.area(shapes) / [height * width for _, _, height, width in windows]
     found = conflicts(shapes, [p.split for p in some], [p.source for p in some], tolerance)
     dropped = {placed[k] for k in found}
     return [plan for i, plan in enumerate(plans) if i not in dropped], len(dropped)
+
+
+def _inside(plan: Plan, scene: Scene) -> tuple[int, int, int, int]:
+    """The part (row, col, height, width) of a plan's square that the scene shows: padding lies on
+    the ground of scenes that adjoin, and shows nothing of it."""
+    top, left = max(plan.row, 0), max(plan.col, 0)
+    bottom, right = min(plan.row + plan.span, scene.height), min(plan.col + plan.span, scene.width)
+    return top, left, bottom - top, right - left
 
 
 def has_place(source: TileSource) -> bool:
