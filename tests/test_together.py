@@ -9,6 +9,8 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
+from fakes import UTM, write_scene
 from PIL import Image
 from running import run
 
@@ -99,6 +101,20 @@ def test_scenes_without_a_crs_are_compared_with_those_of_other_data_sets(tmp_pat
     check(tmp_path / "d1", tmp_path / "d2")
     with pytest.raises(LsmapError, match=REFUSED):
         check(tmp_path / "d1", tmp_path / "d2", tmp_path / "d3")
+
+
+def test_data_sets_of_sheets_that_adjoin_go_together(tmp_path: Path) -> None:
+    """The tiles at their edges are padded, on the ground of the other sheet."""
+    band = np.random.default_rng(0).integers(1, 255, (300, 300), np.uint8)
+    for number in (0, 1):
+        transform = UTM * Affine.translation(300 * number, 0)
+        sheet = write_scene(tmp_path / f"{number}.tif", band, transform=transform)
+        corners = [transform * (x, y) for x in range(20, 300, 60) for y in range(20, 300, 60)]
+        squares = [shapely.box(x, y, x + 9, y + 9) for x, y in corners]
+        labels = tmp_path / f"{number}.gpkg"
+        geopandas.GeoDataFrame(geometry=squares, crs="EPSG:32648").to_file(labels)
+        run("prepare", sheet, labels, "-o", tmp_path / f"d{number}", "--seed", number, *TILE)
+    check(tmp_path / "d0", tmp_path / "d1")
 
 
 def test_a_damaged_tile_is_one_line(tmp_path: Path) -> None:

@@ -26,20 +26,12 @@ def settle(plans: list[Plan], sources: Sequence[TileSource]) -> tuple[list[Plan]
     some = [plans[i] for i in placed]
     if len(sources) < 2 or len({plan.split for plan in some}) < 2:
         return plans, 0
-    windows = [_inside(plan, sources[plan.source].scene) for plan in some]
-    shapes = outlines(windows, [plan.source for plan in some], sources, crs)
-    tolerance = shapely.area(shapes) / [height * width for _, _, height, width in windows]
+    shapes = footprints(some, sources, crs)
+    shown = [_shown(plan, sources[plan.source].scene) for plan in some]
+    tolerance = shapely.area(shapes) / [height * width for _, _, height, width in shown]
     found = conflicts(shapes, [p.split for p in some], [p.source for p in some], tolerance)
     dropped = {placed[k] for k in found}
     return [plan for i, plan in enumerate(plans) if i not in dropped], len(dropped)
-
-
-def _inside(plan: Plan, scene: Scene) -> tuple[int, int, int, int]:
-    """The part (row, col, height, width) of a plan's square that the scene shows: padding lies on
-    the ground of scenes that adjoin, and shows nothing of it."""
-    top, left = max(plan.row, 0), max(plan.col, 0)
-    bottom, right = min(plan.row + plan.span, scene.height), min(plan.col + plan.span, scene.width)
-    return top, left, bottom - top, right - left
 
 
 def has_place(source: TileSource) -> bool:
@@ -89,9 +81,19 @@ def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None,
 def footprints(
     plans: Sequence[Plan], sources: Sequence[TileSource], crs: pyproj.CRS | None
 ) -> np.ndarray:
-    """Outlines of the plans' squares in `crs`, as polygons."""
-    squares = [(plan.row, plan.col, plan.span, plan.span) for plan in plans]
-    return outlines(squares, [plan.source for plan in plans], sources, crs)
+    """Outlines in `crs` of what tiles show of their scenes, as polygons.
+
+    Their padding is left out: it lies on the ground of scenes that adjoin, and shows nothing of it.
+    """
+    shown = [_shown(plan, sources[plan.source].scene) for plan in plans]
+    return outlines(shown, [plan.source for plan in plans], sources, crs)
+
+
+def _shown(plan: Plan, scene: Scene) -> tuple[int, int, int, int]:
+    """The part (row, col, height, width) of a plan's square that lies in the scene."""
+    top, left = max(plan.row, 0), max(plan.col, 0)
+    bottom, right = min(plan.row + plan.span, scene.height), min(plan.col + plan.span, scene.width)
+    return top, left, bottom - top, right - left
 
 
 def outlines(
