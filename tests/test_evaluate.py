@@ -27,11 +27,14 @@ from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.evaluation.boundary import boundary_counts, boundary_rates
 from landslide_mapper.evaluation.model import evaluate_dataset
+from landslide_mapper.evaluation.objects import label_components
 from landslide_mapper.evaluation.page import render
 from landslide_mapper.evaluation.pictures import choose_tiles, gallery
 from landslide_mapper.evaluation.tiles import _pixel_area
 from landslide_mapper.geo.blend import SymmetryAverage
+from landslide_mapper.metrics import histogram, reliability
 from landslide_mapper.predictors import info_of, load_predictor
 
 SIDE, TILE = 256, 64
@@ -69,8 +72,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def test_equals_scikit_learn_on_the_same_pixels(dataset: Path) -> None:
-    found = evaluate_dataset(brightness, model_info(), load_dataset(dataset), "test")
+@pytest.mark.parametrize("least", [0.5, 0.02])  # the lower one maps what borders on the unseen
+def test_equals_scikit_learn_on_the_same_pixels(dataset: Path, least: float) -> None:
+    found = evaluate_dataset(brightness, model_info(threshold=least), load_dataset(dataset), "test")
     tiles = load_dataset(dataset).split("test")
     data = TileDataset(tiles)
     pixels = [data[0, number] for number in range(len(tiles))]
@@ -90,6 +94,12 @@ def test_equals_scikit_learn_on_the_same_pixels(dataset: Path) -> None:
             "mean_iou": sk.jaccard_score(true, said, average="macro"),
         }
         assert at.metrics == pytest.approx(wanted, abs=1e-9)
+        drawn = (probability >= at.threshold) & seen
+        edges = [boundary_counts(*tile) for tile in zip(drawn, truth == 1, seen, strict=True)]
+        np.testing.assert_array_equal(at.boundary, edges)
+    each = [histogram(*tile) for tile in zip(probability, truth, strict=True)]
+    np.testing.assert_array_equal(found.unit_counted, each)
+    assert found.calibration == pytest.approx(reliability(probability, truth))
 
 
 def test_the_validation_threshold_is_the_best_one_there(dataset: Path) -> None:
@@ -108,14 +118,27 @@ def test_the_validation_threshold_is_the_best_one_there(dataset: Path) -> None:
     )
 
 
+def test_validation_without_landslide_shows_nothing(dataset: Path) -> None:
+    whole = load_dataset(dataset)
+    bare = [replace(t, landslide_px=t.landslide_px * (t.split != "val")) for t in whole.tiles]
+    without = replace(whole, tiles=tuple(bare))
+    assert len(evaluate_dataset(brightness, model_info(), without, "test").at) == 1
+    with pytest.raises(LsmapError, match="no landslide in its 'val' split"):
+        evaluate_dataset(brightness, model_info(), without, "val")
+
+
 def test_landslides_that_tiles_cut_are_whole_objects(dataset: Path) -> None:
     def oracle(images: np.ndarray) -> np.ndarray:
-        return (images[:, 0] >= 101).astype(np.float32)
+        band = images[:, 0]  # 0 where it is not seen
+        return np.float32(0.5) * ((band >= 101) | (band == 0))  # which is the threshold
 
     found = evaluate_dataset(oracle, model_info(), load_dataset(dataset), "test", tune=False)
     objects = found.at[0].objects
     assert objects.unit == "m²"
     assert objects.all.reference == 2
+    assert (objects.all.found, objects.all.matched_reference) == (1, 1)
+    with rasterio.open(dataset.parent / "test.tif") as scene:
+        assert objects.all.mapped == label_components(scene.read(1) >= 101)[1]
     by_size = {name: counts.reference for name, counts in objects.classes if counts.reference}
     # 15 × 15 and 110 × 60 pixels of a quarter of a square metre.
     assert by_size == {"< 100 m²": 1, "1 000 – 10 000 m²": 1}
@@ -155,9 +178,11 @@ def test_units_give_the_whole(dataset: Path) -> None:
     assert sum(shown["at"][0]["tiles"]["fn"]) == shown["at"][0]["confusion"]["fn"]
     low, high = found.intervals(at)["landslide_iou"]
     assert low < at.metrics["landslide_iou"] < high
-    ends = shown["at"][0]["boundary"]["5px"]["intervals"]
-    for name in ("precision", "recall", "f1"):
-        assert ends[name][0] < shown["at"][0]["boundary"]["5px"][name] < ends[name][1]
+    for edges in shown["at"][0]["boundary"].values():
+        for name in ("precision", "recall", "f1"):
+            assert edges["intervals"][name][0] < edges[name] < edges["intervals"][name][1]
+    two, five = shown["at"][0]["boundary"].values()
+    assert two["intervals"] != five["intervals"]
     low, high = shown["average_precision_interval"]
     assert low < shown["average_precision"] < high
     few = replace(at, counts=np.array([[0, 0, 0, 9], [0, 1, 0, 8], [0, 0, 1, 8], [2, 1, 1, 5]]))
@@ -178,13 +203,43 @@ def test_with_eight_sources_they_are_drawn_instead_of_tiles(dataset: Path, sourc
     objects = found.to_dict()["at"][0]["objects"]["intervals"]
     assert len(counts) == len(found.unit_counted) == (8 if sources == 8 else 16)
     assert found.unit_counted.sum() == counts.sum() == at.counts.sum()
+    assert found.to_dict()["tiles"]["source"] == [tile.source for tile in tiles]
     if sources == 8:
         assert (found.unit, names) == ("source", found.sources)
         assert counts[3].tolist() == (at.counts[3] + at.counts[11]).tolist()
         assert all(0 <= low <= high <= 1 for low, high in objects.values())
+        assert (at.source_objects[:, 1] > 0).all()  # noise is mapped in all
         assert objects["recall"][0] < at.objects.to_dict()["recall"] < objects["recall"][1]
     else:
         assert (found.unit, names, objects) == ("tile", found.tiles, None)
+
+
+def test_the_table_says_what_was_found(dataset: Path) -> None:
+    info = model_info(threshold=0.6)
+    found = evaluate_dataset(brightness, info, load_dataset(dataset), "test")
+    own, tuned = found.at
+    lines = [" ".join(line.split()) for line in found.lines()]
+
+    def shown(value: float, ends: tuple[float, float]) -> str:
+        return "{:.4f} [{:.4f}, {:.4f}]".format(value, *ends)
+
+    ends = found.intervals(own)
+    for name in ("accuracy", "precision", "recall", "f1", "landslide_iou", "mean_iou"):
+        label = name.replace("_iou", " IoU")
+        text = f"{label} {shown(own.metrics[name], ends[name])} {tuned.metrics[name]:.4f}"
+        assert text in lines
+    edges, ends = boundary_rates(own.boundary.sum(axis=0)), found.boundary_intervals(own)
+    for radius in ("2px", "5px"):
+        text = shown(edges[radius]["f1"], ends[radius]["f1"])
+        assert f"boundary F1, {radius} {text}" in lines
+    assert f"average precision {shown(found.average_precision, found.precision_interval)}" in lines
+    assert f"ECE {found.ece:.4f}" in lines
+    counts = own.objects.all.to_dict()
+    names = ("reference", "found", "matched_reference", "recall")
+    names += ("mapped", "matched_mapped", "precision")
+    row = [f"{n:.3f}" if isinstance(n := counts[name], float) else str(n) for name in names]
+    assert f"all {' '.join(row)}" in lines
+    assert counts["found"] > counts["matched_reference"]
 
 
 def test_a_tile_without_crs_has_pixels_as_large_as_its_transform_says() -> None:
