@@ -168,6 +168,17 @@ def test_where_and_layer(tmp_path: Path) -> None:
     assert len(read_labels(path, layer="second").polygons) == 1
 
 
+@pytest.mark.parametrize("kind", ["Polygon", "MultiPolygon", "Unknown"])
+def test_of_several_layers_the_one_that_has_polygons_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "l.gpkg"
+    for layer, shape, of in (("notes", BOX.centroid, "Point"), ("slides", BOX, kind)):
+        frame = geopandas.GeoDataFrame({"a": [1]}, geometry=[shape], crs="EPSG:32632")
+        pyogrio.write_dataframe(frame, path, layer=layer, geometry_type=of)
+    pyogrio.write_dataframe(frame.drop(columns="geometry"), path, layer="table")
+    labels = read_labels(str(path))
+    assert (labels.layer, len(labels.polygons)) == ("slides", 1)
+
+
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson"])
 def test_a_name_in_quotes_that_is_no_field_is_refused(tmp_path: Path, suffix: str) -> None:
     """SQLite would take it for a text, which is unlike every other."""
@@ -178,6 +189,13 @@ def test_a_name_in_quotes_that_is_no_field_is_refused(tmp_path: Path, suffix: st
     for where in ("\"knid\" != 'a'", "kind = 'b' OR \"Kind of slide\" = 'a'"):
         with pytest.raises(LsmapError, match=r"which the layer has not; its fields are: kind"):
             read_labels(path, where=where)
+
+
+def test_the_column_of_ids_is_a_name_in_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "l.gpkg"
+    frame = geopandas.GeoDataFrame({"kind": ["a", "b"]}, geometry=[BOX, BOX], crs=32632)
+    pyogrio.write_dataframe(frame, path, layer_options={"FID": "number"})
+    assert len(read_labels(str(path), where='"number" = 1').polygons) == 1
 
 
 def test_labels_come_in_the_scene_crs(tmp_path: Path) -> None:
