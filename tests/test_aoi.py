@@ -23,7 +23,7 @@ from landslide_mapper.geo.aoi import Aoi, place, read_area
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.mapping.config import DetectConfig
-from landslide_mapper.mapping.plan import ScenePlan, plan_detection
+from landslide_mapper.mapping.plan import ScenePlan, plan_detection, smallest_pixel
 
 SHAPE = (90, 120)
 TO_LONLAT = pyproj.Transformer.from_crs("EPSG:32648", "EPSG:4326", always_xy=True)
@@ -194,18 +194,21 @@ def test_scenes_of_which_nothing_is_asked_are_left_out(
     assert found.frame == found.aoi.frame
     assert (found.grid.height, found.grid.width) == SHAPE
     assert "left out, nothing of them was asked for: two.tif" in capsys.readouterr().err
+    with pytest.raises(LsmapError, match=r"two\.tif: this is an input"):
+        plans((two, one), tmp_path, aoi=aoi, mask=Path(two), overwrite=True)
 
 
 def test_a_rectangle_is_one_place_in_scenes_of_several_crs(tmp_path: Path) -> None:
     band = np.full(SHAPE, 9, np.uint8)
     one = write_scene(tmp_path / "one.tif", band)
+    same = write_scene(tmp_path / "same.tif", band)
     other = write_scene(tmp_path / "other.tif", band, crs="EPSG:32647")
     west, north = UTM * (20, 10)
     east, south = UTM * (60, 50)
     bbox = (west, south, east, north)
     says = r"one.tif is in EPSG:32648 and other.tif in EPSG:32647; .* --bbox-crs$"
     with pytest.raises(LsmapError, match=says):
-        plans((one, other), tmp_path, bbox=bbox)
+        plans((one, same, other), tmp_path, bbox=bbox)
     (found,) = plans((one, other), tmp_path, bbox=bbox, bbox_crs="EPSG:32648")
     assert found.scene.name == "one.tif"
 
@@ -214,8 +217,35 @@ def test_the_frame_is_in_working_pixels(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "one.tif", np.full(SHAPE, 9, np.uint8))
     west, north = UTM * (20, 10)
     east, south = UTM * (60, 50)
-    (found,) = plans((scene,), tmp_path, bbox=(west, south, east, north), gsd=1.0)
+    bbox = (west, south, east, north)
+    (found,) = plans((scene,), tmp_path, bbox=bbox, gsd=1.0)
     assert found.frame == Frame(5, 10, 20, 20)
+    assert found.footprint.bounds == pytest.approx(bbox)
+    assert smallest_pixel([found]) == pytest.approx(1)
+    place = UTM * Affine.scale(0.1)
+    fine = write_scene(tmp_path / "fine.tif", np.ones((9, 9), np.uint8), transform=place)
+    assert smallest_pixel(plans((scene, fine), tmp_path, gsd="native")) == pytest.approx(0.05)
+
+
+def test_a_footprint_is_bent_in_the_crs_of_the_layer(tmp_path: Path) -> None:
+    """By four tenths of these pixels in the middle of an edge of 120 kilometres."""
+    band = np.full((300, 300), 9, np.uint8)
+    first = write_scene(tmp_path / "a.tif", band, "EPSG:4326", Affine(1e-5, 0, 103, 0, -1e-5, 32))
+    place = UTM * Affine.scale(800)  # pixels of 400 m
+    second = write_scene(tmp_path / "b.tif", band, transform=place)
+    found = plans((first, second), tmp_path, gsd="native")[1].footprint
+    whole = on_map(shapely.box(0, 0, 300, 300), place)
+    edge = shapely.get_coordinates(shapely.segmentize(whole, 400))
+    outline = shapely.points(np.column_stack(TO_LONLAT.transform(*edge.T)))
+    off = shapely.distance(found.exterior, outline)
+    assert off.max() < 0.01 * 400 / 111e3
+
+
+def test_no_overlap_is_not_the_default(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "one.tif", np.full(SHAPE, 9, np.uint8))
+    for asked, overlap in ((None, 16), (0, 0), (9, 9)):
+        (found,) = plans((scene,), tmp_path, overlap=asked)
+        assert found.grid.overlap == overlap
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from landslide_mapper.mapping.join import join_all
 from landslide_mapper.mapping.outputs import check_outputs
 from landslide_mapper.mapping.workspace import Workspace
 
+SUFFIXES = (".ovr", ".msk", ".aux.xml")  # of what GDAL takes for parts of a raster
+
 
 def test_outputs_that_exist_are_kept_unless_told(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
@@ -46,6 +48,18 @@ def test_outputs_that_exist_are_kept_unless_told(tmp_path: Path) -> None:
     assert not (tmp_path / "slides.qix").exists()
 
 
+def test_what_belonged_to_an_old_raster_goes_with_it(tmp_path: Path) -> None:
+    """Its overviews would be shown in place of the new one's."""
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (80, 80))))
+    options = {"mask": tmp_path / "mask.tif", "probability": tmp_path / "percent.tif"}
+    run(scene, tmp_path / "slides.gpkg", **options)
+    old = [tmp_path / f"{name}.tif{suffix}" for name in ("mask", "percent") for suffix in SUFFIXES]
+    for path in old:
+        path.write_bytes(b"old")
+    run(scene, tmp_path / "slides.gpkg", overwrite=True, **options)
+    assert not any(path.exists() for path in old)
+
+
 def refused(tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
     return [
         ({"output": tmp_path / "slides.xyz"}, {}, "end the name with"),
@@ -58,7 +72,10 @@ def refused(tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
         ({"threshold": 0.0}, {}, "--threshold"),
         ({"threshold": 1.5}, {}, "--threshold"),
         ({"overlap": 64}, {}, "--overlap 64"),
+        ({"overlap": -1}, {}, "--overlap -1"),
         ({"min_area": -1.0}, {}, "--min-area -1"),
+        ({"fill_holes": float("inf")}, {}, "--fill-holes inf"),
+        ({"simplify": -1.0}, {}, "--simplify -1"),
         ({"batch_size": 0}, {}, "--batch-size"),
         ({"workers": 0}, {}, "--workers 0: give 1 or more"),
         ({"workers": 2, "dask": "tcp://a:1"}, {}, "give one of them"),
@@ -318,8 +335,11 @@ def test_a_projected_layer_ends_at_the_antimeridian_too(tmp_path: Path) -> None:
 def test_a_scene_in_degrees_beyond_the_antimeridian(tmp_path: Path) -> None:
     place = Affine(5e-6, 0, 180 - 200e-6, 0, -5e-6, -17)
     scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))), "EPSG:4326", place)
-    with pytest.raises(LsmapError, match="GeoJSON ends at longitudes"):
-        run(scene, tmp_path / "slides.geojson")
+    near = Affine(5e-6, 0, 179, 0, -5e-6, -17)
+    west = write_scene(tmp_path / "w.tif", grey(blobs(1, (9, 9))), "EPSG:4326", near)
+    for scenes in (scene, [west, scene]):
+        with pytest.raises(LsmapError, match="GeoJSON ends at longitudes"):
+            run(scenes, tmp_path / "slides.geojson")
     world = geopandas.GeoDataFrame(geometry=[shapely.box(-180, -90, 180, 90)], crs=4326)
     world.to_file(tmp_path / "world.gpkg")
     outputs = []
@@ -339,6 +359,30 @@ def test_geojson_without_crs_is_refused(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "s.tif", grey(blobs(1, (80, 80))), None)
     with pytest.raises(LsmapError, match=r"no coordinate reference system.*write \.gpkg"):
         run(scene, tmp_path / "slides.geojson")
+
+
+def test_a_scene_without_crs_does_not_go_with_others(tmp_path: Path) -> None:
+    band = grey(blobs(1, (80, 80)))
+    scenes = [write_scene(tmp_path / f"{crs}.tif", band, crs) for crs in ("EPSG:32648", None)]
+    for some in (scenes, scenes[::-1]):
+        with pytest.raises(LsmapError, match=r"None\.tif: has no coordinate reference system and"):
+            run(some, tmp_path / "slides.gpkg")
+
+
+def test_where_the_middle_of_a_scene_is_off_its_map_there_are_no_metres(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever of the scenes it is: here one that looks past the edge of the globe."""
+    globe, band = "+proj=ortho +lat_0=0 +lon_0=0 +ellps=sphere", grey(blobs(1, (80, 80)))
+    scenes = [
+        write_scene(tmp_path / f"{x}.tif", band, globe, Affine(10, 0, x, 0, -10, 0))
+        for x in (1000, 7_000_000)
+    ]
+    for option in ("min_area", "fill_holes", "simplify"):
+        with pytest.raises(LsmapError, match=r"7000000\.tif: its middle lies outside .* no metres"):
+            run(scenes, tmp_path / "slides.gpkg", gsd="native", **{option: 5.0})
+    assert run(scenes, tmp_path / "slides.gpkg", gsd="native").landslides > 0
+    assert "7000000.tif: its middle lies outside" in capsys.readouterr().err
 
 
 def test_geocentric_scenes_are_refused_and_what_has_no_area_is_kept(tmp_path: Path) -> None:
