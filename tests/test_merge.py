@@ -114,3 +114,13 @@ def test_a_slit_narrower_than_the_slack_is_closed() -> None:
         (whole,) = union(np.array([below, second]), PIXEL)
         assert not whole.interiors
         assert abs(whole.area - 200) < 1e-6
+
+
+def test_what_another_crs_has_folded_is_put_together_all_the_same() -> None:
+    spike = shapely.Polygon([(0, 0), (10, 0), (10, 10), (10, 20), (10, 10), (0, 10)])
+    hole = [(9, 4), (11, 4), (11, 6), (9, 6)]  # that reaches over the edge
+    crossed = shapely.Polygon([(0, 0), (10, 0), (10, 10), (0, 10)], [hole])
+    for folded, area in ((spike, 200), (crossed, 199)):
+        (whole,) = union(np.array([folded, shapely.box(9.5, 0, 20, 10)]), PIXEL)
+        assert whole.is_valid
+        assert abs(whole.area - area) < 1e-6

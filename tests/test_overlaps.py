@@ -191,6 +191,46 @@ def test_landslides_of_two_grids_that_nearly_touch_stay_apart(
     exact = read(tmp_path / "exact.gpkg")
     stay = set(exact.normalize().to_wkb()) & set(layer.normalize().to_wkb())
     assert 0 < len(stay) < 0.3 * len(exact)
+    np.testing.assert_allclose(layer.perimeter_m, layer.length, rtol=2e-3)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_bay_with_a_landslide_of_another_scene_in_it_is_not_cut_off(
+    tmp_path: Path, whole: bool
+) -> None:
+    """Also where the other scene begins in the bay, which the first one shows empty."""
+    first, second = np.full((60, 60), 50, np.uint8), np.full((60, 60), 50, np.uint8)
+    first[:40, :40] = 200
+    first[32:40, 32:40] = 50  # 8 pixels wide: 5.3 pixels from the line over it
+    second[35:, 35:] = 200
+    begin = 0 if whole else 35
+    place = UTM * Affine.translation(begin, begin)
+    scenes = [
+        write_scene(tmp_path / "first.tif", first),
+        write_scene(tmp_path / "second.tif", second[begin:, begin:], transform=place),
+    ]
+    run(scenes, tmp_path / "exact.gpkg", simplify=0)
+    run(scenes, tmp_path / "slides.gpkg", simplify=3.0)
+    exact, layer = (read(tmp_path / f"{name}.gpkg").geometry for name in ("exact", "slides"))
+    assert len(layer) == 2
+    assert layer[0].distance(layer[1]) > 0
+    assert not exact.geom_equals(layer).any()
+
+
+def test_a_landslide_that_waits_keeps_away_from_one_that_does_not(tmp_path: Path) -> None:
+    """In its bay; it goes on in the sheet to the left. Pixels of a tenth of a metre."""
+    fine = UTM * Affine.scale(0.2)
+    right, left = np.full((60, 60), 50, np.uint8), np.full((60, 20), 50, np.uint8)
+    right[:40, :40] = left[:40] = right[35:, 35:] = 200
+    right[32:40, 32:35] = right[32:35, 32:40] = 50
+    scenes = [
+        write_scene(tmp_path / "right.tif", right, transform=fine),
+        write_scene(tmp_path / "left.tif", left, transform=fine * Affine.translation(-20, 0)),
+    ]
+    run(scenes, tmp_path / "slides.gpkg", gsd="native", simplify=0.6)
+    layer = read(tmp_path / "slides.gpkg")
+    assert sorted(layer.scene) == ["right.tif", "right.tif, left.tif"]
+    assert layer.geometry[0].distance(layer.geometry[1]) > 0
 
 
 @pytest.mark.parametrize("seed", range(4))
