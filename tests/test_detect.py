@@ -129,13 +129,49 @@ def test_rasters_are_cogs_with_overviews_colours_and_styles(tmp_path: Path) -> N
     assert ((image[0] == 227) & (image[1] == 59)).any()
 
 
+@pytest.mark.parametrize(("asked", "size"), [(None, 3), (6, 6)])
+def test_batches_are_as_large_as_asked_for(tmp_path: Path, asked: int | None, size: int) -> None:
+    """Else as the predictor says."""
+
+    class Three:
+        batch_size = 3
+
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def __call__(self, windows: np.ndarray) -> np.ndarray:
+            self.seen.append(len(windows))
+            return brightness(windows)
+
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(1, (300, 300))))  # 6 windows wide
+    predict = Three()
+    config = DetectConfig((scene,), tmp_path / "slides.gpkg", batch_size=asked)
+    detect_with(config, predict, model_info())
+    assert max(predict.seen) == size
+
+
+def test_from_the_threshold_on_and_never_above_one(tmp_path: Path) -> None:
+    band = np.full((64, 64), 50, np.uint8)
+    band[10:20, 10:20] = 51  # as float32, 51 / 255 is 0.2
+    scene = write_scene(tmp_path / "scene.tif", band)
+    assert run(scene, tmp_path / "slides.gpkg", threshold=0.2).landslides == 1
+    # Where windows overlap, sums may be off by rounding.
+    scene = write_scene(tmp_path / "white.tif", np.full((150, 150), 255, np.uint8))
+    run(scene, tmp_path / "white.gpkg", threshold=0.999, overlap=60)
+    (found,) = read(tmp_path / "white.gpkg").itertuples()
+    assert found.confidence <= found.max_probability == 1
+
+
 @pytest.mark.parametrize("suffix", list(DRIVERS))
-def test_no_landslide_still_makes_a_layer(tmp_path: Path, suffix: str) -> None:
+def test_no_landslide_still_makes_a_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
     scene = write_scene(tmp_path / "scene.tif", np.full((70, 30), 9, np.uint8))
     output = tmp_path / f"slides{suffix}"
     report = run(scene, output)
     assert report.landslides == 0
     assert "0 landslides" in report.summary()
+    assert "no valid pixel" not in capsys.readouterr().err
     layer = read(output)
     assert len(layer) == 0
     if suffix not in (".geojson",):  # an empty GeoJSON has nowhere to keep its fields
@@ -304,6 +340,8 @@ def test_the_style_of_a_scene_is_left_alone(
     run(scene, tmp_path / "region.geojson")
     run(scene, tmp_path / "region.geojson", overwrite=True)
     assert "would be the style of the scene as well" in capsys.readouterr().err
+    other = write_scene(tmp_path / "other.tif", grey(blobs(5, (100, 100))))
+    run([other, scene], tmp_path / "region.geojson", overwrite=True)
     assert (tmp_path / "region.qml").read_text() == "the scene's"
 
 

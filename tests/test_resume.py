@@ -13,16 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
-from fakes import blobs, brightness, detect_brightness, grey, model_info, read, write_scene
+import shapely
+from fakes import UTM, blobs, brightness, detect_brightness, grey, model_info, read, write_scene
 
 from landslide_mapper import detect as detect_module
 from landslide_mapper.detect import detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.blocks import Layout
+from landslide_mapper.geo.measure import to_map
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.store import FolderStore
 from landslide_mapper.mapping.workspace import hidden_folder
@@ -206,7 +209,14 @@ def test_finished_parts_are_not_predicted_again(
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["option", "place", "scene", "model", "blocks"])
+def write_area(path: Path, *boxes: tuple[int, int, int, int]) -> str:
+    """Rectangles (left, top, right, bottom) in pixels of `scene`, as a layer."""
+    placed = to_map(shapely.box(*np.transpose(boxes)), UTM)
+    geopandas.GeoDataFrame(geometry=placed, crs="EPSG:32648").to_file(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("change", ["option", "place", "area", "scene", "model", "blocks"])
 def test_anything_different_starts_afresh_and_says_so(
     scene: str,
     tmp_path: Path,
@@ -215,10 +225,16 @@ def test_anything_different_starts_afresh_and_says_so(
     change: str,
 ) -> None:
     folder, slow = tmp_path / "out", Slow(tmp_path / "log", 0, stop_after=60)
+    options: dict[str, Any] = {}
+    if change == "area":
+        options = {"aoi": write_area(tmp_path / "aoi.gpkg", (0, 0, 400, 600))}
     with pytest.raises(KeyboardInterrupt):
-        detect_with(config(scene, folder), slow, model_info())
-    info, options, said = model_info(), {}, ""
-    if change == "option":
+        detect_with(config(scene, folder, **options), slow, model_info())
+    info, said = model_info(), ""
+    if change == "area":  # in the same frame
+        write_area(tmp_path / "aoi.gpkg", (0, 0, 90, 600), (200, 0, 400, 600))
+        said = "scene.tif (1) changed"
+    elif change == "option":
         options, said = {"min_area": 6.0}, "--min-area changed"
     elif change == "place":
         options, said = {"bbox": (300000, 3499900, 300150, 3500000)}, "as --bbox, "
