@@ -254,6 +254,30 @@ def test_simplified_landslides_stay_apart_where_blocks_meet(
     assert apart(read(tmp_path / "slides.gpkg")) > 20
 
 
+@pytest.mark.parametrize("where", ["over the cut", "beyond the cut"])
+def test_landslides_keep_away_from_those_of_the_next_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """From one in a bay; and from one beside an edge that a ledge in another scene would tilt."""
+    layout = partial(Layout, max_width=100, max_pixels=100 * 200)
+    monkeypatch.setattr(detect_module, "Layout", layout)
+    band = np.full((64, 192), 50, np.uint8)
+    if where == "over the cut":
+        band[:40, :40] = band[35:, 35:] = 200
+        band[32:40, 32:35] = band[32:35, 32:40] = 50
+    else:
+        band[:, 50:95] = band[5:40, 96:98] = 200
+    below = np.full((20, 100), 50, np.uint8)
+    below[:, 50:] = 200
+    place = UTM * type(UTM).translation(0, 64)
+    scenes = [
+        write_scene(tmp_path / "scene.tif", band),
+        write_scene(tmp_path / "below.tif", below, transform=place),
+    ]
+    detect_brightness(scenes[: 1 + (where != "over the cut")], tmp_path / "s.gpkg", simplify=3.0)
+    assert apart(read(tmp_path / "s.gpkg")) == 2
+
+
 def test_stacked_bands_are_the_scene(tmp_path: Path) -> None:
     band = grey(blobs(3, (90, 80)))
     paths = [write_scene(tmp_path / f"{n}.tif", band, count=1) for n in "rgb"]
