@@ -30,6 +30,7 @@ from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
+from landslide_mapper.geo.blend import SymmetryAverage
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.training.history import read_log
@@ -73,8 +74,12 @@ def row(name: str, values: Mapping[str, float]) -> str:
     return f"| {name} | " + " | ".join(f"{values[column]:.4f}" for column in COLUMNS) + " |"
 
 
-def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> str:
-    """Test figures of the model and of the baseline, as Markdown."""
+def table(
+    datasets: Mapping[str, Dataset],
+    found: Mapping[str, Evaluation],
+    turned: Mapping[str, Evaluation],
+) -> str:
+    """Test figures of the model, of its mean over `turned` tiles, and of the baseline: Markdown."""
     lines = [
         "| test split | landslide IoU | precision | recall | F1 | mean IoU | pixel accuracy |",
         "|---|---|---|---|---|---|---|",
@@ -83,6 +88,7 @@ def table(datasets: Mapping[str, Dataset], found: Mapping[str, Evaluation]) -> s
         tiles = f"{name}, {len(dataset.split('test'))} tiles"
         baseline, values = brightness_baseline(dataset)
         lines.append(row(f"{tiles}: this model", found[name].at[0].metrics))
+        lines.append(row(f"{tiles}: with `--tta`", turned[name].at[0].metrics))
         lines.append(row(f"{tiles}: {baseline}", values))
     return "\n".join(lines)
 
@@ -136,8 +142,10 @@ def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Pa
     save_model(model, info, weights, half=True)
     predict, info = load_predictor(weights, "auto")
     found = {name: evaluate_dataset(predict, info, data) for name, data in datasets.items()}
+    mean = SymmetryAverage(predict)
+    turned = {n: evaluate_dataset(mean, info, data, tune=False) for n, data in datasets.items()}
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
-    figures = table(datasets, found)
+    figures = table(datasets, found, turned)
     chosen = read_info(chose / BEST)
     rounds = [*after, chose]
     logs = [read_log(one / LOG) for one in rounds]
