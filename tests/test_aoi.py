@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.aoi import Aoi, place, read_area
+from landslide_mapper.geo.aoi import VERTEX_STEPS, Aoi, _on_grid, place, read_area
+from landslide_mapper.geo.crs import repaired
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.mapping.config import DetectConfig
@@ -104,6 +105,8 @@ def test_polygons_in_any_crs(scene: Scene, tmp_path: Path, crs: str) -> None:
     # Vertices are moved by less than a hundredth of a pixel.
     assert (all_of(aoi) != expected).sum() <= (0 if crs == "EPSG:32648" else 3)
     assert aoi.frame == Frame(5, 3, 80, 107)  # pixels with their centre in the bounds
+    points = shapely.get_coordinates(aoi.polygons) * VERTEX_STEPS
+    assert (points == np.rint(points)).all()
 
 
 @given(
@@ -124,6 +127,18 @@ def test_inside_does_not_depend_on_the_window(
     window = aoi.inside(row, col, height, width)
     padded = np.pad(all_of(aoi), ((20, 200), (20, 230)))
     assert (window == padded[row + 20 : row + 20 + height, col + 20 : col + 20 + width]).all()
+
+
+@given(seed=st.integers(0, 9999), scale=st.sampled_from([0.001, 0.01, 1]))
+def test_polygons_keep_their_place_and_are_valid_on_the_grid(seed: int, scale: float) -> None:
+    """Some collapse, and some cross themselves there."""
+    points = np.random.default_rng(seed).normal(50, scale, (12, 7, 2))
+    polygons = repaired(shapely.polygons(points))
+    found = _on_grid(polygons)
+    assert shapely.is_valid(found).all()
+    assert (shapely.area(found) > 0).all()
+    moved = shapely.symmetric_difference(shapely.union_all(found), shapely.union_all(polygons))
+    assert shapely.is_empty(shapely.buffer(moved, -0.003))
 
 
 def test_both_options_are_the_intersection(scene: Scene, tmp_path: Path) -> None:
@@ -270,6 +285,13 @@ def test_areas_that_cannot_be_had(tmp_path: Path, options: dict[str, Any], says:
     with pytest.raises(LsmapError, match=says) as error:
         plans((scene,), tmp_path, **options)
     assert "\n" not in str(error.value)
+
+
+def test_points_are_no_area(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.full(SHAPE, 9, np.uint8))
+    path = write_area(tmp_path / "aoi.gpkg", on_map(STAR).centroid)
+    with pytest.raises(LsmapError, match=r"aoi.gpkg: there is no polygon in it .* the AOI"):
+        plans((scene,), tmp_path, aoi=path)
 
 
 def test_an_area_without_crs_and_a_scene_with_one(tmp_path: Path) -> None:

@@ -97,8 +97,11 @@ def test_coordinates_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
 def test_polygons_of_nested_collections_count(tmp_path: Path) -> None:
     inner = shapely.GeometryCollection([shapely.Point(0, 0), shapely.box(20, 0, 30, 10)])
     outer = shapely.GeometryCollection([shapely.box(0, 0, 10, 10), inner])
-    labels = read_labels(save(tmp_path / "l.gpkg", [outer, shapely.GeometryCollection([inner])]))
+    flat = shapely.Polygon([(0, 0), (1, 1), (2, 2), (0, 0)])
+    others = [shapely.GeometryCollection([part]) for part in (inner, flat, shapely.Point(0, 0))]
+    labels = read_labels(save(tmp_path / "l.gpkg", [outer, *others]))
     assert shapely.area(labels.polygons).tolist() == [200, 100]
+    assert (labels.counts.degenerate, labels.counts.not_polygon) == (1, 1)
 
 
 def test_geoparquet_is_a_vector_layer(tmp_path: Path) -> None:
