@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from landslide_mapper.checkpoint import ModelInfo, load_model, save_model
 from landslide_mapper.config import ARCHITECTURES, ModelConfig
-from landslide_mapper.metrics import BINS, histogram
+from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import (
     CENTRES,
@@ -22,6 +22,7 @@ from landslide_mapper.nn.calibration import (
     fit_calibration,
     probability_histogram,
 )
+from landslide_mapper.training.validation import validation_figures
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 
@@ -91,6 +92,18 @@ def test_a_network_that_is_too_sure_of_itself_is_calibrated() -> None:
     found = fit_calibration(counted)
     assert found.scale == pytest.approx(0.4, abs=0.02)
     assert found.shift == pytest.approx(0.3, abs=0.05)
+
+
+def test_the_threshold_of_a_model_is_one_of_calibrated_probabilities() -> None:
+    counted = pixels(1.5, -1.0)
+    found, curve = validation_figures(counted), Curve.of(counted.numpy())
+    best, half = curve.best_threshold(), rates(curve.at(0.5))
+    calibration = Calibration(found["calibration_scale"], found["calibration_shift"])
+    assert calibration == fit_calibration(counted)
+    assert found["threshold"] == calibration(best) != pytest.approx(best, abs=0.05)
+    assert found["landslide_iou_at_threshold"] == rates(curve.at(best))["landslide_iou"]
+    assert {name: found[name] for name in half} == half
+    assert found["landslide_iou"] < found["landslide_iou_at_threshold"]
 
 
 def test_a_network_that_is_wrong_is_left_alone() -> None:
