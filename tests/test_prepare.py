@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +16,28 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from preparing import GRID, make, write_scene, write_slides
 from range_server import serve
 from test_scene import write
 
-from landslide_mapper.cli import main
-from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.aoi import place, read_area
 from landslide_mapper.geo.scan import link
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.prepare import PrepareConfig, prepare
 
-GRID = Affine(2, 0, 500000, 0, -2, 4000000)
+
+@pytest.fixture
+def scene(tmp_path: Path) -> str:
+    return write_scene(tmp_path)
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> str:
+    return write_slides(tmp_path)
 
 
 def pixels_of(dataset: Dataset) -> list[tuple[Any, np.ndarray, np.ndarray, Affine]]:
@@ -57,37 +57,6 @@ def pixels_of(dataset: Dataset) -> list[tuple[Any, np.ndarray, np.ndarray, Affin
 def area_ratio(dataset: Dataset) -> float:
     area = dataset.info["landslide_area"]
     return area["tiles"] / area["polygons"]
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> str:
-    """700 × 900 pixels of 2 m, uint8, with a strip of nodata on the left."""
-    rng = np.random.default_rng(1)
-    pixels = rng.integers(1, 255, (3, 700, 900)).astype(np.uint8)
-    pixels[:, :, :40] = 0
-    return write(tmp_path / "scene one (a).tif", pixels, nodata=0, transform=GRID)
-
-
-@pytest.fixture
-def slides(tmp_path: Path) -> str:
-    """30 landslides of 40 m in EPSG:4326, one lies in the nodata strip, one outside."""
-    rng = np.random.default_rng(2)
-    x, y = rng.uniform(500120, 501700, 28), rng.uniform(3998700, 3999900, 28)
-    x, y = np.append(x, [500010, 490000]), np.append(y, [3999500, 3999500])
-    shapes = geopandas.GeoSeries(shapely.box(x, y, x + 40, y + 40), crs="EPSG:32632")
-    frame = geopandas.GeoDataFrame(
-        {"kind": ["slide"] * 20 + ["maybe"] * 10}, geometry=shapes.to_crs("EPSG:4326")
-    )
-    path = tmp_path / "slides.geojson"
-    pyogrio.write_dataframe(frame, path)
-    return str(path)
-
-
-def make(tmp_path: Path, scenes: list[str], labels: str, **options: Any) -> Dataset:
-    output = tmp_path / options.pop("name", "dataset")
-    options = {"tile_size": 64, "workers": 2, **options}
-    prepare(PrepareConfig(output=output, scenes=tuple(scenes), labels=labels, **options))
-    return load_dataset(output)
 
 
 def painted(dataset: Dataset, shape: tuple[int, int]) -> np.ndarray:
@@ -405,24 +374,6 @@ def test_same_seed_same_tiles(tmp_path: Path, scene: str, slides: str) -> None:
     assert names[0] == names[1] != names[2]
 
 
-def test_nothing_is_overwritten_unasked(tmp_path: Path, scene: str, slides: str) -> None:
-    make(tmp_path, [scene], slides)
-    with pytest.raises(LsmapError, match="--overwrite"):
-        make(tmp_path, [scene], slides)
-    with pytest.raises(LsmapError, match="no polygon fulfils"):
-        make(tmp_path, [scene], slides, overwrite=True, where="kind = 'none'")
-    assert load_dataset(tmp_path / "dataset").tiles
-    assert make(tmp_path, [scene], slides, overwrite=True, tile_size=128).tile_size == 128
-    with pytest.raises(LsmapError, match="this is a file"):
-        make(tmp_path, [scene], slides, name="slides.geojson/dataset")
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("mine")
-    with pytest.raises(LsmapError, match="leaves it alone"):
-        make(tmp_path, [scene], slides, overwrite=True, name="precious")
-    assert not list(tmp_path.glob(".*"))
-
-
 def test_a_data_set_does_not_hand_on_signatures(tmp_path: Path, scene: str, slides: str) -> None:
     (tmp_path / "scene.tif").write_bytes(Path(scene).read_bytes())
     with serve(tmp_path) as web:
@@ -446,130 +397,6 @@ def test_linked_blocks_are_one_group(pairs: list[tuple[int, int]]) -> None:
     parent = np.arange(12)
     link(parent, *np.array(pairs, dtype=int).reshape(-1, 2).T)
     assert parent.tolist() == groups
-
-
-@pytest.mark.parametrize("limit", [4_000, 60_000])  # of a tile, then of the footprints
-def test_a_full_disk_is_one_line_and_no_data_set(
-    scene: str, slides: str, tmp_path: Path, limit: int
-) -> None:
-    """A limit on the size of files stands for the disk."""
-    command = [sys.executable, "-m", "landslide_mapper", "prepare", scene, slides]
-    before = sorted(tmp_path.iterdir())
-    done = subprocess.run(
-        [*command, "--tile-size", "64", "-o", str(tmp_path / "set")],
-        capture_output=True,
-        text=True,
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    assert done.returncode == 1, done.stderr
-    *_, line = done.stderr.strip().splitlines()
-    assert line.startswith(f"Error: {tmp_path / 'set'}: the data set could not be written")
-    assert "choose another place with -o" in line
-    assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"sampling": "centred"}, "--sampling centred: give one of grid, centered"),
-        ({"stretch": "gamma"}, "--stretch gamma"),
-        ({"negatives": "some"}, "--negatives some"),
-        ({"negatives": -1.0}, "--negatives -1"),
-    ],
-)
-def test_unknown_settings_are_refused_from_python_too(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(LsmapError, match=says):
-        PrepareConfig(scenes=("a.tif",), labels="b.shp", **options)
-
-
-def test_killed_run_leaves_no_data_set_and_can_be_repeated(
-    tmp_path: Path, scene: str, slides: str
-) -> None:
-    command = [sys.executable, "-m", "landslide_mapper", "prepare", scene, slides]
-    command += ["-o", str(tmp_path / "d"), "--tile-size", "64", "--stride", "8", "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    part = tmp_path / ".d.partial" / "images"
-    while process.poll() is None and not (part.is_dir() and any(part.iterdir())):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-    process.wait()
-    assert part.is_dir()
-    assert not (tmp_path / "d").exists()
-    dataset = make(tmp_path, [scene], slides, name="d")
-    assert len(list((dataset.root / "images").iterdir())) == len(dataset.tiles)
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_labels_elsewhere_are_explained(tmp_path: Path, scene: str) -> None:
-    far = geopandas.GeoDataFrame({"a": [1]}, geometry=[shapely.box(0, 0, 9, 9)], crs="EPSG:32632")
-    pyogrio.write_dataframe(far, tmp_path / "far.gpkg")
-    result = CliRunner().invoke(
-        main, ["prepare", scene, str(tmp_path / "far.gpkg"), "-o", str(tmp_path / "d")]
-    )
-    assert result.exit_code == 2
-    line = result.stderr.strip()
-    assert line.startswith("Error: ")
-    assert "\n" not in line
-    assert "x 500000 to 501800" in line
-    assert "x 0 to 9" in line
-
-
-def test_labels_that_do_not_fit_their_crs_are_explained(
-    tmp_path: Path, scene: str, slides: str
-) -> None:
-    metres = pyogrio.read_dataframe(slides).to_crs(32632).geometry.values
-    geopandas.GeoDataFrame(geometry=np.array(metres), crs=4326).to_file(tmp_path / "wrong.gpkg")
-    command = ["prepare", scene, str(tmp_path / "wrong.gpkg"), "-o", str(tmp_path / "d")]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 2
-    assert result.stderr.strip().count("\n") == 0
-    assert "are x and y swapped" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "at least one SCENE"),
-        (["a.tif"], "at least one SCENE"),
-        (["a.tif", "b.shp", "--pairs", "x", "y"], "not both"),
-        (["a.tif", "b.shp", "--tile-size", "100"], "multiple of 8"),
-        (["a.tif", "b.shp", "--stride", "600"], "1 to the tile size"),
-        (["a.tif", "b.shp", "--negatives", "-1"], "0 or more"),
-        (["a.tif", "b.shp", "--negatives", "nan"], "0 or more"),
-        (["a.tif", "b.shp", "--seed", "-1"], "whole number from 0"),
-        (["a.tif", "b.shp", "--workers", "-1"], "1 or more"),
-        (["a.tif", "b.shp", "--negatives", "some"], "'all'"),
-        (["a.tif", "b.shp", "--bands", "r,g"], "whole numbers"),
-        (["a.tif", "b.shp", "--bands", "0"], "start at 1"),
-        (["a.tif", "b.shp", "--gsd", "1"], "--pairs only"),
-        (["--pairs", "x", "y", "--aoi", "z"], "LABELS only"),
-        (["absent.tif", "b.shp"], "no such file"),
-    ],
-)
-def test_bad_usage_is_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["prepare", *arguments, "-o", str(tmp_path / "d")])
-    assert result.exit_code == 2
-    assert says in result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
-
-
-def test_manifest_errors(tmp_path: Path, scene: str, slides: str) -> None:
-    with pytest.raises(LsmapError, match="no data set here"):
-        load_dataset(tmp_path)
-    dataset = make(tmp_path, [scene], slides)
-    dataset.tiles[0].mask.unlink()
-    with pytest.raises(LsmapError, match=r"1 of .* tiles have no image or mask"):
-        load_dataset(dataset.root)
-    (dataset.root / "dataset.json").write_text('{"schema_version": 99}')
-    with pytest.raises(LsmapError, match="schema 99"):
-        load_dataset(dataset.root)
-    (dataset.root / "dataset.json").write_text("{")
-    with pytest.raises(LsmapError, match="damaged"):
-        load_dataset(dataset.root)
-    (dataset.root / "dataset.json").unlink()
-    (dataset.root / "dataset.json").mkdir()
-    with pytest.raises(LsmapError, match=r"dataset.json: cannot be read \(Is a directory"):
-        load_dataset(dataset.root)
 
 
 @pytest.mark.parametrize(
@@ -655,33 +482,6 @@ def test_the_report_says_where_landslide_area_went(
     assert ("of it lies" in said) == bool(words)
     if words:
         assert f" km² of it lies {' or '.join(words)}." in said
-
-
-def test_advice_on_empty_splits_suits_how_they_came_about(
-    tmp_path: Path, scene: str, slides: str
-) -> None:
-    (tmp_path / "split.csv").write_text("scene;Split\nscene one (a);train\n")
-    given: dict[str, Any] = {"scenes": (scene,), "labels": slides, "workers": 2}
-    split_file = tmp_path / "split.csv"
-    report = prepare(PrepareConfig(tmp_path / "a", split_file=split_file, tile_size=64, **given))
-    said = "\n".join(report.lines())
-    assert f"No tiles in val and test: {split_file} puts nothing there" in said
-    assert "--split-file" not in said
-    report = prepare(PrepareConfig(tmp_path / "b", tile_size=1024, **given))
-    assert "give a --split-file" in "\n".join(report.lines())
-
-
-def test_conditions_that_leave_nothing_say_why(
-    tmp_path: Path, scene: str, slides: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(LsmapError, match="no polygon fulfils --where \"kind = 'none'\""):
-        make(tmp_path, [scene], slides, where="kind = 'none'")
-    with pytest.raises(LsmapError, match=r"fulfil --ignore-where .* too, which goes before"):
-        make(tmp_path, [scene], slides, where="kind = 'slide'", ignore_where="kind LIKE 's%'")
-    make(tmp_path, [scene], slides, where="kind = 'slide'")
-    assert "10 features that no condition takes count as background" in capsys.readouterr().err
-    make(tmp_path, [scene], slides, name="b", where="kind = 'slide'", ignore_where="kind = 'maybe'")
-    assert "no condition" not in capsys.readouterr().err
 
 
 def test_the_next_command_suits_the_tiles(
