@@ -265,6 +265,14 @@ def test_each_folder_has_a_mask_rule_of_its_own(tmp_path: Path) -> None:
     assert all((mask == wanted * (name[0] != "d")).all() for name, mask in found.items())
 
 
+def test_jpeg_masks_are_not_mixed_with_others(tmp_path: Path) -> None:
+    for n, driver in enumerate(("PNG", "JPEG", "PNG")):
+        picture(tmp_path / "images" / f"{n}.png", image(64, 64, n))
+        picture(tmp_path / "masks" / f"{n}.{driver.lower()}", square(64, 64, 1), driver)
+    with pytest.raises(LsmapError, match=r"JPEG masks \(1.jpeg\), .* beside others \(0.png\)"):
+        make(tmp_path, tile_size=64)
+
+
 def test_an_image_and_its_mask_must_lie_on_one_grid(tmp_path: Path) -> None:
     north_up, south_up = Affine(2, 0, 0, 0, -2, 128), Affine(2, 0, 0, 0, 2, 0)
     for n in range(3):

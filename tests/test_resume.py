@@ -26,6 +26,7 @@ from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.blocks import Layout
 from landslide_mapper.geo.measure import to_map
+from landslide_mapper.mapping import parts
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.store import FolderStore
 from landslide_mapper.mapping.workspace import hidden_folder
@@ -149,9 +150,9 @@ def stop_after_the_first_move(staging: Staging) -> None:
 
 def interrupted(store: FolderStore) -> None:
     """In place of `FolderStore.clear`: killed half way."""
-    parts = sorted(name for name in store.names() if name.endswith(".part"))
-    if parts:
-        store.delete(parts[0])
+    kept = sorted(name for name in store.names() if name.endswith(".part"))
+    if kept:
+        store.delete(kept[0])
         raise KeyboardInterrupt
 
 
@@ -201,10 +202,10 @@ def test_finished_parts_are_not_predicted_again(
             config(scene, folder), Slow(tmp_path / "a", stop_after=all_windows // 2), model_info()
         )
     assert contents(folder) == {}
-    parts = list((hidden_folder(folder / "slides.gpkg") / "parts").glob("*.part"))
-    assert len(parts) > 3
+    kept = list((hidden_folder(folder / "slides.gpkg") / "parts").glob("*.part"))
+    assert len(kept) > 3
     detect_with(config(scene, folder), Slow(tmp_path / "b"), model_info())
-    assert f"going on with an unfinished run, {len(parts)} parts" in capsys.readouterr().err
+    assert f"going on with an unfinished run, {len(kept)} parts" in capsys.readouterr().err
     assert (tmp_path / "b").stat().st_size < 0.7 * all_windows
     assert contents(folder) == contents(tmp_path / "whole")
 
@@ -310,6 +311,23 @@ def test_a_source_that_vanishes_is_one_line_and_no_output(scene: str, tmp_path: 
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 1
     assert contents(folder) == {}
+
+
+def test_a_part_is_told_from_one_with_any_other_byte(scene: str, tmp_path: Path) -> None:
+    predictor = Slow(tmp_path / "log", 0, stop_after=60)
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(config(scene, tmp_path / "out"), predictor, model_info())
+    part = min((hidden_folder(tmp_path / "out" / "slides.gpkg") / "parts").glob("*.part"))
+    content = part.read_bytes()
+    assert parts.from_bytes(content).seen > 0
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="damaged"):
+            parts.from_bytes(bytes(changed))
+    for zeros in (0, 4, 8):
+        with pytest.raises(ValueError, match="damaged"):
+            parts.from_bytes(bytes(zeros))
 
 
 @pytest.mark.parametrize(("kept", "zeros"), [(-100, 0), (-12, 12), (0, 0), (0, 500)])

@@ -214,7 +214,14 @@ def mask_rule(scans: Sequence[ScannedPair]) -> MaskRule:
     masks = [s.pair.mask for s in scans if s.pair.mask is not None]
     for said in sorted({s.said for s in scans if s.said}):
         note(f"{masks[0].parent}: {said}")
-    if any(mask.suffix.lower() in LOSSY for mask in masks):
+    lossy = [mask.suffix.lower() in LOSSY for mask in masks]
+    if any(lossy) and not all(lossy):
+        one, other = masks[lossy.index(True)], masks[lossy.index(False)]
+        raise LsmapError(
+            f"{one.parent}: there are JPEG masks ({one.name}), whose values are not exact, beside "
+            f"others ({other.name}); give each kind a folder and a --pairs of its own"
+        )
+    if any(lossy):
         note(f"{masks[0].parent}: JPEG masks, values from 128 up are taken as landslide")
         return MaskRule(128, ignore_255=False)
     values = {int(v) for v in np.flatnonzero(np.sum([s.histogram for s in scans], axis=0))}

@@ -1,7 +1,7 @@
 """Parts: what is kept of a block once it is mapped.
 
-One part is one file: an npz archive without pickles. Polygons are WKB in pixel coordinates of
-the scene, rasters are compressed.
+One part is one file: a checksum, then an npz archive without pickles. Polygons are WKB in pixel
+coordinates of the scene, rasters are compressed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shapely
 from landslide_mapper.geo.features import Pieces
 from landslide_mapper.geo.vectorize import Components, Sides
 
+CHECKSUM = 4  # bytes, of a CRC-32; the archive has its own, but not of its table of contents
 MEASURES = ("pixels", "total", "highest")
 
 
@@ -64,19 +65,17 @@ def to_bytes(part: Part) -> bytes:
             arrays[f"{name}.shape"] = np.array(raster.shape)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+    content = file.getvalue()
+    return zlib.crc32(content).to_bytes(CHECKSUM) + content
 
 
 def from_bytes(content: bytes) -> Part:
     """The inverse of `to_bytes`. Raises `ValueError` when this is not a whole part."""
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return _from_arrays({name: archive[name] for name in archive.files})
-    except Exception as error:  # of a dozen kinds, by the byte that zipfile or numpy stumbles over
-        raise ValueError(f"damaged part: {error}") from error
-
-
-def _from_arrays(arrays: dict[str, np.ndarray]) -> Part:
+    archive = content[CHECKSUM:]
+    if not archive or zlib.crc32(archive).to_bytes(CHECKSUM) != content[:CHECKSUM]:
+        raise ValueError("damaged part")
+    with np.load(io.BytesIO(archive), allow_pickle=False) as members:
+        arrays = {name: members[name] for name in members.files}
     rasters: dict[str, Any] = {}
     for name in ("mask", "percent"):
         if name in arrays:
