@@ -19,10 +19,11 @@ UTM = Affine(0.5, 0.0, 300000.0, 0.0, -0.5, 3500000.0)
 
 def model_info(**changes: Any) -> ModelInfo:
     """A model without a stretch on one window of 64 pixels, threshold 0.5."""
+    count = changes.pop("band_count", 3)
     values: dict[str, Any] = {
         "name": "fake",
-        "model": ModelConfig(band_count=changes.pop("band_count", 3)),
-        "bands": (1, 2, 3),
+        "model": ModelConfig(band_count=count),
+        "bands": tuple(range(1, count + 1)),
         "radiometry": "none",
         "tile_size": 64,
         "gsd": 0.5,
