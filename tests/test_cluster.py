@@ -33,6 +33,7 @@ from landslide_mapper.mapping.store import RemoteStore, open_store
 
 PATHS = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 
@@ -45,9 +46,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """The address of a scheduler with two workers that are already there."""
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-    ) as cluster:
+    with (
+        # On Python 3.11 the profile may lock a worker up (python/cpython#106883).
+        dask.config.set({"distributed.worker.profile.enabled": False}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as cluster,
+    ):
         yield cluster.scheduler_address
 
 
@@ -258,7 +263,10 @@ def test_a_scheduler_that_dies_is_one_line(scene: str, tmp_path: Path) -> None:
         "    time.sleep(600)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=PATHS
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=PATHS | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"},
     ) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

@@ -216,7 +216,8 @@ def local_cluster(workers: int) -> Iterator[LocalCluster]:
     from distributed import LocalCluster
 
     threads = max(1, (os.cpu_count() or 1) // workers)
-    # The profile looks at every thread a hundred times a second, which costs some percent.
+    # The profile looks at every thread a hundred times a second, which costs some percent, and on
+    # Python 3.11 may lock a worker up for good (python/cpython#106883).
     with (
         TemporaryDirectory(prefix="lsmap-") as folder,
         dask.config.set({"distributed.worker.profile.enabled": False}),
