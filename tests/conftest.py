@@ -114,3 +114,19 @@ def dataset(
     folder = tmp_path_factory.mktemp("train") / "dataset"
     run("prepare", *train_scenes, train_labels, "-o", folder, "--tile-size", 128, "--workers", 1)
     return folder
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> str:
+    """A scene of noise, see `preparing`; many files of tests have one of their own."""
+    from preparing import write_scene
+
+    return write_scene(tmp_path)
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> str:
+    """Landslides on `scene`, likewise."""
+    from preparing import write_slides
+
+    return write_slides(tmp_path)

@@ -18,7 +18,7 @@ import shapely
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
-from preparing import GRID, make, write_scene, write_slides
+from preparing import GRID, make
 from range_server import serve
 from test_scene import write
 
@@ -28,16 +28,6 @@ from landslide_mapper.geo.aoi import place, read_area
 from landslide_mapper.geo.scan import link
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.prepare import PrepareConfig, prepare
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> str:
-    return write_scene(tmp_path)
-
-
-@pytest.fixture
-def slides(tmp_path: Path) -> str:
-    return write_slides(tmp_path)
 
 
 def pixels_of(dataset: Dataset) -> list[tuple[Any, np.ndarray, np.ndarray, Affine]]:

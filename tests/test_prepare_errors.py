@@ -18,22 +18,12 @@ import pyogrio
 import pytest
 import shapely
 from click.testing import CliRunner
-from preparing import make, write_scene, write_slides
+from preparing import make
 
 from landslide_mapper.cli import main
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.prepare import PrepareConfig, prepare
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> str:
-    return write_scene(tmp_path)
-
-
-@pytest.fixture
-def slides(tmp_path: Path) -> str:
-    return write_slides(tmp_path)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path, scene: str, slides: str) -> None:
