@@ -13,7 +13,6 @@ from landslide_mapper.data.tiles import Plan, SceneSource, TileSource
 from landslide_mapper.errors import note
 from landslide_mapper.geo.crs import WGS84, same_crs, transformer, wgs84_transformer
 from landslide_mapper.geo.scan import link
-from landslide_mapper.geo.scene import Scene
 
 
 def settle(plans: list[Plan], sources: Sequence[TileSource]) -> tuple[list[Plan], int]:
@@ -26,8 +25,8 @@ def settle(plans: list[Plan], sources: Sequence[TileSource]) -> tuple[list[Plan]
     some = [plans[i] for i in placed]
     if len(sources) < 2 or len({plan.split for plan in some}) < 2:
         return plans, 0
-    shapes = footprints(some, sources, crs)
-    shown = [_shown(plan, sources[plan.source].scene) for plan in some]
+    shown = _shown(some, sources)
+    shapes = outlines(shown, [plan.source for plan in some], sources, crs)
     tolerance = shapely.area(shapes) / [height * width for _, _, height, width in shown]
     found = conflicts(shapes, [p.split for p in some], [p.source for p in some], tolerance)
     dropped = {placed[k] for k in found}
@@ -85,15 +84,20 @@ def footprints(
 
     Their padding is left out: it lies on the ground of scenes that adjoin, and shows nothing of it.
     """
-    shown = [_shown(plan, sources[plan.source].scene) for plan in plans]
-    return outlines(shown, [plan.source for plan in plans], sources, crs)
+    owners = [plan.source for plan in plans]
+    return outlines(_shown(plans, sources), owners, sources, crs)
 
 
-def _shown(plan: Plan, scene: Scene) -> tuple[int, int, int, int]:
-    """The part (row, col, height, width) of a plan's square that lies in the scene."""
-    top, left = max(plan.row, 0), max(plan.col, 0)
-    bottom, right = min(plan.row + plan.span, scene.height), min(plan.col + plan.span, scene.width)
-    return top, left, bottom - top, right - left
+def _shown(plans: Sequence[Plan], sources: Sequence[TileSource]) -> list[tuple[int, int, int, int]]:
+    """The part (row, col, height, width) of each plan's square that lies in its scene."""
+    found = []
+    for plan in plans:
+        scene = sources[plan.source].scene
+        top, left = max(plan.row, 0), max(plan.col, 0)
+        bottom = min(plan.row + plan.span, scene.height)
+        right = min(plan.col + plan.span, scene.width)
+        found.append((top, left, bottom - top, right - left))
+    return found
 
 
 def outlines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -22,18 +23,18 @@ from landslide_mapper.evaluation.inventories import (
 from landslide_mapper.geo.crs import (
     crs_name,
     degrees_per_unit,
+    eastward,
+    goes_round,
     moved,
     mover,
     repaired,
     same_crs,
     transformer,
-    unit_metres,
 )
 from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.style import add_default_style, fill_layer, fill_symbol, vector_qml
 
 LAYER = "verdicts"
-TORN = 1e7  # metres: a landslide that wide goes round the globe, over the edge of the map
 
 # Role, verdict, colour, words: the reference is filled, what was mapped is an outline over it.
 LEGEND = (
@@ -94,7 +95,7 @@ def _in_crs(judged: Judged, crs: pyproj.CRS | None) -> np.ndarray:
     way = transformer(judged.crs, crs)
     shapes = np.full(len(judged), None, dtype=object)
     there, reached = moved(judged.polygons, mover(way))
-    torn = _width(there, crs) > TORN
+    torn = goes_round(there, crs)
     if crs.is_geographic:
         there[torn] = _cut_at_antimeridian(there[torn], 180 / degrees_per_unit(crs))
         torn[:] = False
@@ -108,19 +109,10 @@ def _in_crs(judged: Judged, crs: pyproj.CRS | None) -> np.ndarray:
     return shapes
 
 
-def _width(polygons: np.ndarray, crs: pyproj.CRS) -> np.ndarray:
-    """From the west end to the east end, about in metres."""
-    bounds = shapely.bounds(polygons)
-    return np.asarray((bounds[:, 2] - bounds[:, 0]) * (unit_metres(crs) or 1.0))
-
-
 def _cut_at_antimeridian(polygons: np.ndarray, half_turn: float) -> np.ndarray:
     """The parts on both sides, of polygons whose edges go the long way round."""
-
-    def eastward(points: np.ndarray) -> np.ndarray:
-        return points + (points[:, :1] < 0) * np.array([2 * half_turn, 0])
-
-    whole = repaired(np.asarray(shapely.transform(polygons, eastward)))
+    turned = shapely.transform(polygons, partial(eastward, turn=2 * half_turn))
+    whole = repaired(np.asarray(turned))
     west = shapely.intersection(whole, shapely.box(0, -half_turn, half_turn, half_turn))
     east = shapely.intersection(whole, shapely.box(half_turn, -half_turn, 2 * half_turn, half_turn))
     back = shapely.transform(east, lambda points: points - np.array([2 * half_turn, 0]))

@@ -14,6 +14,7 @@ import shapely
 
 WGS84 = pyproj.CRS("EPSG:4326")
 UTM_SCALE = re.compile(r'PARAMETER\["scale[^"]*",0\.9996(?=[],])', re.IGNORECASE)  # in WKT
+GLOBE = 1e7  # metres: a landslide that wide goes round the globe, over the edge of the map
 
 Move = Callable[[np.ndarray], np.ndarray]  # points (n, 2) to points (n, 2)
 
@@ -120,6 +121,17 @@ def moved(polygons: np.ndarray, move: Move) -> tuple[np.ndarray, np.ndarray]:
     shapes = np.asarray(shapely.transform(polygons, move))
     reached = np.asarray(np.isfinite(shapely.bounds(shapes)).all(axis=1))
     return repaired(shapes[reached]), reached
+
+
+def goes_round(polygons: np.ndarray, crs: pyproj.CRS | None) -> np.ndarray:
+    """Which polygons (n,) are wider, from the west end to the east end, than `GLOBE`: bool (n,)."""
+    west, _, east, _ = shapely.bounds(polygons).T
+    return np.asarray((east - west) * (unit_metres(crs) or 1.0) > GLOBE)
+
+
+def eastward(points: np.ndarray, turn: float = 360.0) -> np.ndarray:
+    """Points (n, 2) with western longitudes counted on beyond the antimeridian, a `turn` more."""
+    return points + (points[:, :1] < 0) * np.array([turn, 0])
 
 
 def repaired(polygons: np.ndarray) -> np.ndarray:

@@ -14,13 +14,21 @@ from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.crs import crs_name, moved, mover, same_crs, transformer, unit_metres
+from landslide_mapper.geo.crs import (
+    Move,
+    crs_name,
+    eastward,
+    goes_round,
+    moved,
+    mover,
+    same_crs,
+    transformer,
+)
 from landslide_mapper.geo.labels import Labels
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 EDGE_PIECES = 64  # an edge that is straight in one CRS is bent in another: pieces per extent
-GLOBE_METRES = 1e7  # what is that wide may go round the globe
 NEAR = 0.1  # of a scene's extent: bounds that were brought into another CRS may be this far out
 
 
@@ -39,43 +47,32 @@ def _brought(labels: Labels, scene: Scene) -> tuple[np.ndarray, int, bool]:
     """The same, but whole turns of longitude away from the scene perhaps: that is told last."""
     polygons, lost, across = labels.polygons, 0, False
     if not same_map(labels, scene):
-        polygons, reached = moved(polygons, mover(_way(labels, scene)))
-        those = replace(labels, polygons=labels.polygons[reached])
-        polygons, across = _not_torn(polygons, those, scene)
+        move = mover(_way(labels, scene))
+        polygons, reached = moved(polygons, move)
+        if scene.crs is not None and scene.crs.is_geographic:
+            own = replace(labels, polygons=labels.polygons[reached])
+            polygons, across = _not_torn(polygons, own, move)
         lost = int((~reached).sum())
     beyond = beyond_the_antimeridian(scene) or _counts_beyond_180(labels, shapely.bounds(polygons))
     in_degrees = scene.crs is not None and scene.crs.is_geographic
     return polygons, lost, in_degrees and (across or beyond)
 
 
-def _not_torn(polygons: np.ndarray, labels: Labels, scene: Scene) -> tuple[np.ndarray, bool]:
-    """The labels' polygons on a scene in degrees, going on beyond ±180 where they cross it.
+def _not_torn(polygons: np.ndarray, labels: Labels, move: Move) -> tuple[np.ndarray, bool]:
+    """The labels' polygons in degrees, going on beyond ±180 where they cross it.
 
     Args:
-        polygons: those of `labels` in the scene's CRS; what crosses ±180 spans the globe there.
+        polygons: those of `labels` in degrees; what crosses ±180 spans the globe there.
         labels: the polygons in a CRS of their own, in which they do not.
-        scene: the scene.
+        move: from that CRS to the degrees.
 
     Returns:
         The polygons, and whether any crosses ±180.
     """
-    if scene.crs is None or not scene.crs.is_geographic:
-        return polygons, False
-    wide = _width(labels.polygons) * (unit_metres(labels.crs) or 1.0) > GLOBE_METRES
-    across = (_width(polygons) > 180) & ~wide
-    move = mover(_way(labels, scene))
-
-    def eastward(points: np.ndarray) -> np.ndarray:
-        there = move(points)
-        return there + (there[:, :1] < 0) * np.array([360, 0])
-
-    polygons[across] = moved(labels.polygons[across], eastward)[0]
+    west, _, east, _ = shapely.bounds(polygons).T
+    across = (east - west > 180) & ~goes_round(labels.polygons, labels.crs)
+    polygons[across] = moved(labels.polygons[across], lambda points: eastward(move(points)))[0]
     return polygons, bool(across.any())
-
-
-def _width(polygons: np.ndarray) -> np.ndarray:
-    bounds = shapely.bounds(polygons)
-    return np.asarray(bounds[:, 2] - bounds[:, 0])
 
 
 def _turned_towards(scene: Scene, polygons: np.ndarray) -> np.ndarray:
