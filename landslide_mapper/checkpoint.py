@@ -149,7 +149,9 @@ class ModelInfo:
             )
         values.pop("arch", None)  # for other readers; files older than `model.arch` are MRIFE's
         try:
-            values["model"] = from_dict(ModelConfig, values["model"], source)
+            # Files older than `unseen` are of networks that got the mean colour.
+            network = {"unseen": "mean"} | dict(values["model"])
+            values["model"] = from_dict(ModelConfig, network, source)
             for name in ("bands", "calibration"):
                 if name in values:
                     values[name] = tuple(values[name])

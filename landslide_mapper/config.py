@@ -24,6 +24,7 @@ ARCHITECTURES = ("mrife", "deeplabv3plus", "icssn")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 FUSIONS = ("add", "concat")
 FUSED_VIEWS = ("whole", "masked")
+UNSEEN = ("mirror", "mean")
 MASK_BLOCKS = ("edge", "interior", "all")
 BLOCK_SIZES = (8, 16)
 OPTIMIZERS = ("sgd", "adamw")
@@ -64,6 +65,8 @@ class ModelConfig:
         backbone: torchvision ResNet of the encoders.
         last_layer: residual stage at which the backbone ends, 3 or 4 (4 is the paper's).
         band_count: bands of the input image.
+        unseen: what the network gets where nothing was seen: the ground beside it, mirrored
+            (``mirror``, see `landslide_mapper.geo.mirror`), or the ``mean`` colour.
         aspp_channels: width of the features, C in the paper.
         aspp_rates: dilations of the 3×3 convolutions in ASPP, in cells of the features (8 pixels).
             The paper's reach over tiles of 512 pixels; in smaller ones the outer taps see padding.
@@ -88,6 +91,7 @@ class ModelConfig:
     backbone: str = "resnet101"
     last_layer: int = 4
     band_count: int = 3
+    unseen: str = "mirror"
     aspp_channels: int = 256
     aspp_rates: tuple[int, ...] = (12, 24, 36)
     fusion: str = "add"
@@ -117,6 +121,7 @@ class ModelConfig:
         _one_of("last_layer", self.last_layer, (3, 4))
         _one_of("fusion", self.fusion, FUSIONS)
         _one_of("fused_view", self.fused_view, FUSED_VIEWS)
+        _one_of("unseen", self.unseen, UNSEEN)
         _one_of("mask_blocks", self.mask_blocks, MASK_BLOCKS)
         _one_of("block_size", self.block_size, BLOCK_SIZES)
         _between("band_count", self.band_count, 1, 1024)

@@ -19,6 +19,7 @@ from landslide_mapper.checkpoint import (
 )
 from landslide_mapper.device import choose_device, computes_bf16
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
+from landslide_mapper.geo.mirror import shown
 
 if TYPE_CHECKING:
     import torch
@@ -143,6 +144,7 @@ class CpuPredictor:
         """Predict one batch."""
         import torch
 
+        images = shown(images, self._network.config.unseen)
         with torch.inference_mode():
             logits = self._network(torch.from_numpy(np.ascontiguousarray(images)))
             return torch.sigmoid(logits).numpy()
@@ -153,11 +155,12 @@ class OnnxPredictor:
 
     batch_size = 1
 
-    def __init__(self, session: InferenceSession) -> None:
+    def __init__(self, session: InferenceSession, unseen: str) -> None:
         import torch
 
         self.device = torch.device("cpu")
         self._session = session
+        self._unseen = unseen
         self._input = session.get_inputs()[0].name
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -166,7 +169,7 @@ class OnnxPredictor:
         Raises:
             LsmapFailure: what the graph gives are no probabilities.
         """
-        shares = images.astype(np.float32) / np.float32(255)
+        shares = shown(images, self._unseen).astype(np.float32) / np.float32(255)
         (answer,) = self._session.run(None, {self._input: shares})
         if not (answer.min() >= 0 and answer.max() <= 1):  # nor is NaN
             raise LsmapFailure(
@@ -201,15 +204,15 @@ def _load_onnx(path: Path, device: str) -> OnnxPredictor:
             f"{path} holds the stretch of {scene} for tools that feed raw pixels; lsmap "
             "stretches each scene itself: give a model that was exported without --scene"
         )
-    _check_graph(path, session)
+    info = ModelInfo.from_metadata(onnx_metadata(session), str(path))
+    _check_graph(path, session, info)
     if torch.cuda.is_available():
         note(f"{path}: ONNX models run on the CPU; the .safetensors model would use the GPU")
-    return OnnxPredictor(session)
+    return OnnxPredictor(session, info.model.unseen)
 
 
-def _check_graph(path: Path, session: InferenceSession) -> None:
+def _check_graph(path: Path, session: InferenceSession, info: ModelInfo) -> None:
     """Raise `LsmapError` unless the graph takes and gives what its metadata says."""
-    info = ModelInfo.from_metadata(onnx_metadata(session), str(path))
     side = info.tile_size
     wanted = ([None, info.band_count, side, side], [None, 2, side, side])
     found = (session.get_inputs(), session.get_outputs())

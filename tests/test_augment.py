@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landslide_mapper.data.augment import Augmentation, apply_symmetry, recolour, zoom
+from landslide_mapper.data.augment import Augmentation, apply_symmetry, move, recolour, zoom
 
 SIDE = 48
 places = st.tuples(st.floats(0, 1), st.floats(0, 1))
@@ -38,6 +38,33 @@ def test_labels_are_turned_with_their_image_in_all_eight_ways() -> None:
     for pixels, labels in turned:
         for label, colour in ((0, 40), (1, 200), (255, 0)):
             assert np.array_equal(labels == label, pixels[0] == colour)
+
+
+@given(top=st.integers(0, 20), left=st.integers(0, 20), size=st.integers(1, 28), place=places)
+def test_what_was_seen_moves_within_its_frame_and_loses_nothing(
+    top: int, left: int, size: int, place: tuple[float, float]
+) -> None:
+    rng = np.random.default_rng(size)
+    part = (slice(top, top + size), slice(left, left + size))
+    image, mask = np.zeros((3, SIDE, SIDE), np.uint8), np.full((SIDE, SIDE), 255, np.uint8)
+    image[:, *part] = rng.integers(1, 255, (3, size, size))
+    mask[part] = rng.integers(0, 2, (size, size))
+    moved, labels = move(image, mask, place)
+    row, col = (round(at * (SIDE - size)) for at in place)
+    there = (slice(row, row + size), slice(col, col + size))
+    assert np.array_equal(moved[:, *there], image[:, *part])
+    assert np.array_equal(labels[there], mask[part])
+    assert np.count_nonzero(moved) == np.count_nonzero(image)
+    assert np.count_nonzero(labels != 255) == size**2
+
+
+def test_a_tile_without_a_frame_stays_and_so_does_an_empty_one() -> None:
+    rng = np.random.default_rng(0)
+    for image in (rng.integers(1, 255, (3, 8, 8), dtype=np.uint8), np.zeros((3, 8, 8), np.uint8)):
+        mask = rng.integers(0, 2, (8, 8), dtype=np.uint8)
+        moved, labels = move(image, mask, (1.0, 1.0))
+        assert np.array_equal(moved, image)
+        assert np.array_equal(labels, mask)
 
 
 def test_tiles_become_smaller_and_larger() -> None:

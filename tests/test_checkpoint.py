@@ -122,6 +122,13 @@ def test_headers_without_the_newer_settings_are_mrifes() -> None:
     assert ModelInfo.from_metadata({"lsmap": json.dumps(header)}, "old") == INFO
 
 
+def test_networks_of_older_files_get_what_they_learnt_from() -> None:
+    header = json.loads(INFO.to_metadata()["lsmap"])
+    assert header["model"].pop("unseen") == "mirror"
+    info = ModelInfo.from_metadata({"lsmap": json.dumps(header)}, "old")
+    assert info.model == dataclasses.replace(SMALL, unseen="mean")
+
+
 def test_what_was_learnt_before_is_kept() -> None:
     first = dataclasses.replace(INFO, digests={"d": "1"}, final=True)
     second = dataclasses.replace(INFO, digests={"d": "2", "d~2": "3"}, learnt=first.trainings)

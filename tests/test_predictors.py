@@ -20,6 +20,7 @@ from landslide_mapper import predictors
 from landslide_mapper.checkpoint import ModelInfo, load_model, save_model
 from landslide_mapper.config import ModelConfig
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.mirror import shown
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
@@ -96,7 +97,7 @@ def test_the_bundled_model_maps_the_bundled_scene_as_the_plain_network_does(
     for row in (0, 256):
         for col in (0, 256):
             window = stretched[None, :, row : row + 256, col : col + 256]
-            expected, found = plain(model, window), predict(window)
+            expected, found = plain(model, shown(window, info.model.unseen)), predict(window)
             assert np.abs(found - expected).max() < 1e-5
             differ = (found >= info.threshold) != (expected >= info.threshold)
             assert np.all(np.abs(expected[differ] - info.threshold) < 1e-5)
@@ -172,6 +173,8 @@ def pretended_cuda(machine: Machine) -> CudaPredictor:
 class Grey(nn.Module):
     """In the place of a network: the mean of the bands."""
 
+    config = ModelConfig(unseen="mean")
+
     def __init__(self) -> None:
         super().__init__()
         self.normalise = Normalise(3)
@@ -225,7 +228,9 @@ def test_bf16_is_close_to_float32_where_a_gpu_has_it(
     monkeypatch.setattr("landslide_mapper.nn.on_cuda.computes_bf16", lambda _device: bf16)
     predict = CudaPredictor(fold(network(last_layer=3)), torch.device("cpu"), 4)
     batch = images(1)
-    assert np.abs(predict(batch) - plain(network(last_layer=3), batch)).max() < error
+    assert not batch.any(axis=1).all()  # some of it was not seen
+    expected = plain(network(last_layer=3), shown(batch, "mirror"))
+    assert np.abs(predict(batch) - expected).max() < error
 
 
 def test_a_stream_that_breaks_off_leaves_the_predictor_as_it_was(

@@ -19,6 +19,7 @@ from landslide_mapper.config import (
     OPTIMIZERS,
     RECIPES,
     SCHEDULES,
+    UNSEEN,
     ModelConfig,
     TrainConfig,
 )
@@ -131,6 +132,11 @@ def _setting(*names: str, kind: Any, text: str, **more: Any) -> Any:
     "--fused-view",
     kind=click.Choice(FUSED_VIEWS),
     text="Image whose student features are fused; masked is the paper's and leaks labels.",
+)
+@_setting(
+    "--unseen",
+    kind=click.Choice(UNSEEN),
+    text="What the network gets where nothing was seen: mirrored ground, or the mean colour.",
 )
 @_setting("--block-size", kind=int, text="Side of a masked block in pixels, 8 or 16.")
 @_setting("--mask-blocks", kind=click.Choice(MASK_BLOCKS), text="Blocks that stand for landslide.")

@@ -1,4 +1,4 @@
-"""Tiles turned, zoomed and recoloured at random, by rules that depend on nothing but the seed."""
+"""Tiles moved, turned, zoomed and recoloured at random, which follows from the seed alone."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ class Augmentation:
         seed: of the run.
         zoom: largest factor by which tiles are enlarged or made smaller; 1 for none.
         jitter: largest exponent that darkens or brightens tiles; 1 for none.
+        move: whether what was seen moves within the unseen frame around it.
     """
 
     seed: int
     zoom: float = 1.0
     jitter: float = 1.0
+    move: bool = False
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray, epoch: int, position: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One of the 8 symmetries of the square, a zoom and other colours, all equally likely.
+        """One of the 8 symmetries of the square, a place, a zoom and other colours, equally likely.
 
         Args:
             image: uint8 (B, H, W), 0 in every band where nothing was seen.
@@ -41,6 +43,8 @@ class Augmentation:
         rng = np.random.default_rng((self.seed, epoch, position))
         symmetry = int(rng.integers(8))
         image, mask = apply_symmetry(image, symmetry), apply_symmetry(mask, symmetry)
+        if self.move:
+            image, mask = move(image, mask, tuple(rng.uniform(0, 1, 2)))
         if self.zoom > 1:
             factor = self.zoom ** rng.uniform(-1, 1)
             image, mask = zoom(image, mask, factor, tuple(rng.uniform(0, 1, 2)))
@@ -58,6 +62,29 @@ def apply_symmetry(array: np.ndarray, symmetry: int) -> np.ndarray:
     """
     turned = np.rot90(array, symmetry % 4, axes=(-2, -1))
     return turned[..., ::-1] if symmetry >= 4 else turned
+
+
+def move(
+    image: np.ndarray, mask: np.ndarray, place: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put what was seen elsewhere within the unseen frame around it; nothing of it is lost.
+
+    Images smaller than a tile lie in its middle, and most were cut around a landslide: a network
+    would learn that landslides lie in the middle.
+
+    Args:
+        image: uint8 (B, H, W), 0 in every band where nothing was seen.
+        mask: uint8 (H, W).
+        place: from 0 (top, left) to 1.
+    """
+    seen: np.ndarray = np.any(image, axis=0)
+    if not seen.any():
+        return image, mask
+    steps = []
+    for side, filled, at in zip(seen.shape, seen.nonzero(), place, strict=True):
+        spare = side - (filled.max() + 1 - filled.min())
+        steps.append(round(at * spare) - int(filled.min()))
+    return np.roll(image, steps, axis=(-2, -1)), np.roll(mask, steps, axis=(-2, -1))
 
 
 def zoom(

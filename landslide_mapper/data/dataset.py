@@ -14,17 +14,25 @@ from torch.utils.data import Dataset
 from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.manifest import Tile
 from landslide_mapper.errors import LsmapFailure
+from landslide_mapper.geo.mirror import shown
 
 
 class TileDataset(Dataset[tuple[Tensor, Tensor]]):
     """Images and masks of tiles.
 
     The index is (epoch, tile), from which `augmentation` follows; None leaves tiles as they are.
+    What was not seen is 0 in every band, or with ``unseen="mirror"`` mirrored ground.
     """
 
-    def __init__(self, tiles: Sequence[Tile], augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self,
+        tiles: Sequence[Tile],
+        augmentation: Augmentation | None = None,
+        unseen: str = "mean",
+    ) -> None:
         self.tiles = tiles
         self.augmentation = augmentation
+        self.unseen = unseen
 
     def __len__(self) -> int:
         """Number of tiles."""
@@ -49,6 +57,7 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
             )
         if self.augmentation is not None:
             image, mask = self.augmentation.apply(image, mask, epoch, position)
+        image = shown(image, self.unseen)
         return torch.from_numpy(image.copy()), torch.from_numpy(mask.copy())
 
 

@@ -20,6 +20,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.explanation.heat import HeatStore
 from landslide_mapper.explanation.subject import Subject
 from landslide_mapper.geo.blend import Span, WindowGrid, WindowRow, blend
+from landslide_mapper.geo.mirror import shown
 from landslide_mapper.geo.reading import scene_rows
 from landslide_mapper.nn.gradcam import GradCam
 
@@ -39,14 +40,14 @@ def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
     span = subject.grid.span(subject.frame)
 
     def maps(images: np.ndarray) -> np.ndarray:
-        return cam.maps(*_to_device(cam, images)).float().cpu().numpy()
+        return cam.maps(*_to_device(cam, shown(images, subject.unseen))).float().cpu().numpy()
 
     # None: a bar on terminals only.
     with tqdm(total=2 * len(span.rows) * len(span.cols), unit=" windows", disable=None) as bar:
         bar.set_description("weights")
         with closing(_rows(subject, span)) as rows:
             for images, wanted, count in _windows(rows, subject.grid, span, batch):
-                cam.gather(*_to_device(cam, images, wanted))
+                cam.gather(*_to_device(cam, shown(images, subject.unseen), wanted))
                 bar.update(count)
             bar.update(len(span.rows) * len(span.cols) - bar.n)
         target = cam.target()

@@ -32,13 +32,17 @@ from landslide_mapper.serving import open_for, working_scene
 
 @dataclass(frozen=True)
 class Subject:
-    """What is explained: pixels, windows, and the landslides that are known of it."""
+    """What is explained: pixels, windows, and the landslides that are known of it.
+
+    `unseen` is the model's (`landslide_mapper.config.ModelConfig`).
+    """
 
     scene: Scene
     frame: Frame
     aoi: Aoi | None
     grid: WindowGrid
     radiometry: Radiometry
+    unseen: str
     zones: Zones | None
 
 
@@ -56,7 +60,7 @@ def find_subject(config: ExplainConfig, info: ModelInfo) -> Subject:
     if len(sources) != 1:
         raise LsmapError(f"{config.source}: {len(sources)} rasters; explain one at a time")
     scene = working_scene(open_for(sources[0], config.bands, info), info, config.gsd)
-    return _placed(config, scene, info.tile_size, fit(scene, info.radiometry))
+    return _placed(config, info, scene, info.tile_size, fit(scene, info.radiometry))
 
 
 def _dataset_of(source: str) -> Dataset | None:
@@ -87,7 +91,7 @@ def _tile(config: ExplainConfig, info: ModelInfo, dataset: Dataset) -> Subject:
             raise LsmapError(f"--{option} has no meaning for a tile of a data set; leave it out")
     (source,) = expand_sources([config.source])
     scene = open_for(source, tuple(range(1, dataset.band_count + 1)), info)
-    subject = _placed(config, scene, dataset.tile_size, fit(scene, "none"))
+    subject = _placed(config, info, scene, dataset.tile_size, fit(scene, "none"))
     if subject.zones is not None:
         return subject
     try:
@@ -107,7 +111,9 @@ def _tile(config: ExplainConfig, info: ModelInfo, dataset: Dataset) -> Subject:
     return replace(subject, zones=zones)
 
 
-def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiometry) -> Subject:
+def _placed(
+    config: ExplainConfig, info: ModelInfo, scene: Scene, tile: int, radiometry: Radiometry
+) -> Subject:
     area = read_area(config.bbox, config.bbox_crs, config.aoi)
     aoi = place(area, scene) if area else None
     if area is not None and aoi is None:
@@ -117,7 +123,8 @@ def _placed(config: ExplainConfig, scene: Scene, tile: int, radiometry: Radiomet
     if config.labels is not None:
         zones = Zones(whole, _outlines(config.labels, scene))
     grid = WindowGrid(scene.height, scene.width, tile, default_overlap(tile))
-    return Subject(scene, aoi.frame if aoi else whole, aoi, grid, radiometry, zones)
+    frame = aoi.frame if aoi else whole
+    return Subject(scene, frame, aoi, grid, radiometry, info.model.unseen, zones)
 
 
 def _outlines(path: str, scene: Scene) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from landslide_mapper.device import computes_bf16
+from landslide_mapper.geo.mirror import shown
 from landslide_mapper.nn.network import Network
 
 WARM_UPS = 3  # runs before a capture, in which libraries allocate and choose what they need
@@ -37,6 +38,7 @@ class CudaPredictor:
     def __init__(self, network: Network, device: torch.device, batch_size: int) -> None:
         self.device = device
         self.batch_size = batch_size
+        self._unseen = network.config.unseen
         # A copy that stays in float32: bf16 would blur the grey values themselves.
         self._normalise = copy.deepcopy(network.normalise).to(device)
         self._kind = torch.bfloat16 if computes_bf16(device) else torch.float32
@@ -75,6 +77,7 @@ class CudaPredictor:
         """Start the work on a batch and return at once."""
         if len(images) == 0:
             return _Sent(None, None, images.shape)
+        images = shown(images, self._unseen)
         shape = (padded(len(images)), *images.shape[1:])
         with torch.cuda.device(self.device):
             lane = self._lanes.get(shape)

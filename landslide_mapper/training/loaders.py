@@ -107,11 +107,14 @@ def make_loaders(
         [(0, position) for position in mine[start : start + config.batch_size]]
         for start in range(0, len(mine), config.batch_size)
     ]
-    augmented = TileDataset(training, Augmentation(config.seed, config.zoom, config.jitter))
+    unseen = config.model.unseen
+    augmentation = Augmentation(config.seed, config.zoom, config.jitter, unseen == "mirror")
+    augmented = TileDataset(training, augmentation, unseen)
+    plain = TileDataset(validation, unseen=unseen)
     return (
         batches,
         DataLoader(augmented, batch_sampler=batches, **options),
-        DataLoader(TileDataset(validation), batch_sampler=in_order, **options),
+        DataLoader(plain, batch_sampler=in_order, **options),
     )
 
 

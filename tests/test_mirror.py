@@ -1,0 +1,222 @@
+"""Mirrored ground where nothing was seen, and that every way to a network leads through it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from fakes import write_scene
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landslide_mapper.checkpoint import ModelInfo, save_model
+from landslide_mapper.config import UNSEEN, ModelConfig, TrainConfig, override
+from landslide_mapper.data.config import PrepareConfig
+from landslide_mapper.detect import detect
+from landslide_mapper.errors import LsmapError
+from landslide_mapper.explain import ExplainConfig, explain
+from landslide_mapper.export import ExportConfig, export
+from landslide_mapper.geo.mirror import mirror_unseen, shown
+from landslide_mapper.mapping.config import DetectConfig
+from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.nn.build import build
+from landslide_mapper.predictors import load_predictor
+from landslide_mapper.prepare import prepare
+from landslide_mapper.training.loaders import load_datasets, make_loaders
+from landslide_mapper.training.parallel import Process
+
+SIDE = 64
+SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=16, aspp_rates=(2, 3))
+
+
+def numbered(height: int, width: int) -> np.ndarray:
+    """(3, H, W) of which every pixel has a colour of its own, none 0 in every band."""
+    rows, cols = np.indices((height, width), dtype=np.uint8)
+    return np.stack([rows, cols, np.full_like(rows, 9)])
+
+
+@st.composite
+def partly_seen(draw: st.DrawFn) -> np.ndarray:
+    """A numbered image with holes, stripes and specks that were not seen, and some that was."""
+    height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    seen = rng.random((height, width)) < draw(st.floats(0, 1))
+    seen &= rng.random((height, 1)) < draw(st.floats(0, 1))
+    seen[rng.integers(height), rng.integers(width)] = True
+    return numbered(height, width) * seen
+
+
+@given(partly_seen())
+def test_what_was_seen_stays_and_all_else_is_ground_of_the_image(image: np.ndarray) -> None:
+    seen = image.any(axis=0)
+    filled = mirror_unseen(image)
+    assert np.array_equal(filled[:, seen], image[:, seen])
+    assert filled.any(axis=0).all()
+    rows, cols, _ = filled
+    assert seen[rows, cols].all()  # the colours tell where they come from
+
+
+@given(partly_seen())
+def test_the_ground_beside_what_was_seen_is_that_ground(image: np.ndarray) -> None:
+    """No outline: a pixel beside a seen one has the colour of a seen one beside it."""
+    seen = image.any(axis=0)
+    rows, cols, _ = mirror_unseen(image).astype(int)
+    beside = np.zeros_like(seen)
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+        moved = np.roll(seen, step, axis)
+        edge = [slice(None)] * 2
+        edge[axis] = slice(0, 1) if step == 1 else slice(-1, None)
+        moved[tuple(edge)] = False
+        beside |= moved
+    beside &= ~seen
+    down, across = np.indices(seen.shape)
+    assert (np.abs(rows - down) + np.abs(cols - across))[beside].max(initial=1) == 1
+
+
+@given(
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    frame=st.tuples(*[st.integers(0, 30)] * 4),
+)
+def test_a_frame_is_filled_as_numpy_mirrors(
+    size: tuple[int, int], frame: tuple[int, int, int, int]
+) -> None:
+    top, bottom, left, right = frame
+    image = numbered(*size)
+    width = ((0, 0), (top, bottom), (left, right))
+    expected = np.pad(image, width, mode="symmetric")
+    assert np.array_equal(mirror_unseen(np.pad(image, width)), expected)
+
+
+def test_nothing_to_fill_and_nothing_to_fill_from() -> None:
+    whole = numbered(5, 7)
+    assert mirror_unseen(whole) is whole
+    empty = np.zeros_like(whole)
+    assert mirror_unseen(empty) is empty
+    batch = np.stack([whole, empty, whole * (np.arange(7) < 3)])
+    filled = mirror_unseen(batch)
+    assert np.array_equal(filled[:2], batch[:2])
+    assert np.array_equal(filled[2, 1, 0], [0, 1, 2, 2, 1, 0, 0])
+    assert not batch[2, :, :, 3:].any()  # what was given is left alone
+
+
+def save_small(folder: Path, unseen: str) -> Path:
+    torch.manual_seed(1)
+    path = folder / f"{unseen}.safetensors"
+    config = ModelConfig(**{**vars(SMALL), "unseen": unseen})
+    save_model(build(config), ModelInfo("small", config, (1, 2, 3), "none", SIDE, 0.5, 0.4), path)
+    return path
+
+
+def collared(seed: int) -> np.ndarray:
+    """Noise of which a corner, cut off aslant, was not seen."""
+    rows, cols = np.indices((SIDE, SIDE))
+    noise = np.random.default_rng(seed).integers(1, 255, (3, SIDE, SIDE), dtype=np.uint8)
+    return noise * (rows + 2 * cols > 50)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_a_model_is_shown_what_it_learnt_from(tmp_path: Path, kind: str) -> None:
+    image = collared(0)[None]
+    answers = {}
+    for unseen in UNSEEN:
+        path = save_small(tmp_path, unseen)
+        if kind == "onnx":
+            pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+            path = export(ExportConfig(tmp_path / f"{unseen}.onnx", str(path))).output
+        predict, _ = load_predictor(path, "cpu")
+        answers[unseen] = predict(image)
+        assert np.array_equal(predict(shown(image, unseen)), answers[unseen])
+    filled = load_predictor(save_small(tmp_path, "mean"), "cpu")[0](mirror_unseen(image))
+    assert np.abs(answers["mirror"] - filled).max() < 1e-5
+    assert np.abs(answers["mean"] - answers["mirror"]).max() > 1e-3
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> tuple[str, str, np.ndarray]:
+    """A scene with a collar, the same with mirrored ground in its place, and what was seen."""
+    grey = collared(1)[:1]
+    paths = [
+        write_scene(tmp_path / f"{name}.tif", values[0], nodata=0)
+        for name, values in (("collar", grey), ("filled", mirror_unseen(grey)))
+    ]
+    return paths[0], paths[1], grey[0] != 0
+
+
+def test_a_scene_is_mapped_as_if_its_collar_were_ground(
+    tmp_path: Path, scenes: tuple[str, str, np.ndarray]
+) -> None:
+    collar, filled, seen = scenes
+    found = {}
+    for unseen, scene in (("mirror", collar), ("mean", filled), ("mean", collar)):
+        out, raster = tmp_path / "slides.gpkg", tmp_path / "probability.tif"
+        config = DetectConfig(
+            (scene,), out, str(save_small(tmp_path, unseen)), probability=raster, overwrite=True
+        )
+        detect(config)
+        with rasterio.open(raster) as opened:
+            found[unseen, scene] = opened.read(1)
+    assert np.array_equal(found["mirror", collar] != 255, seen)
+    expected = found["mean", filled][seen]
+    assert np.array_equal(found["mirror", collar][seen], expected)
+    assert not np.array_equal(found["mean", collar][seen], expected)
+
+
+def test_what_is_explained_is_what_the_network_was_shown(
+    tmp_path: Path, scenes: tuple[str, str, np.ndarray]
+) -> None:
+    """The target: the highest probability that is wanted, which a threshold of 1 makes it tell."""
+    collar, _, seen = scenes
+    predict, _ = load_predictor(save_small(tmp_path, "mirror"), "cpu")
+    with rasterio.open(collar) as opened:
+        answer = predict(opened.read()[None])[0][seen]
+    config = ExplainConfig(collar, tmp_path / "out", str(save_small(tmp_path, "mirror")))
+    with pytest.raises(LsmapError, match=rf"highest probability is {answer.max():.3g};"):
+        explain(replace(config, threshold=1.0))
+    report = explain(replace(config, threshold=float(answer.min())))
+    assert report.figures["target"]["pixels"] == seen.sum()
+    assert report.figures["target"]["mean_logit"] == pytest.approx(
+        float(np.log(answer / (1 - answer)).mean()), abs=1e-4
+    )
+
+
+def padded_tiles(folder: Path) -> Path:
+    """A data set of images of 40 pixels in tiles of 64, each with a landslide."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 10:30] = 1
+    for number in range(20):
+        image = rng.integers(1, 255, (40, 40), dtype=np.uint8)
+        write_scene(folder / "images" / f"{number}.tif", image, crs=None)
+        write_scene(folder / "masks" / f"{number}.tif", mask, crs=None, count=1)
+    pairs = ((folder / "images", folder / "masks"),)
+    prepare(PrepareConfig(pairs=pairs, output=folder / "tiles", tile_size=SIDE, stretch="none"))
+    return folder / "tiles"
+
+
+def test_training_gets_padded_tiles_filled_and_moved(tmp_path: Path) -> None:
+    """Images smaller than a tile lie in its middle; in training they lie anywhere."""
+    config = TrainConfig(datasets=(str(padded_tiles(tmp_path)),), workers=0)
+    datasets = load_datasets(config)
+    process, size = Process(0, 1, torch.device("cpu")), {}
+    for unseen in UNSEEN:
+        one = override(config, {"unseen": unseen})
+        batches, training, validation = make_loaders(one, datasets, process)
+        places = set()
+        for epoch in range(4):
+            batches.epoch = epoch
+            for images, labels in training:
+                for image, mask in zip(images.numpy(), labels.numpy(), strict=True):
+                    known = np.argwhere(mask != IGNORE)
+                    places.add(tuple(known.min(axis=0)))
+                    assert image.any(axis=0).all() == (unseen == "mirror")
+        for images, _ in validation:
+            assert images.any(dim=1).all() == (unseen == "mirror")
+        size[unseen] = len(places)
+    assert size["mean"] == 1
+    assert size["mirror"] > 10
