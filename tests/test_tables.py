@@ -30,7 +30,7 @@ from landslide_mapper.training.runs import plan_run
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "tables"))
 grid, results, run, show = map(importlib.import_module, ("grid", "results", "run", "show"))
 
-REDUCED = grid.SCALES["reduced"]
+REDUCED, FULL = grid.SCALES["reduced"], grid.SCALES["full"]
 ROWS = [row for table in grid.TABLES for row in table.rows]
 SMALL = {"backbone": "resnet18", "last-layer": "3", "aspp-channels": "16", "lr": "0.01"}
 
@@ -88,9 +88,16 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 21
-    assert [one.seed for one in planned] == [0] * 21 + [1] * 21
+    assert len({one.key for one in planned}) == len(planned) == 2 * 23
+    assert [one.seed for one in planned] == [0] * 23 + [1] * 23
     assert planned[0].settings == grid.BASELINE
+
+
+def test_a_setting_that_the_scale_has_as_well_makes_no_other_experiment() -> None:
+    common = results.common_settings(FULL, "bijie")
+    assert common["unseen"] == "mirror"
+    planned = results.plan(grid.TABLES, "bijie", "d", FULL, common, (0,))
+    assert len({one.key for one in planned}) == len(planned) == 21
 
 
 def test_the_key_follows_from_all_that_matters_and_nothing_else(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ NAMES = (
     "remote",
     "cluster",
     "overlap",
+    "collar",
     "peers",
 )
 

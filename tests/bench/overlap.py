@@ -54,10 +54,10 @@ def stretched(path: Path, radiometry: str) -> np.ndarray:
 def blended(
     image: np.ndarray, predict: Predictor, tile: int, overlap: int
 ) -> tuple[np.ndarray, WindowGrid]:
-    """What `detect` gives for an image (B, H, W) without nodata: the probability (H, W)."""
+    """What `detect` gives for an image (B, H, W): the probability (H, W), 0 for nodata."""
     height, width = image.shape[1:]
     grid = WindowGrid(height, width, tile, overlap)
-    valid = np.ones((height, width), dtype=bool)
+    valid = image.any(axis=0)
     rows = (
         WindowRow(index, image[:, row : row + tile], valid[row : row + tile])
         for index, row in enumerate(grid.rows)
