@@ -213,8 +213,8 @@ TABLES = (
         "The settings of `lsmap train --recipe best` were chosen by validation, before a look at "
         "the test figures. The two encoders are MRIFE's with its decoder, without its losses. The "
         "paper's rates in the ASPP reach over tiles of 512 pixels; half of them reach over 256. "
-        "Tiles are stretched by equalisation where nothing else is said. Padding is the mean colour "
-        "at reduced size, mirrored ground at full size.",
+        "Tiles are stretched by equalisation where nothing else is said, and padded with the mean "
+        "colour at reduced size, with mirrored ground at full size.",
     ),
 )
 
