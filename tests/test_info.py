@@ -222,6 +222,8 @@ def test_model(tmp_path: Path) -> None:
     assert found["metrics"] == {"landslide_iou": 0.5}
     assert found["card"] == str(path.with_suffix(".md"))
     assert "landslide_iou 0.5000" in report.to_text()
+    assert found["unseen"] == "mirror"
+    assert "shown as mirrored ground" in report.to_text()
 
 
 def test_bundled_model(bundled_model: Path) -> None:

@@ -15,6 +15,7 @@ from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
 from landslide_mapper.training.history import best_row, measured, read_log
 
+UNSEEN_TEXT = {"mirror": "shown as mirrored ground", "mean": "shown as the mean colour"}
 
 def dataset_report(path: str) -> Report:
     """Tiles of a dataset by split, and how they were made."""
@@ -120,6 +121,7 @@ def model_report(path: str) -> Report:
         Fact("arch", "network", info.arch, f"{info.arch}, {info.backbone}"),
         Fact("model_bands", "bands", list(info.bands), band_list(info.bands)),
         _stretch(info, scene),
+        Fact("unseen", "nodata", info.model.unseen, UNSEEN_TEXT[info.model.unseen]),
         plain("tile_size", "tile size", info.tile_size, " pixels"),
         plain("gsd_m", "pixel size", info.gsd, " m"),
         plain("threshold", "threshold", info.threshold),
