@@ -66,7 +66,7 @@ class ModelConfig:
         last_layer: residual stage at which the backbone ends, 3 or 4 (4 is the paper's).
         band_count: bands of the input image.
         unseen: what the network gets where nothing was seen: the ground beside it, mirrored
-            (``mirror``, see `landslide_mapper.geo.mirror`), or the ``mean`` colour.
+            (``mirror``, see `landslide_mapper.nn.mirror`), or the ``mean`` colour.
         aspp_channels: width of the features, C in the paper.
         aspp_rates: dilations of the 3×3 convolutions in ASPP, in cells of the features (8 pixels).
             The paper's reach over tiles of 512 pixels; in smaller ones the outer taps see padding.

@@ -19,7 +19,7 @@ from landslide_mapper.checkpoint import (
 )
 from landslide_mapper.device import choose_device, computes_bf16
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
-from landslide_mapper.geo.mirror import shown
+from landslide_mapper.nn.mirror import shown
 
 if TYPE_CHECKING:
     import torch

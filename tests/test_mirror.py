@@ -20,10 +20,10 @@ from landslide_mapper.detect import detect
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.explain import ExplainConfig, explain
 from landslide_mapper.export import ExportConfig, export
-from landslide_mapper.geo.mirror import mirror_unseen, shown
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mask_values import IGNORE
 from landslide_mapper.nn.build import build
+from landslide_mapper.nn.mirror import mirror_unseen, shown
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
 from landslide_mapper.training.loaders import load_datasets, make_loaders

@@ -20,11 +20,11 @@ from landslide_mapper import predictors
 from landslide_mapper.checkpoint import ModelInfo, load_model, save_model
 from landslide_mapper.config import ModelConfig
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.mirror import shown
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.nn.folding import fold
+from landslide_mapper.nn.mirror import shown
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.network import Normalise
 from landslide_mapper.nn.on_cuda import CudaPredictor, padded

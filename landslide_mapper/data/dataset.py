@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.manifest import Tile
 from landslide_mapper.errors import LsmapFailure
-from landslide_mapper.geo.mirror import shown
+from landslide_mapper.nn.mirror import shown
 
 
 class TileDataset(Dataset[tuple[Tensor, Tensor]]):

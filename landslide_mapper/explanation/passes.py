@@ -20,9 +20,9 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.explanation.heat import HeatStore
 from landslide_mapper.explanation.subject import Subject
 from landslide_mapper.geo.blend import Span, WindowGrid, WindowRow, blend
-from landslide_mapper.geo.mirror import shown
 from landslide_mapper.geo.reading import scene_rows
 from landslide_mapper.nn.gradcam import GradCam
+from landslide_mapper.nn.mirror import shown
 
 
 def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:

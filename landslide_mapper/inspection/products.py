@@ -17,6 +17,7 @@ from landslide_mapper.training.history import best_row, measured, read_log
 
 UNSEEN_TEXT = {"mirror": "shown as mirrored ground", "mean": "shown as the mean colour"}
 
+
 def dataset_report(path: str) -> Report:
     """Tiles of a dataset by split, and how they were made."""
     dataset = load_dataset(Path(path))

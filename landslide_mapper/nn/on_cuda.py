@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from landslide_mapper.device import computes_bf16
-from landslide_mapper.geo.mirror import shown
+from landslide_mapper.nn.mirror import shown
 from landslide_mapper.nn.network import Network
 
 WARM_UPS = 3  # runs before a capture, in which libraries allocate and choose what they need

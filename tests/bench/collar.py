@@ -2,7 +2,7 @@
 
 A turned square is cut out of scenes that have no nodata, so what the network says of the same
 pixels with the ground around them is known. Compared are two ways to show it the collar: the mean
-colour, and mirrored ground (`landslide_mapper.geo.mirror`).
+colour, and mirrored ground (`landslide_mapper.nn.mirror`).
 """
 
 from __future__ import annotations
