@@ -34,6 +34,9 @@ def collar(value: float, dtype: str, bands: int = 3) -> np.ndarray:
         (-3.4028235e38, "float32"),
         (1e20, "float64"),
         (0, "float32"),
+        (255, "uint8"),
+        (65535, "uint16"),
+        (32767, "int16"),
     ],
 )
 @pytest.mark.parametrize("bands", [1, 3])
@@ -52,7 +55,11 @@ def test_the_share_is_one_of_valid_pixels() -> None:
 
 def test_ground_is_no_collar() -> None:
     whole = np.ones((100, 100), bool)
-    assert undeclared_fill(collar(255, "uint8"), whole) is None  # snow
+    snow = collar(255, "uint8")
+    snow[:, 60:] = 90  # so that it reaches one corner only
+    assert undeclared_fill(snow, whole) is None
+    assert undeclared_fill(collar(255, "uint16"), whole) is None  # white of 8 bits
+    assert undeclared_fill(collar(1.0, "float32"), whole) is None
     assert undeclared_fill(collar(7, "uint8"), whole) is None  # a lake
     assert undeclared_fill(np.zeros((3, 9, 9), np.uint8), np.ones((9, 9), bool)) is None
     inside = collar(50, "uint8")

@@ -1,10 +1,13 @@
 """Pixels that look like nodata which nobody has declared, and so count as ground.
 
 A collar is one value in every band, a number that files are filled with, and reaches a corner.
+White is one as well where it reaches two: of snow and clouds that is rarely so, and a white collar
+that counts as ground spoils the stretch of all the rest.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -52,19 +55,20 @@ def undeclared_fill(data: np.ndarray, valid: np.ndarray) -> Fill | None:
 
 def _in_corners(data: np.ndarray, valid: np.ndarray) -> Iterator[float]:
     """Numbers that files are filled with, of valid corners that have one in every band."""
-    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
-        value = float(data[0][corner])
-        if valid[corner] and (data[:, *corner] == value).all() and _fills(value, data.dtype):
+    corners = [(0, 0), (0, -1), (-1, 0), (-1, -1)]
+    alike = [at for at in corners if valid[at] and (data[:, *at] == data[0][at]).all()]
+    for value, count in Counter(float(data[0][at]) for at in alike).items():
+        if _fills(value, data.dtype, count):
             yield value
 
 
-def _fills(value: float, dtype: np.dtype) -> bool:
-    """Whether a number is one that files are filled with.
-
-    The largest of a kind is not among them: snow and clouds have it as well.
-    """
-    lowest = np.issubdtype(dtype, np.integer) and value == np.iinfo(dtype).min
-    return value == 0 or value <= LOW or abs(value) >= HUGE or bool(lowest)
+def _fills(value: float, dtype: np.dtype, corners: int) -> bool:
+    """Whether a number that so many corners have is one that files are filled with."""
+    if np.issubdtype(dtype, np.integer):
+        kind = np.iinfo(dtype)
+        if value == kind.min or (value == kind.max and corners > 1):
+            return True
+    return value == 0 or value <= LOW or abs(value) >= HUGE
 
 
 def told(found: Sequence[tuple[Scene, Fill]]) -> str:
