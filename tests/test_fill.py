@@ -45,6 +45,18 @@ def test_what_files_are_filled_with_is_found(value: float, dtype: str, bands: in
     assert found == Fill(float(np.dtype(dtype).type(value)), pytest.approx(0.2))
 
 
+@pytest.mark.parametrize("corner", range(4))
+def test_a_white_corner_of_a_turned_picture_is_found(corner: int) -> None:
+    pixels = collar(90, "uint8")
+    rows, cols = np.indices((100, 100))
+    pixels[:, rows + cols < 25] = 255
+    turned = np.rot90(pixels, corner, axes=(1, 2))
+    whole = np.ones((100, 100), bool)
+    assert undeclared_fill(turned, whole) == Fill(255, pytest.approx(0.0325))
+    pixels[:, :, 0] = pixels[:, 0] = 90  # it does not reach the edge any more
+    assert undeclared_fill(np.rot90(pixels, corner, axes=(1, 2)), whole) is None
+
+
 def test_the_share_is_one_of_valid_pixels() -> None:
     valid = np.ones((100, 100), bool)
     valid[50:] = False
@@ -56,7 +68,7 @@ def test_the_share_is_one_of_valid_pixels() -> None:
 def test_ground_is_no_collar() -> None:
     whole = np.ones((100, 100), bool)
     snow = collar(255, "uint8")
-    snow[:, 60:] = 90  # so that it reaches one corner only
+    snow[:, 20:80] = 90  # large fields that reach corners, and a fifth of the edges beside them
     assert undeclared_fill(snow, whole) is None
     assert undeclared_fill(collar(255, "uint16"), whole) is None  # white of 8 bits
     assert undeclared_fill(collar(1.0, "float32"), whole) is None

@@ -1,14 +1,14 @@
 """Pixels that look like nodata which nobody has declared, and so count as ground.
 
 A collar is one value in every band, a number that files are filled with, and reaches a corner.
-White is one as well where it reaches two: of snow and clouds that is rarely so, and a white collar
-that counts as ground spoils the stretch of all the rest.
+White is such a number too, but snow and clouds are as white: it has to run along an edge. A white
+collar that counts as ground spoils the stretch of all the rest.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from landslide_mapper.geo.radiometry import Radiometry, fit, sample, sample_corn
 from landslide_mapper.geo.scene import Scene
 
 LEAST = 0.01  # share of the pixels, below which it may be a shadow
+EDGE = 4  # a white collar runs along a quarter of an edge or more, also of a picture turned by 45°
 LOW, HUGE = -9999.0, 1e20  # numbers from here on stand for nothing in most files
 
 
@@ -55,20 +56,25 @@ def undeclared_fill(data: np.ndarray, valid: np.ndarray) -> Fill | None:
 
 def _in_corners(data: np.ndarray, valid: np.ndarray) -> Iterator[float]:
     """Numbers that files are filled with, of valid corners that have one in every band."""
-    corners = [(0, 0), (0, -1), (-1, 0), (-1, -1)]
-    alike = [at for at in corners if valid[at] and (data[:, *at] == data[0][at]).all()]
-    for value, count in Counter(float(data[0][at]) for at in alike).items():
-        if _fills(value, data.dtype, count):
+    for down, across in product((1, -1), repeat=2):
+        turned = data[:, ::down, ::across]  # the corner is its first pixel
+        value = float(turned[0, 0, 0])
+        alike = (turned == value).all(axis=0) & valid[::down, ::across]
+        if alike[0, 0] and (_fills(value, data.dtype) or _is_white_edge(value, data.dtype, alike)):
             yield value
 
 
-def _fills(value: float, dtype: np.dtype, corners: int) -> bool:
-    """Whether a number that so many corners have is one that files are filled with."""
-    if np.issubdtype(dtype, np.integer):
-        kind = np.iinfo(dtype)
-        if value == kind.min or (value == kind.max and corners > 1):
-            return True
-    return value == 0 or value <= LOW or abs(value) >= HUGE
+def _fills(value: float, dtype: np.dtype) -> bool:
+    """Whether a number is one that files are filled with, and that is rarely ground."""
+    lowest = np.issubdtype(dtype, np.integer) and value == np.iinfo(dtype).min
+    return value == 0 or value <= LOW or abs(value) >= HUGE or bool(lowest)
+
+
+def _is_white_edge(value: float, dtype: np.dtype, alike: np.ndarray) -> bool:
+    """Whether a number is the largest of its kind and runs along an edge from the first pixel."""
+    if not np.issubdtype(dtype, np.integer) or value != np.iinfo(dtype).max:
+        return False
+    return any(edge[: -(-len(edge) // EDGE)].all() for edge in (alike[0], alike[:, 0]))
 
 
 def told(found: Sequence[tuple[Scene, Fill]]) -> str:
