@@ -1,1 +1,1 @@
-"""Networks in pure torch, without input or output: encoder, architectures, losses, masking."""
+"""Networks, without input or output: encoder, architectures, losses, masking, what they see."""
