@@ -140,6 +140,27 @@ def test_centered_crops_hold_whole_landslides(tmp_path: Path, scene: str) -> Non
     assert (second[2] == 1).sum() * 4 == pytest.approx(small.area, rel=0.01)
 
 
+def test_parts_of_a_dissolved_layer_have_crops_of_their_own(tmp_path: Path, scene: str) -> None:
+    one, two = (shapely.box(left, 3999500, left + 40, 3999540) for left in (500300.0, 500800.0))
+    near = shapely.box(500360, 3999500, 500380, 3999540)  # fits the tile of `one`
+    split = tmp_path / "split.csv"
+    split.write_text("scene,split\nscene one (a),train\n")
+    for name, parts, centres in (
+        ("dissolved", [one, two], [500320.0, 500820.0]),
+        ("together", [one, near], [500340.0]),
+    ):
+        layer = geopandas.GeoSeries([shapely.MultiPolygon(parts)], crs="EPSG:32632")
+        layer.to_file(tmp_path / f"{name}.gpkg")
+        dataset = make(
+            tmp_path, [scene], str(tmp_path / f"{name}.gpkg"), sampling="centered",
+            split_file=split, negatives=0.0, name=f"{name}-tiles",
+        )  # fmt: skip
+        found = list(pixels_of(dataset))
+        assert [transform.c + 32 * transform.a for *_, transform in found] == centres
+        assert {transform.a for *_, transform in found} == {2.0}
+        assert sum((mask == 1).sum() for _, _, mask, _ in found) * 4 == sum(p.area for p in parts)
+
+
 def test_crops_lie_in_the_scene_where_it_is_large_enough(tmp_path: Path) -> None:
     """One of what is seen of each landslide: at a corner, a tall one, and in a narrow scene."""
     narrow = GRID * Affine.translation(5000, 0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from landslide_mapper.data.bands import check_bands
 from landslide_mapper.data.config import PrepareConfig
@@ -42,6 +43,8 @@ from landslide_mapper.geo.placing import ground_near, in_scene_crs, near_scene
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.mask_values import LANDSLIDE
+
+Range = tuple[float, float]
 
 FILL = 0.8  # a centred crop shows at least a fifth of surroundings
 
@@ -252,33 +255,56 @@ def _with_territory(sources: Sequence[SceneSource], split: _Split) -> list[Scene
 def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
     """One crop around the middle of each landslide; large ones are shrunk to `FILL` of the tile.
 
-    At the scene's edge a crop is moved inward, not padded; one larger than the scene has it in the
-    middle and is padded.
+    Of a polygon in several parts that a tile does not hold each part has its crop: in a dissolved
+    layer all landslides are one. At the scene's edge a crop is moved inward, not padded; one larger
+    than the scene has it in the middle and is padded.
     """
     plans = []
     for i, source in enumerate(sources):
         scene, territory = source.scene, source.territory
         assert territory is not None
+        frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
         for number, polygon in enumerate(source.landslides.polygons):
-            frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
             seen = shapely.intersection(polygon, frame)
-            points = shapely.get_coordinates(seen)
-            if not len(points):
-                continue
-            cols, rows = ~scene.transform * (points[:, 0], points[:, 1])
-            row, col = (rows.min() + rows.max()) / 2, (cols.min() + cols.max()) / 2
-            span = max(tile, int(np.ceil(max(np.ptp(rows), np.ptp(cols)) / FILL)))
-            plans.append(
-                Plan(
-                    tile_id=f"{source.name}_s{number:05d}",
-                    source=i,
-                    row=_inward(row, span, scene.height),
-                    col=_inward(col, span, scene.width),
-                    span=span,
-                    split=territory.split_at(row, col),
+            boxes = [box for part in _wholes(seen, scene, tile) if (box := _pixel_box(part, scene))]
+            for part, (rows, cols) in enumerate(boxes):
+                row, col = sum(rows) / 2, sum(cols) / 2
+                span = _span(tile, rows, cols)
+                suffix = f"_{part}" if len(boxes) > 1 else ""
+                plans.append(
+                    Plan(
+                        tile_id=f"{source.name}_s{number:05d}{suffix}",
+                        source=i,
+                        row=_inward(row, span, scene.height),
+                        col=_inward(col, span, scene.width),
+                        span=span,
+                        split=territory.split_at(row, col),
+                    )
                 )
-            )
     return plans
+
+
+def _wholes(seen: BaseGeometry, scene: Scene, tile: int) -> Iterable[BaseGeometry]:
+    """A landslide, or its parts where a tile does not hold them all at full size."""
+    box = _pixel_box(seen, scene)
+    if box is None or _span(tile, *box) == tile:
+        return [seen]
+    parts = shapely.get_parts(seen)
+    return parts[shapely.area(parts) > 0]
+
+
+def _pixel_box(shape: BaseGeometry, scene: Scene) -> tuple[Range, Range] | None:
+    """First and last row, and column, of a shape in the scene's pixels; None of nothing."""
+    points = shapely.get_coordinates(shape)
+    if not len(points):
+        return None
+    cols, rows = ~scene.transform * (points[:, 0], points[:, 1])
+    return (rows.min(), rows.max()), (cols.min(), cols.max())
+
+
+def _span(tile: int, rows: Range, cols: Range) -> int:
+    """Side of the square of pixels of which a tile is made, so that it holds these."""
+    return max(tile, int(np.ceil(max(rows[1] - rows[0], cols[1] - cols[0]) / FILL)))
 
 
 def _inward(centre: float, span: int, size: int) -> int:
