@@ -184,8 +184,8 @@ def _seen(
             seen.append(plan)
             if fill:
                 filled.append((plan.scene, fill))
-    if filled:
-        warn(told(filled))
+    for line in told(filled):
+        warn(line)
     return seen, works
 
 

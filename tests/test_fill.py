@@ -1,4 +1,4 @@
-"""Collars that are not declared as nodata: told, never dropped."""
+"""Collars that are not declared as nodata, or are blurred: told, never dropped."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from fakes import blobs, detect_brightness, grey, write_scene
 
-from landslide_mapper.geo.fill import Fill, fit_and_look, undeclared_fill
+from landslide_mapper.geo.fill import Fill, fit_and_look, told, undeclared_fill
 from landslide_mapper.geo.radiometry import sample, sample_corners
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
@@ -137,3 +138,44 @@ def test_without_a_stretch_only_corners_are_read(
     picture[:, :40] = 0
     scene = open_scene(write_scene(tmp_path / "collar.tif", picture))
     assert fit_and_look(scene, "none")[1] == Fill(0, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("rule", ["equalize", "none"])
+@pytest.mark.parametrize(
+    ("profile", "told_of"),
+    [
+        ({"compress": "jpeg", "nodata": 0}, True),
+        ({"compress": "deflate", "nodata": 0}, False),
+        ({"compress": "jpeg"}, False),  # nothing is declared, so the collar itself is told
+    ],
+)
+def test_nodata_that_jpeg_has_blurred_is_told(
+    tmp_path: Path, profile: dict[str, object], told_of: bool, rule: str
+) -> None:
+    rows, cols = np.indices((256, 256))
+    picture = np.random.default_rng(0).integers(60, 200, (256, 256)).astype(np.uint8)
+    picture[rows + cols < 200] = 0
+    path = write_scene(tmp_path / "scene.tif", picture, **profile)
+    scene = open_scene(path)
+    _, fill = fit_and_look(scene, rule)
+    said = " ".join(told([(scene, fill)]) if fill else [])
+    assert ("nearblack -setmask" in said) == told_of
+    assert fill is None or path in said
+    if told_of:
+        with rasterio.open(path) as raster:
+            bands = raster.read()
+        near = ((bands <= 15).all(axis=0) & bands.any(axis=0)).sum() / bands.any(axis=0).sum()
+        assert fill == Fill(0, pytest.approx(near), declared=True)
+        assert near > 0.005
+    elif "nodata" in profile:
+        assert fill is None
+
+
+def test_each_kind_of_doubt_has_its_line(tmp_path: Path) -> None:
+    scenes = [open_scene(write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (9, 9)))))
+              for n in range(3)]  # fmt: skip
+    fills = (Fill(0, 0.1), Fill(255, 0.2), Fill(0, 0.3, declared=True))
+    first, second = told(list(zip(scenes, fills, strict=True)))
+    assert first.startswith(f"{scenes[1].path} (and 1 more scenes like it): 20% of its pixels")
+    assert second.startswith(f"{scenes[2].path}: 30.0% of its pixels are nearly 0")
+    assert told([]) == []

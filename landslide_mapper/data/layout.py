@@ -129,8 +129,8 @@ def _scene_sources(
 ) -> list[SceneSource]:
     names = unique_names([scene.stem for scene in scenes])
     looked = for_each(lambda it: fit_and_look(it, config.stretch), list(scenes), "radiometry")
-    if filled := [(s, fill) for s, (_, fill) in zip(scenes, looked, strict=True) if fill]:
-        warn(told(filled))
+    for line in told([(s, fill) for s, (_, fill) in zip(scenes, looked, strict=True) if fill]):
+        warn(line)
     ignored, aoi = labels.ignored, labels.aoi
     empty = PolygonLayer.of(np.zeros(0, dtype=object))
     return [

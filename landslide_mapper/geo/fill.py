@@ -1,8 +1,11 @@
-"""Pixels that look like nodata which nobody has declared, and so count as ground.
+"""Pixels that look like nodata which nobody has declared, or has blurred, and so count as ground.
 
 A collar is one value in every band, a number that files are filled with, and reaches a corner.
 White is such a number too, but snow and clouds are as white: it has to run along an edge. A white
 collar that counts as ground spoils the stretch of all the rest.
+
+A nodata value is blurred by compression that is not lossless: near what was seen pixels are nearly
+nodata, not nodata, and a network takes them for an outline.
 """
 
 from __future__ import annotations
@@ -12,32 +15,42 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from rasterio.enums import MaskFlags
 
 from landslide_mapper.geo.radiometry import Radiometry, fit, sample, sample_corners
-from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.scene import Scene, open_raster
 
 LEAST = 0.01  # share of the pixels, below which it may be a shadow
 EDGE = 4  # a white collar runs along a quarter of an edge or more, also of a picture turned by 45°
+BLURRED = 0.002  # share of the pixels that are nearly nodata, from which it is told
+NEARLY = 15  # grey values from nodata, as GDAL's nearblack has it
+LOSSY = ("jpeg", "webp")
 LOW, HUGE = -9999.0, 1e20  # numbers from here on stand for nothing in most files
 
 
 class Fill(NamedTuple):
-    """A value, and the share of the valid pixels that have it in every band."""
+    """A value, and the share of the valid pixels that have it in every band.
+
+    Of one that is `declared` as nodata, the share of those that nearly have it.
+    """
 
     value: float
     share: float
+    declared: bool = False
 
 
 def fit_and_look(scene: Scene, rule: str) -> tuple[Radiometry, Fill | None]:
-    """The stretch of a scene by `rule`, and what in its sample looks like undeclared nodata.
+    """The stretch of a scene by `rule`, and what in its sample looks like nodata but counts.
 
     Raises `LsmapError` as `fit` does.
     """
-    # Without a stretch nobody needs the sample, unless a corner is suspicious.
-    if rule == "none" and not list(_in_corners(*sample_corners(scene))):
+    blurred = _blurred_value(scene)
+    # Without a stretch nobody needs the sample, unless something is suspicious.
+    if rule == "none" and blurred is None and not list(_in_corners(*sample_corners(scene))):
         return fit(scene, rule), None
     pixels = sample(scene)
-    return fit(scene, rule, pixels), undeclared_fill(*pixels)
+    fill = undeclared_fill(*pixels) if blurred is None else blurred_fill(*pixels, blurred)
+    return fit(scene, rule, pixels), fill
 
 
 def undeclared_fill(data: np.ndarray, valid: np.ndarray) -> Fill | None:
@@ -52,6 +65,28 @@ def undeclared_fill(data: np.ndarray, valid: np.ndarray) -> Fill | None:
         if LEAST <= share < 1:
             return Fill(value, share)
     return None
+
+
+def blurred_fill(data: np.ndarray, valid: np.ndarray, nodata: float) -> Fill | None:
+    """The pixels that are nearly nodata, beside some that are; None for hardly any.
+
+    Args:
+        data, valid: as in `undeclared_fill`.
+        nodata: the value that is declared.
+    """
+    if valid.all() or not valid.any():
+        return None
+    apart = np.abs(data.astype(np.float64) - nodata).max(axis=0)
+    share = float((apart[valid] <= NEARLY).mean())
+    return Fill(nodata, share, declared=True) if share >= BLURRED else None
+
+
+def _blurred_value(scene: Scene) -> float | None:
+    """The nodata value of a file whose compression changes values; None where it has no such."""
+    with open_raster(scene) as raster:
+        compression = getattr(raster.compression, "name", "")
+        by_value = all(MaskFlags.nodata in flags for flags in raster.mask_flag_enums)
+        return raster.nodata if compression in LOSSY and by_value else None
 
 
 def _in_corners(data: np.ndarray, valid: np.ndarray) -> Iterator[float]:
@@ -77,12 +112,27 @@ def _is_white_edge(value: float, dtype: np.dtype, alike: np.ndarray) -> bool:
     return any(edge[: -(-len(edge) // EDGE)].all() for edge in (alike[0], alike[:, 0]))
 
 
-def told(found: Sequence[tuple[Scene, Fill]]) -> str:
-    """What to say of scenes (at least one) that have such pixels."""
-    scene, (value, share) = max(found, key=lambda pair: pair[1].share)
-    more = f" (and {len(found) - 1} more scenes like it)" if len(found) > 1 else ""
+def told(found: Sequence[tuple[Scene, Fill]]) -> list[str]:
+    """What to say of scenes that have such pixels: a line for each kind."""
+    lines = []
+    for declared in (False, True):
+        alike = [(scene, fill) for scene, fill in found if fill.declared == declared]
+        if alike:
+            scene, fill = max(alike, key=lambda pair: pair[1].share)
+            more = f" (and {len(alike) - 1} more scenes like it)" if len(alike) > 1 else ""
+            lines.append(f"{scene.path}{more}: {_advice(fill)}")
+    return lines
+
+
+def _advice(fill: Fill) -> str:
+    if fill.declared:
+        return (
+            f"{fill.share:.1%} of its pixels are nearly {fill.value:g}, its nodata, which the "
+            "compression has blurred, and count as ground; landslides beside them may be missed: "
+            "give it a mask with nearblack -setmask -o NEW.tif FILE"
+        )
     return (
-        f"{scene.path}{more}: {share:.0%} of its pixels are {value:g} in every band, up to a "
-        "corner, and count as ground; if nothing was seen there, declare it: "
-        f"gdal_edit.py -a_nodata {value:g} FILE"
+        f"{fill.share:.0%} of its pixels are {fill.value:g} in every band, up to a corner, and "
+        "count as ground; if nothing was seen there, declare it: "
+        f"gdal_edit.py -a_nodata {fill.value:g} FILE"
     )

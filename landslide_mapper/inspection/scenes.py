@@ -209,7 +209,7 @@ def _pixels(scene: Scene, reader: SceneReader, known: list[Fact]) -> list[Fact]:
         data, valid = reader.read(0, 0, scene.height, scene.width, out_shape=shape, nearest=True)
         if fill := undeclared_fill(data, valid):
             text = f"{fill.share:.0%} of the pixels are {fill.value:g}, up to a corner: nodata?"
-            filled.append(Fact("fill", "", fill._asdict(), text))
+            filled.append(Fact("fill", "", {"value": fill.value, "share": fill.share}, text))
         how = f"from {shape[1]} x {shape[0]} pixels" if scale > 1 else "of all pixels"
         share = float(valid.mean())
     else:
