@@ -22,6 +22,7 @@ from landslide_mapper.explain import ExplainConfig, explain
 from landslide_mapper.export import ExportConfig, export
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.nn import mirror
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.mirror import mirror_unseen, shown
 from landslide_mapper.predictors import load_predictor
@@ -89,6 +90,21 @@ def test_a_frame_is_filled_as_numpy_mirrors(
     width = ((0, 0), (top, bottom), (left, right))
     expected = np.pad(image, width, mode="symmetric")
     assert np.array_equal(mirror_unseen(np.pad(image, width)), expected)
+
+
+def test_few_holes_take_little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes may have a black pixel in every window; a GPU would wait for each of them."""
+    image = np.full((3, 64, 48), 9, np.uint8)
+    image[:, [15, 15, 50], [10, 30, 10]] = 0  # in two rows and in two columns
+    worked, last = [], mirror._last
+
+    def counted(there: np.ndarray) -> np.ndarray:
+        worked.append(there.shape)
+        return last(there)
+
+    monkeypatch.setattr(mirror, "_last", counted)
+    assert (mirror_unseen(image) == 9).all()
+    assert set(worked) == {(2, 48), (2, 64)}
 
 
 def test_nothing_to_fill_and_nothing_to_fill_from() -> None:

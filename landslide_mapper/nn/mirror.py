@@ -75,6 +75,8 @@ def _reflection(
         each pixel comes from; both (N,).
     """
     end = seen.shape[1] - 1
+    holed: np.ndarray = np.any(~seen, axis=1)  # where holes are few most lines have none
+    seen, line = seen[holed], (holed.cumsum() - 1)[line]
     if backwards:
         seen, at = seen[:, ::-1], end - at
     begins = seen.copy()
