@@ -10,6 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 FAR = np.iinfo(np.int32).max
+# Lossy compression leaves nearly black specks in a collar; mirrored, they would fill it.
+LEAST = 8  # pixels a side of a square of ground, as a block of JPEG has
+STEPS = (1, 2, 4)  # sum to LEAST - 1
 
 
 def shown(images: np.ndarray, unseen: str) -> np.ndarray:
@@ -20,9 +23,10 @@ def shown(images: np.ndarray, unseen: str) -> np.ndarray:
 def mirror_unseen(images: np.ndarray) -> np.ndarray:
     """Fill what was not seen with the ground beside it, mirrored.
 
-    A pixel is filled from the nearest seen pixel of its row or its column, whichever is nearer: as
-    far behind that one as it lies before it, back and forth where less was seen. Rows and columns
-    without any seen pixel follow from those that were filled.
+    A pixel is filled from the nearest ground in its row or its column, whichever is nearer: as far
+    behind where that begins as it lies before it, back and forth where less was seen. Rows and
+    columns without any ground follow from those that were filled. Specks and slivers stay as they
+    are, and are mirrored only where nothing else was seen.
 
     Args:
         images: uint8 (..., B, H, W), 0 in every band where nothing was seen.
@@ -42,11 +46,11 @@ def mirror_unseen(images: np.ndarray) -> np.ndarray:
 
 def _filled(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """One image (B, H, W) with some pixels that were seen, (H, W) bool, and some that were not."""
-    image, seen = image.copy(), seen.copy()
-    while not seen.all():  # twice at most: the first time fills a pixel of every row
-        rows, cols = np.nonzero(~seen)
-        found = [_reflection(seen, rows, cols, backwards) for backwards in (False, True)]
-        found += [_reflection(seen.T, cols, rows, backwards) for backwards in (False, True)]
+    filled, known = image.copy(), _ground(seen)
+    while not known.all():  # twice at most: the first time fills a pixel of every row
+        rows, cols = np.nonzero(~known)
+        found = [_reflection(known, rows, cols, backwards) for backwards in (False, True)]
+        found += [_reflection(known.T, cols, rows, backwards) for backwards in (False, True)]
         gaps = np.stack([gap for gap, _ in found])
         nearest = gaps.argmin(axis=0)
         source = np.choose(nearest, [source for _, source in found])
@@ -55,9 +59,29 @@ def _filled(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
         sideways = nearest[near] < 2
         from_row = np.where(sideways, holes[0], source[near])
         from_col = np.where(sideways, source[near], holes[1])
-        image[:, *holes] = image[:, from_row, from_col]
-        seen[holes] = True
-    return image
+        filled[:, *holes] = filled[:, from_row, from_col]
+        known[holes] = True
+    return np.where(seen, image, filled)
+
+
+def _ground(seen: np.ndarray) -> np.ndarray:
+    """What may be mirrored of pixels that were seen, (H, W) bool; a new array.
+
+    All that lies in squares of `LEAST` seen pixels; everything where there is no such square.
+    """
+    if min(seen.shape) < LEAST:
+        return seen.copy()
+    corners = seen
+    for _ in range(2):
+        for step in STEPS:
+            corners = corners[step:] & corners[:-step]
+        corners = corners.T
+    found = np.pad(corners, LEAST - 1)
+    for _ in range(2):
+        for step in STEPS:
+            found = found[step:] | found[:-step]
+        found = found.T
+    return found if found.any() else seen.copy()
 
 
 def _reflection(
