@@ -41,27 +41,30 @@ def run(
     """Blend what `frame` needs of a uint8 image (h, w); checks that the strips fit together."""
 
     def read(row: int, col: int, data: np.ndarray, seen: np.ndarray) -> list[Future[None]]:
-        data[:], seen[:] = 0, False
-        part = np.s_[row : row + seen.shape[0], col : col + seen.shape[1]]
-        height, width = image[part].shape
-        data[0, :height, :width] = np.where(valid[part], image[part], 0)
-        seen[:height, :width] = valid[part]
+        part = np.s_[before + row :, before + col :]
+        down, across = seen.shape
+        seen[:] = around[part][:down, :across]
+        data[0] = np.where(seen, padded[part][:down, :across], 0)
         future: Future[None] = Future()
         future.set_result(None)
         return [future]
 
+    before = grid.tile
+    padded, around = np.pad(image, before), np.pad(valid, before)
     frame = frame or Frame.whole(*image.shape)
     span = grid.span(frame).whole_batches(grid, batch)
-    out = np.full((*layers, *image.shape), np.nan, np.float32)
+    out = np.full((*layers, *padded.shape), np.nan, np.float32)
     row, left = grid.rows[span.rows.start], span.left(grid)
     rows = window_rows(read, 1, grid, span)
     for strip in blend(rows, predict, grid, span, batch, layers=layers):
         assert strip.row == row
         row += len(strip.valid)
-        cols = slice(left, left + strip.valid.shape[1])
-        out[..., strip.row : row, cols] = strip.values
-        np.testing.assert_array_equal(strip.valid, valid[strip.row : row, cols])
+        part = np.s_[before + strip.row :, before + left :]
+        down, across = strip.valid.shape
+        out[(..., *part)][..., :down, :across] = strip.values
+        np.testing.assert_array_equal(strip.valid, around[part][:down, :across])
     assert row >= frame.bottom
+    out = out[..., before:, before:]
     return out[..., frame.row : frame.bottom, frame.col : frame.right]
 
 
@@ -122,9 +125,11 @@ def test_weights_are_positive_and_sum_to_one() -> None:
     for size in (1, 64, 65, 100, 129, 1000):
         for overlap in (0, 1, 16, 40, 63):
             weights = axis_weights(size, 64, overlap)
-            total = np.zeros(max(size, 64))
+            total = np.zeros(size)
             for start, weight in zip(shifted_starts(size, 64, overlap), weights, strict=True):
-                total[start : start + 64] += weight
+                total[max(start, 0) : start + 64] += weight[max(-start, 0) :][
+                    : size - max(start, 0)
+                ]
             assert weights.min() > 0
             np.testing.assert_allclose(total, 1, atol=2e-7)
             assert weights[0, 0] == weights[-1, -1] == 1  # no ramp along the scene's own edge

@@ -234,6 +234,20 @@ def padded_tiles(folder: Path) -> Path:
     return folder / "tiles"
 
 
+def test_a_small_image_is_mapped_as_its_tile_is_measured(tmp_path: Path) -> None:
+    """In the middle of a window: elsewhere another part of it would be seen together."""
+    tile = padded_tiles(tmp_path) / "images" / "3.tif"
+    model = save_small(tmp_path, "mean")
+    with rasterio.open(tile) as opened:
+        image = opened.read()
+    answer = load_predictor(model, "cpu")[0](image[None])[0][12:52, 12:52]  # of 64
+    raster = tmp_path / "probability.tif"
+    scene = str(tmp_path / "images" / "3.tif")
+    detect(DetectConfig((scene,), tmp_path / "a.gpkg", str(model), probability=raster))
+    with rasterio.open(raster) as opened:
+        assert np.abs(opened.read(1) - 100 * answer).max() < 0.51
+
+
 def test_training_gets_padded_tiles_filled_and_moved(tmp_path: Path) -> None:
     """Images smaller than a tile lie in its middle; in training they lie anywhere."""
     config = TrainConfig(datasets=(str(padded_tiles(tmp_path)),), workers=0)

@@ -36,7 +36,8 @@ class WindowGrid:
     """Square windows of `tile` pixels over a scene of `height` × `width` pixels.
 
     Neighbours overlap by at least `overlap` pixels. The last window of an axis ends with the
-    scene, so a window never looks past the edge unless the scene is smaller than a window.
+    scene, so a window never looks past the edge unless the scene is smaller than a window: then it
+    begins before the scene, which lies in its middle.
     """
 
     height: int
@@ -103,7 +104,7 @@ class Span:
 class Strip:
     """Finished rows of the columns that are worked on."""
 
-    row: int  # first pixel row
+    row: int  # first pixel row, before 0 where the window is higher than the scene
     values: np.ndarray  # float32 (*layers, h, w), blended answers; 0 where not valid
     valid: np.ndarray  # bool (h, w)
 
@@ -135,6 +136,8 @@ def axis_weights(size: int, tile: int, overlap: int) -> np.ndarray:
     product of both axes and so sum to 1 as well, without any division afterwards.
     """
     starts = shifted_starts(size, tile, overlap)
+    if len(starts) == 1:
+        return np.ones((1, tile), dtype=np.float32)
     distance = np.arange(tile) + 0.5
     rise = np.minimum(1.0, distance / overlap) if overlap else np.ones(tile)
     weights = np.ones((len(starts), tile))
@@ -143,7 +146,7 @@ def axis_weights(size: int, tile: int, overlap: int) -> np.ndarray:
             weights[index] *= rise
         if start + tile < size:
             weights[index] *= rise[::-1]
-    total = np.zeros(max(size, tile))
+    total = np.zeros(size)
     for start, weight in zip(starts, weights, strict=True):
         total[start : start + tile] += weight
     for start, weight in zip(starts, weights, strict=True):

@@ -55,13 +55,14 @@ def axis_starts(size: int, tile: int, stride: int) -> list[int]:
 def shifted_starts(size: int, tile: int, overlap: int) -> list[int]:
     """Starts of windows that overlap by at least `overlap`; the last ends at `size`.
 
-    A single 0 when `size <= tile`.
+    When `size <= tile` a single one, with the axis in its middle: there images that are smaller
+    than a tile lie when a network is measured.
     """
     _check(size, tile)
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap {overlap} must be 0 to the tile size {tile} less 1")
     if size <= tile:
-        return [0]
+        return [-((tile - size) // 2)]
     return [*range(0, size - tile, tile - overlap), size - tile]
 
 
