@@ -159,7 +159,8 @@ def test_nodata_that_jpeg_has_blurred_is_told(
     scene = open_scene(path)
     _, fill = fit_and_look(scene, rule)
     said = " ".join(told([(scene, fill)]) if fill else [])
-    assert ("nearblack -setmask" in said) == told_of
+    assert ("nearly 0, its nodata" in said) == told_of
+    assert ("nearblack -setmask" in said) == (profile["compress"] == "jpeg")
     assert fill is None or path in said
     if told_of:
         with rasterio.open(path) as raster:
@@ -169,6 +170,8 @@ def test_nodata_that_jpeg_has_blurred_is_told(
         assert near > 0.005
     elif "nodata" in profile:
         assert fill is None
+    else:
+        assert "declare it: nearblack -setmask" in said
 
 
 def test_each_kind_of_doubt_has_its_line(tmp_path: Path) -> None:

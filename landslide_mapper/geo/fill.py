@@ -24,7 +24,8 @@ LEAST = 0.01  # share of the pixels, below which it may be a shadow
 EDGE = 4  # a white collar runs along a quarter of an edge or more, also of a picture turned by 45°
 BLURRED = 0.002  # share of the pixels that are nearly nodata, from which it is told
 NEARLY = 15  # grey values from nodata, as GDAL's nearblack has it
-LOSSY = ("jpeg", "webp")
+NEARBLACK = (0, 255)  # the values that it can make a mask of
+REVERSIBLE = "COMPRESSION_REVERSIBILITY"  # what GDAL calls it
 LOW, HUGE = -9999.0, 1e20  # numbers from here on stand for nothing in most files
 
 
@@ -84,9 +85,16 @@ def blurred_fill(data: np.ndarray, valid: np.ndarray, nodata: float) -> Fill | N
 def _blurred_value(scene: Scene) -> float | None:
     """The nodata value of a file whose compression changes values; None where it has no such."""
     with open_raster(scene) as raster:
-        compression = getattr(raster.compression, "name", "")
         by_value = all(MaskFlags.nodata in flags for flags in raster.mask_flag_enums)
-        return raster.nodata if compression in LOSSY and by_value else None
+        nodata = raster.nodata if by_value else None
+    return nodata if nodata in NEARBLACK and _is_lossy(scene) else None
+
+
+def _is_lossy(scene: Scene) -> bool:
+    """Whether the file says that its pixels are not exactly what was written."""
+    with open_raster(scene) as raster:
+        said = raster.tags(ns="IMAGE_STRUCTURE")
+    return said.get("COMPRESSION", "").endswith("JPEG") or said.get(REVERSIBLE) == "LOSSY"
 
 
 def _in_corners(data: np.ndarray, valid: np.ndarray) -> Iterator[float]:
@@ -120,19 +128,21 @@ def told(found: Sequence[tuple[Scene, Fill]]) -> list[str]:
         if alike:
             scene, fill = max(alike, key=lambda pair: pair[1].share)
             more = f" (and {len(alike) - 1} more scenes like it)" if len(alike) > 1 else ""
-            lines.append(f"{scene.path}{more}: {_advice(fill)}")
+            lines.append(f"{scene.path}{more}: {_advice(scene, fill)}")
     return lines
 
 
-def _advice(fill: Fill) -> str:
+def _advice(scene: Scene, fill: Fill) -> str:
+    mask = f"nearblack{' -white' * (fill.value > 0)} -setmask -o NEW.tif FILE"
     if fill.declared:
         return (
             f"{fill.share:.1%} of its pixels are nearly {fill.value:g}, its nodata, which the "
             "compression has blurred, and count as ground; landslides beside them may be missed: "
-            "give it a mask with nearblack -setmask -o NEW.tif FILE"
+            f"give it a mask, {mask}"
         )
+    # Of a blurred collar a value would take a part only.
+    declared = mask if _is_lossy(scene) else f"gdal_edit.py -a_nodata {fill.value:g} FILE"
     return (
         f"{fill.share:.0%} of its pixels are {fill.value:g} in every band, up to a corner, and "
-        "count as ground; if nothing was seen there, declare it: "
-        f"gdal_edit.py -a_nodata {fill.value:g} FILE"
+        f"count as ground; if nothing was seen there, declare it: {declared}"
     )
