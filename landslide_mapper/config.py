@@ -159,6 +159,7 @@ class TrainConfig:
         schedule: ``constant`` (the paper's) or ``poly``, lr·(1 − step/steps)^0.9.
         warmup: epochs in which the learning rate rises from 0.
         zoom: tiles are zoomed by a random factor between 1 / zoom and zoom; 1 leaves them alone.
+        shift: tiles are moved by up to this share of their side; what comes in was not seen.
         jitter: tiles are darkened or brightened by random exponents between 1 / jitter and jitter,
             every band by another; 1 leaves them alone.
         best_at: the epoch that is kept has the highest landslide IoU on validation at ``half``, p
@@ -182,6 +183,7 @@ class TrainConfig:
     schedule: str = "constant"
     warmup: float = 0.0
     zoom: float = 1.0
+    shift: float = 0.0
     jitter: float = 1.0
     best_at: str = "half"
     workers: int = 4
@@ -207,6 +209,7 @@ class TrainConfig:
         _between("weight_decay", self.weight_decay, 0.0, 10.0)
         _between("warmup", self.warmup, 0.0, float(self.epochs))
         _between("zoom", self.zoom, 1.0, 2.0)
+        _between("shift", self.shift, 0.0, 0.5)
         _between("jitter", self.jitter, 1.0, 4.0)
         _between("workers", self.workers, 0, 1024)
         _between("seed", self.seed, 0, 2**63 - 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landslide_mapper.data.augment import Augmentation, apply_symmetry, move, recolour, zoom
+from landslide_mapper.data.augment import Augmentation, apply_symmetry, move, recolour, shift, zoom
 
 SIDE = 48
 places = st.tuples(st.floats(0, 1), st.floats(0, 1))
@@ -65,6 +66,34 @@ def test_a_tile_without_a_frame_stays_and_so_does_an_empty_one() -> None:
         moved, labels = move(image, mask, (1.0, 1.0))
         assert np.array_equal(moved, image)
         assert np.array_equal(labels, mask)
+
+
+@given(down=st.integers(-47, 47), across=st.integers(-47, 47))
+def test_shifted_pixels_keep_their_labels(down: int, across: int) -> None:
+    rows, cols = np.indices((SIDE, SIDE), dtype=np.uint8)
+    image, mask = np.stack([rows + 1, cols, cols]), rows + cols
+    moved, labels = shift(image, mask, down, across)
+    rows, cols = np.indices((SIDE, SIDE))
+    inside = (rows >= down) & (rows < SIDE + down) & (cols >= across) & (cols < SIDE + across)
+    assert np.array_equal(moved.any(axis=0), inside)
+    assert np.array_equal(moved[0][inside], (rows - down + 1)[inside])
+    assert np.array_equal(moved[1][inside], (cols - across)[inside])
+    assert np.array_equal(labels[inside], (rows + cols - down - across)[inside])
+    assert (labels[~inside] == 255).all()
+
+
+def test_a_thing_in_the_middle_is_shifted_anywhere() -> None:
+    image, mask = np.full((3, SIDE, SIDE), 9, np.uint8), np.zeros((SIDE, SIDE), np.uint8)
+    mask[SIDE // 2, SIDE // 2] = 1
+    places = [
+        np.argwhere(Augmentation(0, shift=0.5).apply(image, mask, 0, position)[1] == 1)
+        for position in range(400)
+    ]
+    found = np.concatenate(places)
+    assert len(found) > 380
+    assert (found.min(axis=0) <= 1).all()
+    assert (found.max(axis=0) >= SIDE - 2).all()
+    assert found.mean(axis=0) == pytest.approx([SIDE / 2] * 2, abs=3)
 
 
 def test_tiles_become_smaller_and_larger() -> None:

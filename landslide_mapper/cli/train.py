@@ -85,6 +85,12 @@ def _setting(*names: str, kind: Any, text: str, **more: Any) -> Any:
 @_setting("--warmup", kind=float, text="Epochs until the full learning rate.")
 @_setting("--zoom", kind=float, text="Tiles are zoomed by up to this factor.")
 @_setting(
+    "--shift",
+    kind=float,
+    text="Tiles are moved by up to this share of their side; 0.4 where landslides lie in the "
+    "middle of all tiles.",
+)
+@_setting(
     "--jitter",
     kind=float,
     text="Bands are darkened or brightened by exponents of up to this; 1.5 is much.",

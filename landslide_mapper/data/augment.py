@@ -22,12 +22,14 @@ class Augmentation:
         zoom: largest factor by which tiles are enlarged or made smaller; 1 for none.
         jitter: largest exponent that darkens or brightens tiles; 1 for none.
         move: whether what was seen moves within the unseen frame around it.
+        shift: largest step to each side, as a share of the tile's side; 0 for none.
     """
 
     seed: int
     zoom: float = 1.0
     jitter: float = 1.0
     move: bool = False
+    shift: float = 0.0
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray, epoch: int, position: int
@@ -45,6 +47,9 @@ class Augmentation:
         image, mask = apply_symmetry(image, symmetry), apply_symmetry(mask, symmetry)
         if self.move:
             image, mask = move(image, mask, tuple(rng.uniform(0, 1, 2)))
+        if self.shift:
+            steps = np.rint(rng.uniform(-self.shift, self.shift, 2) * image.shape[1]).astype(int)
+            image, mask = shift(image, mask, int(steps[0]), int(steps[1]))
         if self.zoom > 1:
             factor = self.zoom ** rng.uniform(-1, 1)
             image, mask = zoom(image, mask, factor, tuple(rng.uniform(0, 1, 2)))
@@ -85,6 +90,32 @@ def move(
         spare = side - (filled.max() + 1 - filled.min())
         steps.append(round(at * spare) - int(filled.min()))
     return np.roll(image, steps, axis=(-2, -1)), np.roll(mask, steps, axis=(-2, -1))
+
+
+def shift(
+    image: np.ndarray, mask: np.ndarray, down: int, across: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move a tile by whole pixels; what leaves it is lost, what comes in was not seen.
+
+    Where all images show their landslide in the middle a network looks nowhere else, and windows
+    of a scene show landslides anywhere.
+
+    Args:
+        image: uint8 (B, H, W), 0 in every band where nothing was seen.
+        mask: uint8 (H, W).
+        down, across: pixels, less than H and W.
+    """
+    moved, labels = np.zeros_like(image), np.full_like(mask, IGNORE)
+    (from_rows, to_rows), (from_cols, to_cols) = _moved(down), _moved(across)
+    moved[:, to_rows, to_cols] = image[:, from_rows, from_cols]
+    labels[to_rows, to_cols] = mask[from_rows, from_cols]
+    return moved, labels
+
+
+def _moved(step: int) -> tuple[slice, slice]:
+    """What stays of an axis that is moved by `step`: where it was, and where it comes to lie."""
+    first, last = slice(None, -abs(step) or None), slice(abs(step), None)
+    return (first, last) if step >= 0 else (last, first)
 
 
 def zoom(

@@ -108,7 +108,9 @@ def make_loaders(
         for start in range(0, len(mine), config.batch_size)
     ]
     unseen = config.model.unseen
-    augmentation = Augmentation(config.seed, config.zoom, config.jitter, unseen == "mirror")
+    augmentation = Augmentation(
+        config.seed, config.zoom, config.jitter, unseen == "mirror", config.shift
+    )
     augmented = TileDataset(training, augmentation, unseen)
     plain = TileDataset(validation, unseen=unseen)
     return (
