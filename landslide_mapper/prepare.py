@@ -262,6 +262,7 @@ def _counts(split: str, written: Sequence[TileRecord]) -> dict[str, int]:
         "positive_tiles": sum(record.landslide_px > 0 for record in mine),
         "valid_px": sum(record.valid_px for record in mine),
         "landslide_px": sum(record.landslide_px for record in mine),
+        "middle_px": sum(record.middle_px for record in mine),
         "ignored_px": sum(record.ignored_px for record in mine),
     }
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from landslide_mapper.checkpoint import ModelInfo, save_model
 from landslide_mapper.config import UNSEEN, ModelConfig, TrainConfig, override
 from landslide_mapper.data.config import PrepareConfig
+from landslide_mapper.data.report import PrepareReport
 from landslide_mapper.detect import detect
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.explain import ExplainConfig, explain
@@ -232,6 +233,23 @@ def padded_tiles(folder: Path) -> Path:
     pairs = ((folder / "images", folder / "masks"),)
     prepare(PrepareConfig(pairs=pairs, output=folder / "tiles", tile_size=SIDE, stretch="none"))
     return folder / "tiles"
+
+
+def test_landslides_in_the_middle_of_all_tiles_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The middle 20 pixels of images of 40 in tiles of 64: all in the middle half of both axes."""
+    root = padded_tiles(tmp_path)
+    config = TrainConfig(datasets=(str(root),))
+    (dataset,) = load_datasets(config)
+    assert dataset.in_the_middle == 1
+    said = capsys.readouterr().err
+    assert "100% of its landslide lies in the middle quarter" in said
+    assert "--shift 0.4" in said
+    load_datasets(replace(config, shift=0.4))
+    assert "middle quarter" not in capsys.readouterr().err
+    report = PrepareReport(root, dataset.info).lines()
+    assert report[-1] == f"Next: lsmap train {root} --shift 0.4"
 
 
 def test_a_small_image_is_mapped_as_its_tile_is_measured(tmp_path: Path) -> None:

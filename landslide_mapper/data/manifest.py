@@ -16,6 +16,7 @@ from landslide_mapper.errors import LsmapError
 SCHEMA_VERSION = 1
 MANIFEST = "dataset.json"
 TILES, LAYER = "tiles.gpkg", "tiles"
+MIDDLE = 0.5  # of the landslide in the middle quarter of the tiles, from which it is told
 FIELDS = ("tile_id", "split", "landslide_fraction", "landslide_px", "valid_px", "source")
 
 
@@ -66,6 +67,15 @@ class Dataset:
         """Median pixel size in metres, None when unknown."""
         value = self.info["gsd"]
         return None if value is None else float(value)
+
+    @property
+    def in_the_middle(self) -> float:
+        """Share of the landslide of the train tiles that lies in their middle quarter.
+
+        A quarter where landslides lie anywhere; older data sets do not tell and have 0.
+        """
+        counts = self.info.get("counts", {}).get("train", {})
+        return float(counts.get("middle_px", 0) / max(counts.get("landslide_px", 0), 1))
 
     @property
     def digest(self) -> str:

@@ -68,11 +68,15 @@ class Rendered:
 
 @dataclass(frozen=True)
 class TileRecord:
-    """A tile that was looked at; `written` tells whether it is on disk."""
+    """A tile that was looked at; `written` tells whether it is on disk.
+
+    `middle_px` of its `landslide_px` lie in the middle quarter, the half of both axes.
+    """
 
     plan: Plan
     valid_px: int
     landslide_px: int
+    middle_px: int
     ignored_px: int
     labelled_px: int
     written: bool = False
@@ -224,10 +228,13 @@ def make_tile(
     """
     pixels = source.render(plan, tile)
     ignored = int((pixels.mask == IGNORE).sum())
+    landslide = pixels.mask == LANDSLIDE
+    middle = slice(tile // 4, tile - tile // 4)
     record = TileRecord(
         plan=plan,
         valid_px=pixels.mask.size - ignored,
-        landslide_px=int((pixels.mask == LANDSLIDE).sum()),
+        landslide_px=int(landslide.sum()),
+        middle_px=int(landslide[middle, middle].sum()),
         ignored_px=ignored,
         labelled_px=pixels.labelled_px,
     )

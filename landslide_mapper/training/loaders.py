@@ -16,7 +16,7 @@ from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.augment import Augmentation
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
-from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.manifest import MIDDLE, Dataset, load_dataset
 from landslide_mapper.data.together import check_splits
 from landslide_mapper.errors import LsmapError, LsmapFailure, warn
 from landslide_mapper.nn.encoder import STRIDE
@@ -50,6 +50,13 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
             f"be one for {common_gsd(datasets):.2g} m, and detect reads other scenes at that size "
             "(unless --gsd native)"
         )
+    for dataset in datasets:
+        if dataset.in_the_middle > MIDDLE and not config.shift:
+            warn(
+                f"{dataset.root}: {dataset.in_the_middle:.0%} of its landslide lies in the middle "
+                "quarter of the tiles, so a network learns to look there only, and its validation "
+                "flatters it: train with --shift 0.4"
+            )
     multiple = max(config.model.block_size, STRIDE)
     if first.tile_size % multiple:
         raise LsmapError(
