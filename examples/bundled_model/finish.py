@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from moved import measure
 
 from landslide_mapper.checkpoint import (
     BEST,
@@ -25,7 +26,7 @@ from landslide_mapper.checkpoint import (
     read_info,
     save_model,
 )
-from landslide_mapper.config import read_train_config
+from landslide_mapper.config import UNSEEN, read_train_config
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
@@ -78,8 +79,11 @@ def table(
     datasets: Mapping[str, Dataset],
     found: Mapping[str, Evaluation],
     turned: Mapping[str, Evaluation],
+    moved: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """Test figures of the model, of its mean over `turned` tiles, and of the baseline: Markdown."""
+    """Test figures of the model, of its mean over `turned` tiles, of it on tiles that are `moved`
+    (see moved.py), and of the baseline: Markdown.
+    """
     lines = [
         "| test split | landslide IoU | precision | recall | F1 | mean IoU | pixel accuracy |",
         "|---|---|---|---|---|---|---|",
@@ -89,6 +93,7 @@ def table(
         baseline, values = brightness_baseline(dataset)
         lines.append(row(f"{tiles}: this model", found[name].at[0].metrics))
         lines.append(row(f"{tiles}: with `--tta`", turned[name].at[0].metrics))
+        lines.append(row(f"{tiles}: moved by a quarter", moved[name]))
         lines.append(row(f"{tiles}: {baseline}", values))
     return "\n".join(lines)
 
@@ -97,7 +102,12 @@ def round_in_words(run: Path) -> str:
     """How long and how fast a run learnt."""
     config = read_train_config(run / CONFIG)
     epochs = len(read_log(run / LOG))
-    return f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule})"
+    shown = {"mirror": "mirrored ground", "mean": "the mean colour"}[config.model.unseen]
+    moved = f", tiles moved by up to {config.shift:g} of their side" if config.shift else ""
+    return (
+        f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule}), padding shown as "
+        f"{shown}{moved}"
+    )
 
 
 def final_in_words(run: Path) -> str:
@@ -121,12 +131,24 @@ def kept_in_words(run: Path) -> str:
 @click.argument("sichuan", type=click.Path(path_type=Path))
 @click.option("--trained-on", default="one processor", help="Words for the card.")
 @click.option(
+    "--unseen",
+    type=click.Choice(UNSEEN),
+    help="How it is to be shown nodata.  [default: as in training]",
+)
+@click.option(
     "--after",
     type=click.Path(path_type=Path),
     multiple=True,
     help="Run that RUN went on from, the first one first; more than once.",
 )
-def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Path, ...]) -> None:
+def main(
+    run: Path,
+    bijie: Path,
+    sichuan: Path,
+    trained_on: str,
+    unseen: str | None,
+    after: tuple[Path, ...],
+) -> None:
     """Write models/<run's name>.safetensors and its card, and print the test figures.
 
     RUN may be a final fit; its card tells of the run that chose as well.
@@ -137,15 +159,24 @@ def main(run: Path, bijie: Path, sichuan: Path, trained_on: str, after: tuple[Pa
     model, info = load_model(run / BEST)
     weights = MODELS / f"{run.name}.safetensors"
     info = dataclasses.replace(
-        info, data="Bijie (Ji et al. 2020), Sichuan (Zeng et al. 2021, CC BY 4.0); see the card"
+        info,
+        model=dataclasses.replace(info.model, unseen=unseen or info.model.unseen),
+        data="Bijie (Ji et al. 2020), Sichuan (Zeng et al. 2021, CC BY 4.0); see the card",
     )
     save_model(model, info, weights, half=True)
     predict, info = load_predictor(weights, "auto")
     found = {name: evaluate_dataset(predict, info, data) for name, data in datasets.items()}
     mean = SymmetryAverage(predict)
     turned = {n: evaluate_dataset(mean, info, data, tune=False) for n, data in datasets.items()}
+    moved = {
+        name: {
+            key: float(value)
+            for key, value in rates(measure(predict, data, "test", info.threshold)[1]).items()
+        }
+        for name, data in datasets.items()
+    }
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
-    figures = table(datasets, found, turned)
+    figures = table(datasets, found, turned, moved)
     chosen = read_info(chose / BEST)
     rounds = [*after, chose]
     logs = [read_log(one / LOG) for one in rounds]
