@@ -174,6 +174,13 @@ def test_nodata_that_jpeg_has_blurred_is_told(
         assert "declare it: nearblack -setmask" in said
 
 
+def test_a_collar_of_another_value_than_the_declared_one_is_told(tmp_path: Path) -> None:
+    picture = np.full((256, 256), 90, np.uint8)
+    picture[:, :64] = 0
+    scene = open_scene(write_scene(tmp_path / "scene.tif", picture, compress="jpeg", nodata=255))
+    assert fit_and_look(scene, "equalize")[1] == Fill(0, pytest.approx(0.25, abs=0.01))
+
+
 def test_each_kind_of_doubt_has_its_line(tmp_path: Path) -> None:
     scenes = [open_scene(write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (9, 9)))))
               for n in range(3)]  # fmt: skip

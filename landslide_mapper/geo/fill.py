@@ -15,6 +15,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+import rasterio
 from rasterio.enums import MaskFlags
 
 from landslide_mapper.geo.radiometry import Radiometry, fit, sample, sample_corners
@@ -50,7 +51,9 @@ def fit_and_look(scene: Scene, rule: str) -> tuple[Radiometry, Fill | None]:
     if rule == "none" and blurred is None and not list(_in_corners(*sample_corners(scene))):
         return fit(scene, rule), None
     pixels = sample(scene)
-    fill = undeclared_fill(*pixels) if blurred is None else blurred_fill(*pixels, blurred)
+    fill = undeclared_fill(*pixels)
+    if fill is None and blurred is not None:
+        fill = blurred_fill(*pixels, blurred)
     return fit(scene, rule, pixels), fill
 
 
@@ -86,14 +89,12 @@ def _blurred_value(scene: Scene) -> float | None:
     """The nodata value of a file whose compression changes values; None where it has no such."""
     with open_raster(scene) as raster:
         by_value = all(MaskFlags.nodata in flags for flags in raster.mask_flag_enums)
-        nodata = raster.nodata if by_value else None
-    return nodata if nodata in NEARBLACK and _is_lossy(scene) else None
+        return raster.nodata if by_value and raster.nodata in NEARBLACK and _lossy(raster) else None
 
 
-def _is_lossy(scene: Scene) -> bool:
+def _lossy(raster: rasterio.DatasetReader) -> bool:
     """Whether the file says that its pixels are not exactly what was written."""
-    with open_raster(scene) as raster:
-        said = raster.tags(ns="IMAGE_STRUCTURE")
+    said = raster.tags(ns="IMAGE_STRUCTURE")
     return said.get("COMPRESSION", "").endswith("JPEG") or said.get(REVERSIBLE) == "LOSSY"
 
 
@@ -141,7 +142,9 @@ def _advice(scene: Scene, fill: Fill) -> str:
             f"give it a mask, {mask}"
         )
     # Of a blurred collar a value would take a part only.
-    declared = mask if _is_lossy(scene) else f"gdal_edit.py -a_nodata {fill.value:g} FILE"
+    with open_raster(scene) as raster:
+        lossy = _lossy(raster)
+    declared = mask if lossy else f"gdal_edit.py -a_nodata {fill.value:g} FILE"
     return (
         f"{fill.share:.0%} of its pixels are {fill.value:g} in every band, up to a corner, and "
         f"count as ground; if nothing was seen there, declare it: {declared}"
