@@ -160,6 +160,7 @@ class TrainConfig:
         warmup: epochs in which the learning rate rises from 0.
         zoom: tiles are zoomed by a random factor between 1 / zoom and zoom; 1 leaves them alone.
         shift: tiles are moved by up to this share of their side; what comes in was not seen.
+            Unless it is 0, validation shows tiles off the middle as well.
         jitter: tiles are darkened or brightened by random exponents between 1 / jitter and jitter,
             every band by another; 1 leaves them alone.
         best_at: the epoch that is kept has the highest landslide IoU on validation at ``half``, p

@@ -29,6 +29,7 @@ from landslide_mapper.geo.fill import Fill, fit_and_look, told
 from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.scene import Scene
+from landslide_mapper.geo.views import SymmetryAverage
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.join import join_all
 from landslide_mapper.mapping.outputs import EXTRAS, check_layer
@@ -241,7 +242,7 @@ class _Symmetric:
     load: Loader
 
     def __call__(self) -> blend.Predictor:
-        return blend.SymmetryAverage(self.load())
+        return SymmetryAverage(self.load())
 
 
 def _loader(config: DetectConfig, load: Loader) -> Loader:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from landslide_mapper.checkpoint import BEST, BUNDLED, CONFIG, SUFFIX, ModelInfo, find_model
 from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
 from landslide_mapper.device import enough_memory
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.evaluation.inventories import (
     FALSE_ALARM,
     MISSED,
@@ -20,9 +20,9 @@ from landslide_mapper.evaluation.inventories import (
     compare,
 )
 from landslide_mapper.evaluation.inventories import summary as compared
-from landslide_mapper.geo.blend import SymmetryAverage
 from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.scene_files import check_no_input
+from landslide_mapper.geo.views import Quarters, SymmetryAverage
 from landslide_mapper.predictors import ONNX_SUFFIX, info_of, is_onnx, load_predictor
 from landslide_mapper.staging import Staging, check_folder, check_letters, writing
 
@@ -49,6 +49,8 @@ class EvaluateConfig:
         split: of the data set; None: test.
         threshold: probability from which a pixel is landslide; None: the model's.
         tune: also measure at the best threshold of the validation split.
+        moved: predict each quarter of a tile from a window about it, so that what lies in the
+            middle of a tile does not lie in the middle of a window.
         tta: predict as `detect --tta` does, with the mean over 8 flips and turns.
         device: auto, cpu, cuda or cuda:N.
         aoi: polygons of the ground that both inventories cover.
@@ -62,6 +64,7 @@ class EvaluateConfig:
     split: str | None = None
     threshold: float | None = None
     tune: bool = True
+    moved: bool = False
     tta: bool = False
     device: str = "auto"
     aoi: str | None = None
@@ -116,15 +119,27 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
         predict, info = load_predictor(path, config.device, dataset.tile_size)
         _check_tile_size(path, info, dataset.tile_size, config.reference)
         note(f"model {info.name} ({why}: {path})")
-        answer = SymmetryAverage(predict) if config.tta else predict
+        if dataset.centred and not config.moved:
+            warn(
+                f"{dataset.root}: {dataset.in_the_middle:.0%} of its landslide lies in the middle "
+                "quarter of the tiles, so these figures flatter a network that looks there only; "
+                "--moved shows tiles off the middle"
+            )
+        answer = _answering(predict, config)
         found = evaluate_dataset(answer, info, dataset, split, config.threshold, config.tune)
-        found = replace(found, tta=config.tta)
+        found = replace(found, moved=config.moved, tta=config.tta)
         with Staging(config.output) as staging:
             stage = _stager(config, staging)
             _write_pictures(answer, found, dataset, stage)
             stage(METRICS).write_text(_json(found.to_dict()), encoding="utf-8")
             staging.publish()
     return EvaluateReport(found, tuple(found.lines()), config.output / PAGE)
+
+
+def _answering(predict: Predictor, config: EvaluateConfig) -> Predictor:
+    if config.moved:
+        predict = Quarters(predict)
+    return SymmetryAverage(predict) if config.tta else predict
 
 
 def _is_model(subject: str) -> bool:
@@ -177,7 +192,8 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
             f"{config.reference}: is no data set (no {MANIFEST} in it), and a model is measured "
             "on one; make it with: lsmap prepare SCENE... LABELS"
         )
-    _refuse(config, "inventories", split=None, threshold=None, tune=True, tta=False, device="auto")
+    of_models = {"split": None, "threshold": None, "tune": True, "moved": False, "tta": False}
+    _refuse(config, "inventories", **of_models, device="auto")
     for path in (config.subject, config.reference):
         if not is_vector(path):
             raise LsmapError(

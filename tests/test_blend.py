@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import brightness, write_scene
+from fakes import Ahead, brightness, write_scene
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.geo.blend import (
     Predictor,
-    SymmetryAverage,
     WindowGrid,
     axis_weights,
     blend,
@@ -195,18 +193,6 @@ def test_batches_are_nearly_equal_and_reach_over_rows_of_few_windows() -> None:
     assert sizes[2:] == [4, 4]
 
 
-class Ahead:
-    """A predictor that takes all batches before it gives the first answer."""
-
-    batch_size = 3
-
-    def __call__(self, windows: np.ndarray) -> np.ndarray:
-        return brightness(windows)
-
-    def stream(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        yield from [self(batch) for batch in batches]
-
-
 def batch_dependent(windows: np.ndarray) -> np.ndarray:
     """Like a network on a GPU: the last bits depend on how many windows are in the batch."""
     answer = brightness(windows) * 0.9
@@ -302,30 +288,6 @@ def test_an_answer_that_is_no_number_is_an_error() -> None:
     image[33, 2] = 7
     with pytest.raises(LsmapFailure, match="NaN"):
         run(image, image > 0, WindowGrid(40, 40, 16, 4), odd)
-
-
-def test_symmetries_are_undone_before_the_mean() -> None:
-    rng = np.random.default_rng(0)
-    windows = rng.integers(0, 256, (2, 3, 16, 16)).astype(np.uint8)
-    np.testing.assert_allclose(SymmetryAverage(brightness)(windows), brightness(windows), 1e-6)
-
-    def left_half(batch: np.ndarray) -> np.ndarray:
-        answer = np.zeros((len(batch), 16, 16), np.float32)
-        answer[:, :, :8] = 1
-        return answer
-
-    np.testing.assert_allclose(SymmetryAverage(left_half)(windows), 0.5)
-
-
-def test_symmetries_work_ahead_and_keep_the_order() -> None:
-    rng = np.random.default_rng(0)
-    batches = [rng.integers(1, 256, (n, 3, 16, 16)).astype(np.uint8) for n in (2, 0, 3, 1)]
-    averaged = SymmetryAverage(Ahead())
-    assert averaged.batch_size == 3
-    found = list(averaged.stream(iter(batches)))
-    assert [len(answer) for answer in found] == [2, 0, 3, 1]
-    for windows, answer in zip(batches, found, strict=True):
-        assert np.array_equal(answer, SymmetryAverage(brightness)(windows))
 
 
 def test_each_pixel_of_a_scene_is_read_with_its_stretch(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from landslide_mapper.evaluation.objects import label_components
 from landslide_mapper.evaluation.page import render
 from landslide_mapper.evaluation.pictures import choose_tiles, gallery
 from landslide_mapper.evaluation.tiles import _pixel_area
-from landslide_mapper.geo.blend import SymmetryAverage
+from landslide_mapper.geo.views import Quarters, SymmetryAverage
 from landslide_mapper.metrics import histogram, reliability
 from landslide_mapper.predictors import info_of, load_predictor
 
@@ -350,6 +350,22 @@ def test_the_mean_over_symmetries_is_measured_and_said(
     assert found == json.loads(json.dumps(mean | {"tta": True}))
     assert found["curve"] != evaluate_dataset(predict, info, data).to_dict()["curve"]
     assert "mean over 8 flips and turns" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_tiles_off_their_middle_are_measured_and_said(
+    dataset: Path, bundled_model: Path, tmp_path: Path
+) -> None:
+    output = run("evaluate", bundled_model, dataset, "--moved", "-o", tmp_path / "out")
+    assert "tiles moved on test of" in output
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    predict, info = load_predictor(bundled_model, "cpu")
+    data = load_dataset(dataset)
+    moved = evaluate_dataset(Quarters(predict), info, data).to_dict()
+    assert found == json.loads(json.dumps(moved | {"moved": True}))
+    assert found["curve"] != evaluate_dataset(predict, info, data).to_dict()["curve"]
+    counted = evaluate_dataset(predict, info, data).to_dict()["at"][0]["confusion"]
+    assert sum(found["at"][0]["confusion"].values()) == sum(counted.values())
+    assert ", tiles moved on" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 def test_a_batch_is_as_large_as_tiles_of_the_data_set_allow(

@@ -19,6 +19,7 @@ from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.report import PrepareReport
 from landslide_mapper.detect import detect
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.evaluate import EvaluateConfig, evaluate
 from landslide_mapper.explain import ExplainConfig, explain
 from landslide_mapper.export import ExportConfig, export
 from landslide_mapper.mapping.config import DetectConfig
@@ -247,6 +248,10 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     assert "100% of its landslide lies in the middle quarter" in said
     assert "--shift 0.4" in said
     load_datasets(replace(config, shift=0.4))
+    assert "middle quarter" not in capsys.readouterr().err
+    evaluate(EvaluateConfig(str(root), tmp_path / "plain", "bundled"))
+    assert "--moved shows tiles off the middle" in capsys.readouterr().err
+    evaluate(EvaluateConfig(str(root), tmp_path / "moved", "bundled", moved=True))
     assert "middle quarter" not in capsys.readouterr().err
     report = PrepareReport(root, dataset.info).lines()
     assert report[-1] == f"Next: lsmap train {root} --shift 0.4"

@@ -84,6 +84,21 @@ def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
     assert np.concatenate(certainty).mean() == pytest.approx(np.concatenate(share).mean(), abs=0.01)
 
 
+def test_where_tiles_are_moved_validation_shows_them_off_the_middle(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """The log has what `evaluate --moved` says of the model that was kept."""
+    folder = tmp_path / "run"
+    run("train", dataset, "-o", folder, *QUICK, "--epochs", 2, "--lr", 0.02, "--shift", 0.4)
+    out = tmp_path / "out"
+    run("evaluate", folder, dataset, "--split", "val", "--moved", "--device", "cpu", "-o", out)
+    (found,) = json.loads((out / "metrics.json").read_text("utf-8"))["at"]
+    best = best_row(read_log(folder / "log.csv"))
+    assert best["landslide_iou_at_threshold"] == pytest.approx(
+        found["pixels"]["landslide_iou"], abs=2e-3
+    )
+
+
 def test_a_model_is_gone_on_with(dataset: Path, tmp_path: Path) -> None:
     """Its network need not be named, and where weights stay as they are, it is what it was."""
     still = ["--workers", 0, "--device", "cpu", "--batch-size", 8, "--epochs", 1, "--lr", 1e-6]

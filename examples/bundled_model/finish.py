@@ -16,7 +16,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from moved import measure
 
 from landslide_mapper.checkpoint import (
     BEST,
@@ -31,7 +30,7 @@ from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
-from landslide_mapper.geo.blend import SymmetryAverage
+from landslide_mapper.geo.views import Quarters, SymmetryAverage
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.training.history import read_log
@@ -79,10 +78,10 @@ def table(
     datasets: Mapping[str, Dataset],
     found: Mapping[str, Evaluation],
     turned: Mapping[str, Evaluation],
-    moved: Mapping[str, Mapping[str, float]],
+    moved: Mapping[str, Evaluation],
 ) -> str:
     """Test figures of the model, of its mean over `turned` tiles, of it on tiles that are `moved`
-    (see moved.py), and of the baseline: Markdown.
+    (`lsmap evaluate --moved`), and of the baseline: Markdown.
     """
     lines = [
         "| test split | landslide IoU | precision | recall | F1 | mean IoU | pixel accuracy |",
@@ -93,7 +92,7 @@ def table(
         baseline, values = brightness_baseline(dataset)
         lines.append(row(f"{tiles}: this model", found[name].at[0].metrics))
         lines.append(row(f"{tiles}: with `--tta`", turned[name].at[0].metrics))
-        lines.append(row(f"{tiles}: moved by a quarter", moved[name]))
+        lines.append(row(f"{tiles}: moved by a quarter", moved[name].at[0].metrics))
         lines.append(row(f"{tiles}: {baseline}", values))
     return "\n".join(lines)
 
@@ -166,15 +165,10 @@ def main(
     save_model(model, info, weights, half=True)
     predict, info = load_predictor(weights, "auto")
     found = {name: evaluate_dataset(predict, info, data) for name, data in datasets.items()}
-    mean = SymmetryAverage(predict)
-    turned = {n: evaluate_dataset(mean, info, data, tune=False) for n, data in datasets.items()}
-    moved = {
-        name: {
-            key: float(value)
-            for key, value in rates(measure(predict, data, "test", info.threshold)[1]).items()
-        }
-        for name, data in datasets.items()
-    }
+    turned, moved = (
+        {name: evaluate_dataset(view, info, data, tune=False) for name, data in datasets.items()}
+        for view in (SymmetryAverage(predict), Quarters(predict))
+    )
     seen = [tile for dataset in datasets.values() for tile in dataset.split("val")]
     figures = table(datasets, found, turned, moved)
     chosen = read_info(chose / BEST)

@@ -87,8 +87,8 @@ def _setting(*names: str, kind: Any, text: str, **more: Any) -> Any:
 @_setting(
     "--shift",
     kind=float,
-    text="Tiles are moved by up to this share of their side; 0.4 where landslides lie in the "
-    "middle of all tiles.",
+    text="Tiles are moved by up to this share of their side, and validated off their middle; 0.4 "
+    "where landslides lie in the middle of all tiles.",
 )
 @_setting(
     "--jitter",

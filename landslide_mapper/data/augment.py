@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from landslide_mapper.geo.views import quarter_in_the_middle, quarter_of, shifted
 from landslide_mapper.mask_values import IGNORE
 
 
@@ -60,6 +61,32 @@ class Augmentation:
         return image, mask
 
 
+class QuartersOfTiles:
+    """Not at random: a quarter of a tile in the middle, and only its labels.
+
+    All four together are a tile's pixels, each once, shown as the windows of a scene may show them
+    (`landslide_mapper.geo.views.Quarters`).
+    """
+
+    def apply(
+        self, image: np.ndarray, mask: np.ndarray, quarter: int, position: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One of the quarters 0 to 3, by rows.
+
+        Args:
+            image: uint8 (B, H, W).
+            mask: uint8 (H, W).
+            quarter: which one.
+            position: number of the tile, which changes nothing.
+        """
+        labels, there = np.full_like(mask, IGNORE), quarter_of(mask.shape, quarter)
+        labels[there] = mask[there]
+        return (
+            quarter_in_the_middle(image, quarter),
+            quarter_in_the_middle(labels, quarter, IGNORE),
+        )
+
+
 def apply_symmetry(array: np.ndarray, symmetry: int) -> np.ndarray:
     """One of the 8 symmetries of the square on the last two axes: quarter turns, then a flip.
 
@@ -105,17 +132,7 @@ def shift(
         mask: uint8 (H, W).
         down, across: pixels, less than H and W.
     """
-    moved, labels = np.zeros_like(image), np.full_like(mask, IGNORE)
-    (from_rows, to_rows), (from_cols, to_cols) = _moved(down), _moved(across)
-    moved[:, to_rows, to_cols] = image[:, from_rows, from_cols]
-    labels[to_rows, to_cols] = mask[from_rows, from_cols]
-    return moved, labels
-
-
-def _moved(step: int) -> tuple[slice, slice]:
-    """What stays of an axis that is moved by `step`: where it was, and where it comes to lie."""
-    first, last = slice(None, -abs(step) or None), slice(abs(step), None)
-    return (first, last) if step >= 0 else (last, first)
+    return shifted(image, down, across), shifted(mask, down, across, IGNORE)
 
 
 def zoom(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from landslide_mapper.data.augment import Augmentation
+from landslide_mapper.data.augment import Augmentation, QuartersOfTiles
 from landslide_mapper.data.manifest import Tile
 from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.nn.mirror import shown
@@ -20,14 +20,15 @@ from landslide_mapper.nn.mirror import shown
 class TileDataset(Dataset[tuple[Tensor, Tensor]]):
     """Images and masks of tiles.
 
-    The index is (epoch, tile), from which `augmentation` follows; None leaves tiles as they are.
+    The index is (epoch, tile), from which `augmentation` follows, or (quarter, tile) with
+    `QuartersOfTiles`; None leaves tiles as they are.
     What was not seen is 0 in every band, or with ``unseen="mirror"`` mirrored ground.
     """
 
     def __init__(
         self,
         tiles: Sequence[Tile],
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | QuartersOfTiles | None = None,
         unseen: str = "mean",
     ) -> None:
         self.tiles = tiles
@@ -44,7 +45,7 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             LsmapFailure: a tile cannot be read.
         """
-        epoch, position = index
+        number, position = index
         tile = self.tiles[position]
         try:
             image, mask = _read(tile.image), _read(tile.mask)[0]
@@ -56,7 +57,7 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
                 f"its mask {mask.shape[1]} x {mask.shape[0]}; run lsmap prepare again"
             )
         if self.augmentation is not None:
-            image, mask = self.augmentation.apply(image, mask, epoch, position)
+            image, mask = self.augmentation.apply(image, mask, number, position)
         image = shown(image, self.unseen)
         return torch.from_numpy(image.copy()), torch.from_numpy(mask.copy())
 

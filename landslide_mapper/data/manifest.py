@@ -16,7 +16,7 @@ from landslide_mapper.errors import LsmapError
 SCHEMA_VERSION = 1
 MANIFEST = "dataset.json"
 TILES, LAYER = "tiles.gpkg", "tiles"
-MIDDLE = 0.5  # of the landslide in the middle quarter of the tiles, from which it is told
+MIDDLE = 0.5  # of the landslide in the middle quarter of the tiles, above which it is told
 FIELDS = ("tile_id", "split", "landslide_fraction", "landslide_px", "valid_px", "source")
 
 
@@ -76,6 +76,11 @@ class Dataset:
         """
         counts = self.info.get("counts", {}).get("train", {})
         return float(counts.get("middle_px", 0) / max(counts.get("landslide_px", 0), 1))
+
+    @property
+    def centred(self) -> bool:
+        """Whether so much of it lies there that a network learns to look there only."""
+        return self.in_the_middle > MIDDLE
 
     @property
     def digest(self) -> str:

@@ -39,8 +39,7 @@ NAMES = {
 def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: bytes | None) -> str:
     """The page; `worst` and `best` are PNGs of tiles, None for none."""
     first = evaluation.at[0]
-    how = ", mean over 8 flips and turns" if evaluation.tta else ""
-    title = f"{evaluation.model}{how} on {evaluation.dataset} ({evaluation.split})"
+    title = f"{evaluation.model}{evaluation.how} on {evaluation.dataset} ({evaluation.split})"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{len(evaluation.tiles)} tiles of {len(evaluation.sources)} scenes or images; "

@@ -78,6 +78,7 @@ class Evaluation:
         at: metrics at the threshold in use, then, if validation has tiles, at that one's best.
         unit_counted: (units, 2, BINS) int64, `histogram` of the bootstrap's units.
         calibration: (3, CALIBRATION_BINS) float64, `reliability` of the split.
+        moved: whether each quarter of a tile was predicted from a window about it.
         tta: whether answers are means over the 8 symmetries of a tile.
     """
 
@@ -90,12 +91,18 @@ class Evaluation:
     at: tuple[AtThreshold, ...]
     unit_counted: np.ndarray
     calibration: np.ndarray
+    moved: bool = False
     tta: bool = False
 
     @cached_property
     def curve(self) -> Curve:
         """Counts at all thresholds."""
         return Curve.of(self.unit_counted.sum(axis=0))
+
+    @property
+    def how(self) -> str:
+        """How tiles were shown, to follow the model's name; nothing where they were as they are."""
+        return ", tiles moved" * self.moved + ", mean over 8 flips and turns" * self.tta
 
     @property
     def average_precision(self) -> float:
@@ -175,6 +182,7 @@ class Evaluation:
             "model": self.model,
             "dataset": self.dataset,
             "split": self.split,
+            "moved": self.moved,
             "tta": self.tta,
             "bootstrap": {"unit": self.unit, "draws": DRAWS, "seed": SEED, "level": LEVEL},
             "at": [self._threshold_dict(at) for at in self.at],
@@ -218,7 +226,7 @@ class Evaluation:
         ends = self.intervals(first)
         head[0] += ", 95 % interval" if ends else ""
         out = [
-            f"{self.model} on {self.split} of {self.dataset}: {len(self.tiles)} tiles of "
+            f"{self.model}{self.how} on {self.split} of {self.dataset}: {len(self.tiles)} tiles of "
             f"{len(self.sources)} scenes or images",
             f"{'pixels':<18}" + "".join(f"{text:<36}" for text in head).rstrip(),
         ]

@@ -2,7 +2,7 @@
 
 - what a person names, as scenes: `sources`, `stac`, `remote`, `band_stack`, `scene_files`
 - pixels of a scene: `scene`, `scene_info`, `scene_reader`, `resample`, `radiometry`, `fill`
-- windows and blocks of it: `grid`, `blocks`, `reading`, `blend`
+- windows and blocks of it: `grid`, `blocks`, `reading`, `blend`, `views`
 - polygons that come in: `labels`, `review`, `placing`, `aoi`
 - from masks to outlines: `scan`, `rings`, `vectorize`, `joining`, `merge`, `simplify`, `cover`
 - from outlines to a layer: `measure`, `features`, `vectors`, `vector_formats`

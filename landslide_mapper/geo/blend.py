@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, product
 
 import numpy as np
 
@@ -27,7 +26,6 @@ from landslide_mapper.geo.grid import Frame, shifted_starts
 # `batch_size`, the number of windows to give it at once.
 Predictor = Callable[[np.ndarray], np.ndarray]
 
-SYMMETRIES = tuple(product(range(4), (False, True)))  # quarter turns, after a mirror or not
 END = -1  # in the place of a column of windows: the row has no more
 
 
@@ -288,36 +286,3 @@ def answers(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.nd
 def _one_by_one(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     for batch in batches:
         yield predict(batch) if len(batch) else np.empty((0, *batch.shape[2:]), np.float32)
-
-
-class SymmetryAverage:
-    """Test-time augmentation: the mean of a predictor over the 8 symmetries of a square window.
-
-    A predictor itself. It works ahead where the other one does.
-    """
-
-    def __init__(self, predict: Predictor) -> None:
-        self._predict = predict
-        self.batch_size: int = getattr(predict, "batch_size", 1)
-
-    def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Predict one batch."""
-        return next(self.stream(iter([windows])))
-
-    def stream(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Answers to all batches, in order."""
-        seen = (_turned(windows, *how) for windows in batches for how in SYMMETRIES)
-        answered = answers(self._predict, seen)
-        for first in answered:
-            total = np.zeros_like(first)
-            for (turns, mirrored), answer in zip(
-                SYMMETRIES, chain([first], answered), strict=False
-            ):
-                back = np.rot90(answer, -turns, (1, 2))
-                total += back[..., ::-1] if mirrored else back
-            yield total / np.float32(len(SYMMETRIES))
-
-
-def _turned(windows: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    seen = windows[..., ::-1] if mirrored else windows
-    return np.ascontiguousarray(np.rot90(seen, turns, (2, 3)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import product
 from statistics import median_low
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from landslide_mapper.config import TrainConfig
-from landslide_mapper.data.augment import Augmentation
+from landslide_mapper.data.augment import Augmentation, QuartersOfTiles
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
-from landslide_mapper.data.manifest import MIDDLE, Dataset, load_dataset
+from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.data.together import check_splits
 from landslide_mapper.errors import LsmapError, LsmapFailure, warn
+from landslide_mapper.geo.views import QUARTERS
 from landslide_mapper.nn.encoder import STRIDE
 from landslide_mapper.serving import near_training
 from landslide_mapper.training.parallel import Process
@@ -51,7 +53,7 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
             "(unless --gsd native)"
         )
     for dataset in datasets:
-        if dataset.in_the_middle > MIDDLE and not config.shift:
+        if dataset.centred and not config.shift:
             warn(
                 f"{dataset.root}: {dataset.in_the_middle:.0%} of its landslide lies in the middle "
                 "quarter of the tiles, so a network learns to look there only, and its validation "
@@ -82,6 +84,9 @@ def make_loaders(
 ) -> tuple[PairBatches, Batches, Batches]:
     """Sampler and loader of the training tiles, and loader of the validation tiles.
 
+    Where training moves its tiles, validation shows their quarters, off the middle as well: else
+    an epoch would be chosen, and its probabilities calibrated, for what no scene shows.
+
     Raises:
         LsmapError: too few tiles, or no validation tile with landslide.
     """
@@ -109,21 +114,22 @@ def make_loaders(
         process.rank,
         process.world,
     )
-    mine = range(process.rank, len(validation), process.world)
+    moved = QuartersOfTiles() if config.shift else None
+    shown = list(product(range(len(QUARTERS) if moved else 1), range(len(validation))))
+    mine = shown[process.rank :: process.world]
     in_order = [
-        [(0, position) for position in mine[start : start + config.batch_size]]
-        for start in range(0, len(mine), config.batch_size)
+        mine[start : start + config.batch_size] for start in range(0, len(mine), config.batch_size)
     ]
     unseen = config.model.unseen
     augmentation = Augmentation(
         config.seed, config.zoom, config.jitter, unseen == "mirror", config.shift
     )
     augmented = TileDataset(training, augmentation, unseen)
-    plain = TileDataset(validation, unseen=unseen)
+    measured = TileDataset(validation, moved, unseen)
     return (
         batches,
         DataLoader(augmented, batch_sampler=batches, **options),
-        DataLoader(plain, batch_sampler=in_order, **options),
+        DataLoader(measured, batch_sampler=in_order, **options),
     )
 
 
