@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluate import EvaluateConfig, evaluate
 from landslide_mapper.explain import ExplainConfig, explain
 from landslide_mapper.export import ExportConfig, export
+from landslide_mapper.info import describe
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mask_values import IGNORE
 from landslide_mapper.nn import mirror
@@ -255,6 +257,15 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     assert "middle quarter" not in capsys.readouterr().err
     report = PrepareReport(root, dataset.info).lines()
     assert report[-1] == f"Next: lsmap train {root} --shift 0.4"
+    info = describe(str(root))
+    assert info.to_dict()["in_the_middle"] == 1
+    assert "100% of the train tiles' landslide lies in their middle quarter" in info.to_text()
+    assert info.next_command == f"lsmap train {root} --shift 0.4"
+    manifest = root / "dataset.json"
+    content = json.loads(manifest.read_text("utf-8"))
+    del content["counts"]["train"]["middle_px"]  # as before it was counted
+    manifest.write_text(json.dumps(content), "utf-8")
+    assert describe(str(root)).to_dict()["in_the_middle"] is None
 
 
 def test_a_small_image_is_mapped_as_its_tile_is_measured(tmp_path: Path) -> None:

@@ -69,18 +69,21 @@ class Dataset:
         return None if value is None else float(value)
 
     @property
-    def in_the_middle(self) -> float:
+    def in_the_middle(self) -> float | None:
         """Share of the landslide of the train tiles that lies in their middle quarter.
 
-        A quarter where landslides lie anywhere; older data sets do not tell and have 0.
+        A quarter where landslides lie anywhere; None without landslide, and older data sets do not
+        tell.
         """
         counts = self.info.get("counts", {}).get("train", {})
-        return float(counts.get("middle_px", 0) / max(counts.get("landslide_px", 0), 1))
+        landslide = counts.get("landslide_px", 0)
+        known = landslide and "middle_px" in counts
+        return float(counts["middle_px"] / landslide) if known else None
 
     @property
     def centred(self) -> bool:
         """Whether so much of it lies there that a network learns to look there only."""
-        return self.in_the_middle > MIDDLE
+        return (self.in_the_middle or 0.0) > MIDDLE
 
     @property
     def digest(self) -> str:
@@ -150,9 +153,9 @@ def _read_info(root: Path) -> dict[str, Any]:
 def _check_entries(dataset: Dataset) -> None:
     """Raise `LsmapError` unless all that `Dataset` tells is there and of its kind."""
     try:
-        for name in ("tile_size", "bands", "band_count", "radiometry_rule", "gsd"):
+        for name in ("tile_size", "bands", "band_count", "radiometry_rule", "gsd", "in_the_middle"):
             getattr(dataset, name)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LsmapError(
             f"{dataset.root / MANIFEST}: damaged (unusable {name}); run lsmap prepare again"
         ) from error

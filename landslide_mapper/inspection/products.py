@@ -9,7 +9,7 @@ from typing import Any
 
 from landslide_mapper.checkpoint import BEST, CONFIG, LOG, ModelInfo
 from landslide_mapper.config import SPLITS, read_train_config
-from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
@@ -26,6 +26,7 @@ def dataset_report(path: str) -> Report:
     facts = (
         Fact("tiles", "tiles", len(dataset.tiles), f"{len(dataset.tiles)} in all"),
         Fact("splits", "splits", splits, _split_table(splits)),
+        _middle(dataset),
         plain("tile_size", "tile size", dataset.tile_size, " pixels"),
         Fact("bands", "bands", list(dataset.bands), band_list(dataset.bands)),
         plain("radiometry", "radiometry", dataset.radiometry_rule),
@@ -34,7 +35,16 @@ def dataset_report(path: str) -> Report:
         plain("created", "created", info.get("created")),
         plain("lsmap_version", "by lsmap", info.get("lsmap_version")),
     )
-    return Report("dataset", path, facts, f"lsmap train {shlex.quote(path)}")
+    shift = " --shift 0.4" if dataset.centred else ""
+    return Report("dataset", path, facts, f"lsmap train {shlex.quote(path)}{shift}")
+
+
+def _middle(dataset: Dataset) -> Fact:
+    """How much of the landslide lies where a network would learn to look only."""
+    share = dataset.in_the_middle
+    lies = "of the train tiles' landslide lies in their middle quarter"
+    text = "not known" if share is None else f"{share:.0%} {lies}"
+    return Fact("in_the_middle", "middle", share, text)
 
 
 def _split_counts(tiles: tuple[Any, ...]) -> dict[str, float]:
