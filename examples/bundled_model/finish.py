@@ -100,7 +100,8 @@ def table(
 def round_in_words(run: Path) -> str:
     """How long and how fast a run learnt."""
     config = read_train_config(run / CONFIG)
-    epochs = len(read_log(run / LOG))
+    ended = len(read_log(run / LOG))
+    epochs = f"{ended}" if ended == config.epochs else f"the first {ended} of {config.epochs}"
     shown = {"mirror": "mirrored ground", "mean": "the mean colour"}[config.model.unseen]
     moved = f", tiles moved by up to {config.shift:g} of their side" if config.shift else ""
     return (
@@ -183,7 +184,7 @@ def main(
         rounds=", from there\n".join(map(round_in_words, rounds)),
         kept=kept_in_words(chose),
         final=final_in_words(run) if config.final else "The weights are that epoch's.",
-        passes=info.epoch + sum(map(len, logs[:-1])),
+        passes=info.epoch + sum(read_info(one / BEST).epoch for one in rounds[:-1]),
         batch_size=config.batch_size,
         optimizer={"sgd": "SGD", "adamw": "AdamW"}[config.optimizer],
         ema=info.model.ema,
@@ -198,6 +199,7 @@ def main(
         scale=info.calibration[0],
         shift=info.calibration[1],
         errors=" and ".join(f"{evaluation.ece:.3f} ({name})" for name, evaluation in found.items()),
+        shown=", shown off their middle" if read_train_config(chose / CONFIG).shift else "",
         val_iou=chosen.metrics["landslide_iou"],
         val_best=chosen.metrics["landslide_iou_at_threshold"],
     )
