@@ -121,9 +121,8 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
         note(f"model {info.name} ({why}: {path})")
         if dataset.centred and not config.moved:
             warn(
-                f"{dataset.root}: {dataset.in_the_middle:.0%} of its landslide lies in the middle "
-                "quarter of the tiles, so these figures flatter a network that looks there only; "
-                "--moved shows tiles off the middle"
+                f"{dataset.middle_in_words}, so these figures flatter a network that looks there "
+                "only; --moved shows tiles off the middle"
             )
         answer = _answering(predict, config)
         found = evaluate_dataset(answer, info, dataset, split, config.threshold, config.tune)

@@ -339,33 +339,25 @@ def test_the_command_writes_a_report(dataset: Path, bundled_model: Path, tmp_pat
     )
 
 
-def test_the_mean_over_symmetries_is_measured_and_said(
-    dataset: Path, bundled_model: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("option", "view", "words"),
+    [("tta", SymmetryAverage, "mean over 8 flips and turns"), ("moved", Quarters, "tiles moved")],
+)
+def test_other_views_of_tiles_are_measured_and_said(
+    dataset: Path, bundled_model: Path, tmp_path: Path, option: str, view: Any, words: str
 ) -> None:
-    run("evaluate", bundled_model, dataset, "--tta", "-o", tmp_path / "out")
+    output = run("evaluate", bundled_model, dataset, f"--{option}", "-o", tmp_path / "out")
+    assert f", {words} on test of" in output
+    assert f", {words} on" in (tmp_path / "out" / "report.html").read_text("utf-8")
     found = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     predict, info = load_predictor(bundled_model, "cpu")
     data = load_dataset(dataset)
-    mean = evaluate_dataset(SymmetryAverage(predict), info, data).to_dict()
-    assert found == json.loads(json.dumps(mean | {"tta": True}))
-    assert found["curve"] != evaluate_dataset(predict, info, data).to_dict()["curve"]
-    assert "mean over 8 flips and turns" in (tmp_path / "out" / "report.html").read_text("utf-8")
-
-
-def test_tiles_off_their_middle_are_measured_and_said(
-    dataset: Path, bundled_model: Path, tmp_path: Path
-) -> None:
-    output = run("evaluate", bundled_model, dataset, "--moved", "-o", tmp_path / "out")
-    assert "tiles moved on test of" in output
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
-    predict, info = load_predictor(bundled_model, "cpu")
-    data = load_dataset(dataset)
-    moved = evaluate_dataset(Quarters(predict), info, data).to_dict()
-    assert found == json.loads(json.dumps(moved | {"moved": True}))
-    assert found["curve"] != evaluate_dataset(predict, info, data).to_dict()["curve"]
-    counted = evaluate_dataset(predict, info, data).to_dict()["at"][0]["confusion"]
-    assert sum(found["at"][0]["confusion"].values()) == sum(counted.values())
-    assert ", tiles moved on" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    seen = evaluate_dataset(view(predict), info, data).to_dict()
+    assert found == json.loads(json.dumps(seen | {option: True}))
+    plain = evaluate_dataset(predict, info, data).to_dict()
+    assert found["curve"] != plain["curve"]
+    counts = (values["at"][0]["confusion"] for values in (found, plain))
+    assert len({sum(each.values()) for each in counts}) == 1
 
 
 def test_a_batch_is_as_large_as_tiles_of_the_data_set_allow(

@@ -31,6 +31,7 @@ from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
 from landslide_mapper.geo.views import Quarters, SymmetryAverage
+from landslide_mapper.inspection.products import UNSEEN_TEXT
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.training.history import read_log
@@ -102,11 +103,10 @@ def round_in_words(run: Path) -> str:
     config = read_train_config(run / CONFIG)
     ended = len(read_log(run / LOG))
     epochs = f"{ended}" if ended == config.epochs else f"the first {ended} of {config.epochs}"
-    shown = {"mirror": "mirrored ground", "mean": "the mean colour"}[config.model.unseen]
     moved = f", tiles moved by up to {config.shift:g} of their side" if config.shift else ""
     return (
-        f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule}), padding shown as "
-        f"{shown}{moved}"
+        f"{epochs} epochs at a learning rate of {config.lr} ({config.schedule}), padding "
+        f"{UNSEEN_TEXT[config.model.unseen]}{moved}"
     )
 
 
@@ -199,7 +199,7 @@ def main(
         scale=info.calibration[0],
         shift=info.calibration[1],
         errors=" and ".join(f"{evaluation.ece:.3f} ({name})" for name, evaluation in found.items()),
-        shown=", shown off their middle" if read_train_config(chose / CONFIG).shift else "",
+        shown=", shown off their middle" if config.shift else "",
         val_iou=chosen.metrics["landslide_iou"],
         val_best=chosen.metrics["landslide_iou_at_threshold"],
     )

@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "dataset.json"
 TILES, LAYER = "tiles.gpkg", "tiles"
 MIDDLE = 0.5  # of the landslide in the middle quarter of the tiles, above which it is told
+MOVE_THEM = "--shift 0.4"  # what to train with then
 FIELDS = ("tile_id", "split", "landslide_fraction", "landslide_px", "valid_px", "source")
 
 
@@ -84,6 +85,12 @@ class Dataset:
     def centred(self) -> bool:
         """Whether so much of it lies there that a network learns to look there only."""
         return (self.in_the_middle or 0.0) > MIDDLE
+
+    @property
+    def middle_in_words(self) -> str:
+        """The same, to begin a warning with, where it is known."""
+        share = f"{self.in_the_middle:.0%} of its landslide"
+        return f"{self.root}: {share} lies in the middle quarter of the tiles"
 
     @property
     def digest(self) -> str:

@@ -12,7 +12,7 @@ import shapely
 from affine import Affine
 
 from landslide_mapper.config import SPLITS
-from landslide_mapper.data.manifest import Dataset
+from landslide_mapper.data.manifest import MOVE_THEM, Dataset
 from landslide_mapper.data.tiles import SceneSource, TileRecord
 from landslide_mapper.geo.crs import unit_metres
 from landslide_mapper.geo.measure import Measurer
@@ -65,7 +65,7 @@ class PrepareReport:
                 f"--tile-size {self.info['tile_size'] // 2}"
             ]
         few = " --batch-size 2" if train["tiles"] < 4 else ""
-        shift = " --shift 0.4" if Dataset(self.root, self.info, ()).centred else ""
+        shift = f" {MOVE_THEM}" if Dataset(self.root, self.info, ()).centred else ""
         return [f"Next: lsmap train{target}{few}{shift}"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from landslide_mapper.checkpoint import BEST, CONFIG, LOG, ModelInfo
 from landslide_mapper.config import SPLITS, read_train_config
-from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.manifest import MOVE_THEM, Dataset, load_dataset
 from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
@@ -35,7 +35,7 @@ def dataset_report(path: str) -> Report:
         plain("created", "created", info.get("created")),
         plain("lsmap_version", "by lsmap", info.get("lsmap_version")),
     )
-    shift = " --shift 0.4" if dataset.centred else ""
+    shift = f" {MOVE_THEM}" if dataset.centred else ""
     return Report("dataset", path, facts, f"lsmap train {shlex.quote(path)}{shift}")
 
 

@@ -17,7 +17,7 @@ from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.augment import Augmentation, QuartersOfTiles
 from landslide_mapper.data.batches import PairBatches
 from landslide_mapper.data.dataset import TileDataset
-from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.manifest import MOVE_THEM, Dataset, load_dataset
 from landslide_mapper.data.together import check_splits
 from landslide_mapper.errors import LsmapError, LsmapFailure, warn
 from landslide_mapper.geo.views import QUARTERS
@@ -55,9 +55,8 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
     for dataset in datasets:
         if dataset.centred and not config.shift:
             warn(
-                f"{dataset.root}: {dataset.in_the_middle:.0%} of its landslide lies in the middle "
-                "quarter of the tiles, so a network learns to look there only, and its validation "
-                "flatters it: train with --shift 0.4"
+                f"{dataset.middle_in_words}, so a network learns to look there only, and its "
+                f"validation flatters it: train with {MOVE_THEM}"
             )
     multiple = max(config.model.block_size, STRIDE)
     if first.tile_size % multiple:
