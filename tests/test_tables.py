@@ -22,7 +22,10 @@ from landslide_mapper.cli import train_command
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.evaluation.bootstrap import intervals
+from landslide_mapper.evaluation.model import evaluate_dataset
+from landslide_mapper.geo.views import Quarters
 from landslide_mapper.metrics import rates
+from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
 from landslide_mapper.training.history import read_log
 from landslide_mapper.training.runs import plan_run
@@ -88,8 +91,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 23
-    assert [one.seed for one in planned] == [0] * 23 + [1] * 23
+    assert len({one.key for one in planned}) == len(planned) == 2 * 25
+    assert [one.seed for one in planned] == [0] * 25 + [1] * 25
     assert planned[0].settings == grid.BASELINE
 
 
@@ -97,7 +100,7 @@ def test_a_setting_that_the_scale_has_as_well_makes_no_other_experiment() -> Non
     common = results.common_settings(FULL, "bijie")
     assert common["unseen"] == "mirror"
     planned = results.plan(grid.TABLES, "bijie", "d", FULL, common, (0,))
-    assert len({one.key for one in planned}) == len(planned) == 21
+    assert len({one.key for one in planned}) == len(planned) == 23
 
 
 def test_the_key_follows_from_all_that_matters_and_nothing_else(tmp_path: Path) -> None:
@@ -420,6 +423,25 @@ def test_an_interrupted_run_goes_on_and_its_result_is_free_of_paths(
     assert counts.sum() == 2 * 64 * 64
     iou = rates(counts.sum(axis=0))["landslide_iou"]
     assert result["test"]["at"][0]["pixels"]["landslide_iou"] == pytest.approx(float(iou))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rows_that_move_tiles_are_measured_off_the_middle(images: Path, tmp_path: Path) -> None:
+    tiles, folder = tmp_path / "tiles", tmp_path / "run"
+    prepare(grid.prepare_config("bijie", images / "bijie", tiles, 64, "equalize"))
+    scale = replace(REDUCED, settings=SMALL, epochs={"bijie": 1})
+    common = results.common_settings(scale, "bijie", "none")
+    asked = experiment(common=common, settings=row_settings("moved", "B, moved"))
+    found = run.run_experiment(asked, tiles, folder, "none", {"device": "cpu", "workers": "0"})
+    predict, info = load_predictor(folder / "best.safetensors", "cpu")
+    threshold = found["test"]["at"][0]["threshold"]
+    counts = {
+        moved: evaluate_dataset(
+            Quarters(predict) if moved else predict, info, load_dataset(tiles), "test", threshold
+        )
+        for moved in (False, True)
+    }
+    assert found["units"] == run.unit_counts(counts[True]) != run.unit_counts(counts[False])
 
 
 def stops_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -45,6 +45,7 @@ from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation.model import evaluate_dataset
 from landslide_mapper.evaluation.result import Evaluation
+from landslide_mapper.geo.views import Quarters
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
@@ -94,7 +95,8 @@ def run_grid(experiments: Sequence[Experiment], runner: Runner, results: Path, w
 def run_experiment(
     experiment: Experiment, dataset: Path, run: Path, weights: str, machine: dict[str, str]
 ) -> Result:
-    """Train, or go on training, then evaluate on the test split.
+    """Train, or go on training, then evaluate on the test split; off the middle of tiles where
+    training has moved them (``lsmap evaluate --moved``).
 
     Args:
         experiment: what to run.
@@ -108,6 +110,8 @@ def run_experiment(
     """
     train(experiment, dataset, run, weights, machine)
     predict, info = load_predictor(run / BEST, machine["device"])
+    if "shift" in experiment.settings:
+        predict = Quarters(predict)
     threshold = Calibration(*info.calibration)(PAPER_THRESHOLD)
     found = evaluate_dataset(predict, info, load_dataset(dataset), "test", threshold)
     return describe(experiment, run, found, machine["device"])
