@@ -82,12 +82,10 @@ class Aoi:
     def inside(self, row: int, col: int, height: int, width: int) -> np.ndarray:
         """Which pixels of a window (may lie partly or wholly outside the scene) belong, bool."""
         found = np.zeros((height, width), dtype=bool)
-        frame = self.frame
-        top, bottom = max(row, frame.row), min(row + height, frame.bottom)
-        left, right = max(col, frame.col), min(col + width, frame.right)
-        if top < bottom and left < right:
-            part = Frame(top, left, bottom - top, right - left)
-            found[top - row : bottom - row, left - col : right - col] = self._inside(part)
+        part = self.frame.common(Frame(row, col, height, width))
+        if part:
+            rows = slice(part.row - row, part.bottom - row)
+            found[rows, part.col - col : part.right - col] = self._inside(part)
         return found
 
     def _inside(self, part: Frame) -> np.ndarray | bool:
@@ -164,7 +162,8 @@ def place(area: AskedArea, scene: Scene) -> Aoi | None:
 
     Raises `LsmapError` when there is no way from a CRS of the area to the scene's.
     """
-    frame: Frame | None = Frame.whole(scene.height, scene.width)
+    everything = Frame.whole(scene.height, scene.width)
+    frame: Frame | None = everything
     polygons = None
     if area.polygons:
         polygons = _in_pixels(area.polygons, scene)
@@ -172,14 +171,13 @@ def place(area: AskedArea, scene: Scene) -> Aoi | None:
         box = _bounds_in_pixels(area.bounds, area.bounds_crs or scene.crs, scene)
         straight = same_crs(area.bounds_crs or scene.crs, scene.crs)
         if straight and _is_upright(scene):
-            frame = _frame(box, scene)
+            frame = _around(box, everything)
         else:
             whole = shapely.union_all(box)
             polygons = box if polygons is None else shapely.intersection(polygons, whole)
     if polygons is not None and frame is not None:
         polygons = _on_grid(polygons)
-        around = _frame(polygons, scene)
-        frame = _common(frame, around) if around else None
+        frame = _around(polygons, frame)
     if polygons is not None and frame is not None:
         inner = shapely.box(frame.col, frame.row, frame.right, frame.bottom)
         if not shapely.intersects(polygons, inner).any():  # it lies in a hole
@@ -223,20 +221,10 @@ def _on_grid(polygons: np.ndarray) -> np.ndarray:
     return areas(repaired(moved))
 
 
-def _frame(polygons: np.ndarray, scene: Scene) -> Frame | None:
-    """The pixels whose centres lie in the bounds of `polygons`; None without any."""
+def _around(polygons: np.ndarray, frame: Frame) -> Frame | None:
+    """The pixels of `frame` whose centres lie in the bounds of `polygons`; None without any."""
     if not len(polygons):
         return None
-    west, south, east, north = shapely.total_bounds(polygons)
-    top, bottom = max(0, math.ceil(south - 0.5)), min(scene.height, math.ceil(north - 0.5))
-    left, right = max(0, math.ceil(west - 0.5)), min(scene.width, math.ceil(east - 0.5))
-    if top >= bottom or left >= right:
-        return None
-    return Frame(top, left, bottom - top, right - left)
-
-
-def _common(one: Frame, other: Frame) -> Frame | None:
-    top, left = max(one.row, other.row), max(one.col, other.col)
-    height = min(one.bottom, other.bottom) - top
-    width = min(one.right, other.right) - left
-    return Frame(top, left, height, width) if height > 0 and width > 0 else None
+    bounds = shapely.total_bounds(polygons).tolist()
+    left, top, right, bottom = (math.ceil(value - 0.5) for value in bounds)
+    return frame.common(Frame(top, left, bottom - top, right - left))

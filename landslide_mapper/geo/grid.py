@@ -31,6 +31,13 @@ class Frame:
         """First pixel column to the right."""
         return self.col + self.width
 
+    def common(self, other: Frame) -> Frame | None:
+        """The pixels that are in both; None where there is none."""
+        top, left = max(self.row, other.row), max(self.col, other.col)
+        height = min(self.bottom, other.bottom) - top
+        width = min(self.right, other.right) - left
+        return Frame(top, left, height, width) if height > 0 and width > 0 else None
+
     def transform(self, scene: Affine) -> Affine:
         """The affine transform of a raster of just this rectangle; `scene` is the scene's."""
         return scene * Affine.translation(self.col, self.row)

@@ -63,15 +63,11 @@ class StripRaster:
 
     def write(self, row: int, col: int, values: np.ndarray) -> None:
         """Write `values` (h, w) from pixel `row`, `col` on; what is off the frame is left out."""
-        frame = self._frame
-        top, left = max(row, frame.row), max(col, frame.col)
-        bottom = min(row + values.shape[0], frame.bottom)
-        right = min(col + values.shape[1], frame.right)
-        if top < bottom and left < right:
-            window = Window(left - frame.col, top - frame.row, right - left, bottom - top)
-            part = values[top - row : bottom - row, left - col : right - col]
+        part = self._frame.common(Frame(row, col, *values.shape))
+        if part:
+            inner = values[part.row - row : part.bottom - row, part.col - col : part.right - col]
             with as_os_error():
-                self._raster.write(part, 1, window=window)
+                self._raster.write(inner, 1, window=self._window(part))
 
     def holds(self, polygons: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
         """Whether a pixel with its centre inside each polygon has one of `values`.
@@ -104,11 +100,13 @@ class StripRaster:
         return found
 
     def _read(self, part: Frame) -> np.ndarray:
-        own = self._frame
-        window = Window(part.col - own.col, part.row - own.row, part.width, part.height)
         with as_os_error():
-            pixels: np.ndarray = self._raster.read(1, window=window)
+            pixels: np.ndarray = self._raster.read(1, window=self._window(part))
         return pixels
+
+    def _window(self, part: Frame) -> Window:
+        own = self._frame
+        return Window(part.col - own.col, part.row - own.row, part.width, part.height)
 
 
 def pixels_inside(
