@@ -109,9 +109,7 @@ def outlines(
     """Polygons in `crs` of pixel windows (row, col, height, width) of the sources `owners`."""
     rings = np.empty((len(windows), 4, 2))
     for i, (window, owner) in enumerate(zip(windows, owners, strict=True)):
-        row, col, height, width = window
-        ends = ((col, row), (col + width, row), (col + width, row + height), (col, row + height))
-        rings[i] = [sources[owner].scene.transform * end for end in ends]
+        rings[i] = sources[owner].scene.corners(*window)
     for i, source in enumerate(sources):
         own = source.scene.crs
         if own is None or crs is None or same_crs(own, crs):

@@ -110,8 +110,7 @@ def _place(
         near = near_scene(labels, bounds, scene)
         polygons, untransformed = in_scene_crs(labels.only(near), scene)
         lost = max(lost, untransformed)
-        frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
-        hits = shapely.intersects(polygons, frame)
+        hits = shapely.intersects(polygons, scene.outline)
         if not untransformed:
             inside[np.flatnonzero(near)[hits]] = True
         placed.append(polygons[hits])
@@ -155,12 +154,10 @@ def _no_overlap(scene: Scene, polygons: np.ndarray, labels: Labels) -> str:
             f"({crs_name(labels.crs)}): are x and y swapped, or is it another CRS (see "
             "--labels-crs)?"
         )
-    corners = np.array(scene.corners(0, 0, scene.height, scene.width))
-    box = bounds_text((*corners.min(axis=0), *corners.max(axis=0)))
     theirs = bounds_text(tuple(shapely.total_bounds(polygons)))
     return (
         f"{labels.path}: no landslide polygon lies in a scene. {scene.name} spans "
-        f"{box}, the polygons {theirs} in the same CRS "
+        f"{bounds_text(scene.bounds)}, the polygons {theirs} in the same CRS "
         f"({crs_name(scene.crs)}); check the CRS of both (labels: {crs_name(labels.crs)}, "
         "see --labels-crs)"
     )
@@ -263,9 +260,8 @@ def _crops(tile: int, sources: Sequence[SceneSource]) -> list[Plan]:
     for i, source in enumerate(sources):
         scene, territory = source.scene, source.territory
         assert territory is not None
-        frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
-        for number, polygon in enumerate(source.landslides.polygons):
-            seen = shapely.intersection(polygon, frame)
+        inside = shapely.intersection(source.landslides.polygons, scene.outline)
+        for number, seen in enumerate(inside):
             boxes = [box for part in _wholes(seen, scene, tile) if (box := _pixel_box(part, scene))]
             for part, (rows, cols) in enumerate(boxes):
                 row, col = sum(rows) / 2, sum(cols) / 2

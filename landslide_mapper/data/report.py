@@ -180,8 +180,8 @@ def _in_scene(polygons: np.ndarray, scene: Scene) -> shapely.Geometry:
 
     Polygons that were valid in their own CRS need not be in the scene's.
     """
-    frame = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
-    return shapely.union_all(areas(shapely.intersection(shapely.make_valid(polygons), frame)))
+    seen = shapely.intersection(shapely.make_valid(polygons), scene.outline)
+    return shapely.union_all(areas(seen))
 
 
 def _left_out(slides: shapely.Geometry, source: SceneSource) -> shapely.Geometry:

@@ -148,11 +148,10 @@ def _crs(given: str | None) -> pyproj.CRS | None:
 def nothing_asked(area: AskedArea, scenes: Sequence[Scene]) -> str:
     """One line on scenes of which `area` asks for no pixel."""
     first = scenes[0]
-    xs, ys = zip(*first.corners(0, 0, first.height, first.width), strict=True)
     more = f" (nor {len(scenes) - 1} more)" if len(scenes) > 1 else ""
-    box = bounds_text((min(xs), min(ys), max(xs), max(ys)))
     return (
-        f"{first.path}: no pixel of it{more} lies in what was asked for: it spans {box} "
+        f"{first.path}: no pixel of it{more} lies in what was asked for: it spans "
+        f"{bounds_text(first.bounds)} "
         f"({crs_name(first.crs)}), {area.extent()}"
     )
 

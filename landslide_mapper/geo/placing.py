@@ -137,8 +137,7 @@ def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
 
     Far from the scene its CRS may be undefined, so what is there must not be taken along.
     """
-    ring = shapely.Polygon(scene.corners(0, 0, scene.height, scene.width))
-    ring = shapely.segmentize(ring, ring.length / 4 / EDGE_PIECES)
+    ring = shapely.segmentize(scene.outline, scene.outline.length / 4 / EDGE_PIECES)
     assert scene.crs is not None  # see `same_map`
     assert labels.crs is not None
     try:
@@ -187,9 +186,9 @@ def same_map(labels: Labels, scene: Scene) -> bool:
 
 def beyond_the_antimeridian(scene: Scene) -> bool:
     """Whether a scene in degrees reaches beyond ±180 of them."""
-    corners = np.array(scene.corners(0, 0, scene.height, scene.width))
+    west, _, east, _ = scene.bounds
     degrees = scene.crs is not None and scene.crs.is_geographic
-    return degrees and bool((np.abs(corners[:, 0]) > 180 + 1e-9).any())
+    return degrees and max(-west, east) > 180 + 1e-9
 
 
 def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
@@ -205,8 +204,7 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
     Raises:
         LsmapError: see `in_scene_crs`.
     """
-    corners = np.array(scene.corners(0, 0, scene.height, scene.width))
-    (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
+    west, south, east, north = scene.bounds
     if not same_map(labels, scene):
         way = _way(labels, scene)
         try:

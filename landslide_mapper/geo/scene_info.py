@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import affine
 import numpy as np
 import pyproj
+import shapely
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import remote
@@ -112,6 +113,17 @@ class Scene:
         """Map coordinates of a window's four corners, in the scene's CRS, as a ring."""
         pixels = ((col, row), (col + width, row), (col + width, row + height), (col, row + height))
         return [self.transform * pixel for pixel in pixels]
+
+    @property
+    def outline(self) -> shapely.Polygon:
+        """All of it, in its CRS."""
+        return shapely.Polygon(self.corners(0, 0, self.height, self.width))
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east and north end, in its CRS, also where rows go north or are turned."""
+        xs, ys = zip(*self.corners(0, 0, self.height, self.width), strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
 
     def pixel_size(self, row: float, col: float) -> tuple[float, float] | None:
         """Geodesic size in metres (x, y) of the pixel at `row`, `col`; None without a CRS."""

@@ -237,8 +237,7 @@ def lonlat_bounds(scene: Scene) -> list[float] | None:
     to_lonlat = wgs84_transformer(scene.crs)
     if to_lonlat is None:
         return None
-    xs, ys = zip(*scene.corners(0, 0, scene.height, scene.width), strict=True)
-    bounds = to_lonlat.transform_bounds(min(xs), min(ys), max(xs), max(ys))
+    bounds = to_lonlat.transform_bounds(*scene.bounds)
     return [float(b) for b in bounds] if np.all(np.isfinite(bounds)) else None
 
 
