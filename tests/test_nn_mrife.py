@@ -96,7 +96,8 @@ def test_prediction_has_the_size_of_the_image(bands: int, height: int, width: in
 
 def test_encoder_at_the_size_of_the_paper() -> None:
     with torch.inference_mode():
-        features = Encoder("resnet18", last_layer=3).eval()(torch.zeros(1, 3, 512, 512))
+        config = ModelConfig(backbone="resnet18", last_layer=3)
+        features = Encoder(config).eval()(torch.zeros(1, 3, 512, 512))
     assert features.shape == (1, 256, 64, 64)
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from landslide_mapper.config import ModelConfig
 from landslide_mapper.nn.encoder import Encoder, conv_bn_relu, width_of
 from landslide_mapper.nn.losses import cross_entropy
-from landslide_mapper.nn.network import Losses, Network, make_encoder
+from landslide_mapper.nn.network import Losses, Network
 
 LOW_LEVEL = "layer1"  # of the backbone, stride 4: "Conv2" of the original
 LOW_LEVEL_CHANNELS = 48
@@ -29,7 +29,7 @@ class DeepLabV3Plus(Network):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.encoder = make_encoder(config)
+        self.encoder = Encoder(config)
         channels = config.aspp_channels
         low = width_of(self.encoder.backbone.get_submodule(LOW_LEVEL))
         self.skip = conv_bn_relu(low, LOW_LEVEL_CHANNELS)

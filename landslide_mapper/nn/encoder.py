@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torchvision.models import resnet
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from landslide_mapper.config import ModelConfig
+
 STRIDE = 8
 """Pixels per feature point along each axis."""
 
@@ -134,20 +136,16 @@ class SqueezeExcitation(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Feature extraction module of MRIFE: (N, bands, H, W) → (N, channels, H/8, W/8)."""
+    """Feature extraction module of MRIFE: (N, bands, H, W) → (N, channels, H/8, W/8).
 
-    def __init__(
-        self,
-        backbone: str = "resnet101",
-        band_count: int = 3,
-        last_layer: int = 4,
-        channels: int = 256,
-        rates: tuple[int, ...] = (12, 24, 36),
-    ) -> None:
+    All architectures use the same one.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.backbone, width = dilated_resnet(backbone, band_count, last_layer)
-        self.aspp = ASPP(width, channels, rates)
-        self.attention = SqueezeExcitation(channels)
+        self.backbone, width = dilated_resnet(config.backbone, config.band_count, config.last_layer)
+        self.aspp = ASPP(width, config.aspp_channels, config.aspp_rates)
+        self.attention = SqueezeExcitation(config.aspp_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Extract features; H and W must be multiples of 8."""

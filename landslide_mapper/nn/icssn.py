@@ -49,7 +49,7 @@ from landslide_mapper.nn.masking import (
     most_drawn,
     to_feature_points,
 )
-from landslide_mapper.nn.network import Losses, Network, make_encoder
+from landslide_mapper.nn.network import Losses, Network
 
 VIEWS = 2  # windows of each class from each tile
 LEAST_SHARE = 0.01  # of landslide pixels in the window of a landslide
@@ -65,7 +65,7 @@ class ICSSN(Network):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.encoder = make_encoder(config)
+        self.encoder = Encoder(config)
         self.decoder = Decoder(config.aspp_channels, config.dropout)
         self.classifier = ObjectClassifier(config.aspp_channels)
         self.begin_epoch(0)

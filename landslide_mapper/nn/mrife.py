@@ -37,7 +37,7 @@ from landslide_mapper.nn.masking import (
     most_drawn,
     to_feature_points,
 )
-from landslide_mapper.nn.network import Losses, Network, make_encoder
+from landslide_mapper.nn.network import Losses, Network
 
 
 class Fusion(nn.Module):
@@ -64,8 +64,8 @@ class MRIFE(Network):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.segmentation = make_encoder(config)
-        self.student = make_encoder(config)
+        self.segmentation = Encoder(config)
+        self.student = Encoder(config)
         if config.distillation:
             # A copy: random numbers for it would give the ablation without it another decoder.
             self.teacher = copy.deepcopy(self.student)

@@ -177,14 +177,3 @@ class Network(nn.Module, ABC):
         for name in self.training_parts:
             if name in self._modules:
                 delattr(self, name)
-
-
-def make_encoder(config: ModelConfig) -> Encoder:
-    """An encoder with these settings; all architectures use the same one."""
-    return Encoder(
-        config.backbone,
-        config.band_count,
-        config.last_layer,
-        config.aspp_channels,
-        config.aspp_rates,
-    )
