@@ -130,13 +130,13 @@ class ICSSN(Network):
         config = self.config
         classes = near_edges(classify_blocks(labels, config.block_size))
         edge, near = (
-            to_feature_points(drawn, config.block_size, STRIDE)
+            to_feature_points(drawn, config.block_size)
             for drawn in draw_blocks(classes, config.mask_ratio, "edge", generator)
         )
         features = self.encoder(normalised)
         entropy = cross_entropy(self.decoder(features), labels)
         first, second, there = pair_samples(edge.flatten(1).any(1))
-        most = most_drawn(classes[0].numel(), config.mask_ratio, config.block_size, STRIDE)
+        most = most_drawn(classes[0].numel(), config.mask_ratio, config.block_size)
         picked = (gather_points(features, points, most) for points in (edge, near))
         landslide, background = (points.of(first).beside(points.of(second)) for points in picked)
         losses = supervised_contrast(landslide, background, config.temperature)

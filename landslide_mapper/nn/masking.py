@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
+from landslide_mapper.nn.encoder import STRIDE
 
 UNUSABLE = -1
 BACKGROUND = 0
@@ -23,7 +24,7 @@ def edge_limits(block_size: int) -> tuple[int, int]:
     return fewest, block_size * block_size - fewest
 
 
-def classify_blocks(labels: Tensor, block_size: int = 8) -> Tensor:
+def classify_blocks(labels: Tensor, block_size: int) -> Tensor:
     """Sort blocks by their number of landslide pixels.
 
     Args:
@@ -47,7 +48,7 @@ def classify_blocks(labels: Tensor, block_size: int = 8) -> Tensor:
 
 def draw_blocks(
     classes: Tensor,
-    ratio: float = 0.5,
+    ratio: float,
     strategy: str = "edge",
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -80,14 +81,14 @@ def draw_blocks(
     )
 
 
-def most_drawn(blocks: int, ratio: float, block_size: int = 8, stride: int = 8) -> int:
+def most_drawn(blocks: int, ratio: float, block_size: int) -> int:
     """Most feature points of one class that `draw_blocks` can draw in an image of so many blocks.
 
     With L landslide blocks it draws one, or at most ratio·L + ½ of them, and no more than there
     are of background, which are at most blocks − L; both are largest where they meet. Each block
-    has (block_size / stride)² points (`to_feature_points`).
+    has (block_size / STRIDE)² points (`to_feature_points`).
     """
-    return (int((ratio * blocks + 0.5) / (1 + ratio)) + 1) * (block_size // stride) ** 2
+    return (int((ratio * blocks + 0.5) / (1 + ratio)) + 1) * (block_size // STRIDE) ** 2
 
 
 def _draw(candidates: Tensor, wanted: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -99,7 +100,7 @@ def _draw(candidates: Tensor, wanted: Tensor, generator: torch.Generator | None)
     return (flat & (ranks < wanted[:, None])).reshape(candidates.shape)
 
 
-def mask_images(images: Tensor, drawn: Tensor, block_size: int = 8) -> Tensor:
+def mask_images(images: Tensor, drawn: Tensor, block_size: int) -> Tensor:
     """Fill the drawn blocks of normalised images with 0, the mean colour.
 
     Args:
@@ -111,7 +112,7 @@ def mask_images(images: Tensor, drawn: Tensor, block_size: int = 8) -> Tensor:
     return images.masked_fill(pixels[:, None], 0.0)
 
 
-def to_feature_points(drawn: Tensor, block_size: int, stride: int = 8) -> Tensor:
-    """Blocks (N, h, w) on the grid of feature points (N, H / stride, W / stride)."""
-    repeat = block_size // stride
+def to_feature_points(drawn: Tensor, block_size: int) -> Tensor:
+    """Blocks (N, h, w) on the grid of feature points (N, H / STRIDE, W / STRIDE)."""
+    repeat = block_size // STRIDE
     return drawn.repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from landslide_mapper.config import ModelConfig
 from landslide_mapper.nn.calibration import UNCHANGED, Calibration
 from landslide_mapper.nn.decoder import Decoder
-from landslide_mapper.nn.encoder import STRIDE, Encoder
+from landslide_mapper.nn.encoder import Encoder
 from landslide_mapper.nn.losses import contrast_loss, cross_entropy, reconstruction_loss
 from landslide_mapper.nn.masking import (
     classify_blocks,
@@ -150,14 +150,14 @@ class MRIFE(Network):
         logits = self.decoder(self.fusion(self.segmentation(normalised), enhancement))
 
         landslide, background = (
-            to_feature_points(drawn, config.block_size, STRIDE) for drawn in (landslide, background)
+            to_feature_points(drawn, config.block_size) for drawn in (landslide, background)
         )
         terms = []
         if config.mfm:
             loss = reconstruction_loss(views["masked"], target, landslide | background)
             terms.append(("reconstruction", config.alpha, loss))
         if config.sfce:
-            most = most_drawn(classes[0].numel(), config.mask_ratio, config.block_size, STRIDE)
+            most = most_drawn(classes[0].numel(), config.mask_ratio, config.block_size)
             loss = contrast_loss(
                 views["masked"], target, landslide, background, config.temperature, most
             )
