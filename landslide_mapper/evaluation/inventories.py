@@ -27,7 +27,7 @@ from landslide_mapper.geo.labels import (
     read_aoi,
 )
 from landslide_mapper.geo.review import read_unrejected
-from landslide_mapper.geo.scan import link, roots
+from landslide_mapper.geo.scan import link
 from landslide_mapper.metrics import ratio
 
 AT_ONCE = 50_000  # pairs of polygons that are cut with each other together
@@ -312,7 +312,7 @@ def disjoint(polygons: np.ndarray) -> np.ndarray:
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     parent = np.arange(len(polygons))
     link(parent, pairs[:, 0], pairs[:, 1])
-    _, group, sizes = np.unique(roots(parent), return_inverse=True, return_counts=True)
+    _, group, sizes = np.unique(parent, return_inverse=True, return_counts=True)
     alone = sizes[group] == 1
     together = np.flatnonzero(~alone)
     together = together[np.argsort(group[together], kind="stable")]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from landslide_mapper.geo.scan import Scan, label_runs, link, roots
+from landslide_mapper.geo.scan import Scan, label_runs, link
 from landslide_mapper.metrics import ratio
 
 MATCH_IOU = 0.5
@@ -230,7 +230,7 @@ class _Kind:
         parent = np.arange(self.count)
         links = np.concatenate([np.empty((0, 2), np.int64), *self._links])
         link(parent, links[:, 0], links[:, 1])
-        _, first, number = np.unique(roots(parent), return_index=True, return_inverse=True)
+        _, first, number = np.unique(parent, return_index=True, return_inverse=True)
         sizes = np.concatenate([np.empty(0), *self._sizes])
         sources = np.concatenate([np.empty(0, np.int64), *self._sources])
         return number, np.bincount(number, sizes, len(first)), sources[first]

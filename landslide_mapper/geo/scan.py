@@ -93,18 +93,18 @@ def label_runs(scan: Scan) -> np.ndarray:
     last = np.searchsorted(scan.starts, scan.ends - scan.stride, side="left").astype(np.int32)
     above = last - first  # runs in the row above that share a pixel edge
     parent = np.where(above > 0, first, np.arange(len(first), dtype=np.int32))
-    parent = roots(parent)
+    parent = _roots(parent)
     several = np.flatnonzero(above > 1)
     more = above[several] - 1
     step = np.arange(1, more.sum() + 1) - np.repeat(np.cumsum(more) - more, more)
     beside = np.repeat(first[several], more)
     link(parent, parent[beside], parent[beside + step])
-    parent = roots(parent)
+    parent = _roots(parent)
     number = np.cumsum(parent == np.arange(len(parent)), dtype=np.int32) - 1
     return np.asarray(number[parent])
 
 
-def roots(parent: np.ndarray) -> np.ndarray:
+def _roots(parent: np.ndarray) -> np.ndarray:
     """Follow the parents of all nodes up to those that are their own."""
     while True:
         further = parent[parent]
@@ -114,7 +114,10 @@ def roots(parent: np.ndarray) -> np.ndarray:
 
 
 def link(parent: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """Make one tree, under its least root, of the roots that the pairs (a, b) link, in place."""
+    """Make one tree, under its least root, of the roots that the pairs (a, b) link, in place.
+
+    These roots have that one as their parent then, whatever chains the pairs make.
+    """
     nodes, ends = np.unique(np.concatenate([a, b]), return_inverse=True)
     a, b = ends[: len(a)], ends[len(a) :]
     root = np.arange(len(nodes))
@@ -124,7 +127,7 @@ def link(parent: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
             break
         a, b = root[a[apart]], root[b[apart]]
         np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-        root = roots(root)
+        root = _roots(root)
     parent[nodes] = nodes[root]
 
 
