@@ -38,7 +38,7 @@ from landslide_mapper.data.tiles import (
     worker_count,
 )
 from landslide_mapper.errors import LsmapError, note
-from landslide_mapper.geo.crs import crs_name
+from landslide_mapper.geo.crs import crs_code
 from landslide_mapper.geo.gdal import as_os_error
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
@@ -272,7 +272,7 @@ def _source_info(layout: TileLayout, index: int) -> dict[str, Any]:
     info: dict[str, Any] = {
         "name": source.name,
         "path": without_query(source.scene.path),
-        "crs": None if source.scene.crs is None else crs_name(source.scene.crs),
+        "crs": crs_code(source.scene.crs),
         "gsd": layout.gsd[index],
     }
     if source.scene.crs is None:  # area of a pixel in the units of its transform, which are unknown

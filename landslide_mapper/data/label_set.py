@@ -9,7 +9,7 @@ import numpy as np
 
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.errors import LsmapError, note, warn
-from landslide_mapper.geo.crs import crs_name
+from landslide_mapper.geo.crs import crs_code
 from landslide_mapper.geo.labels import Labels, OptionNames, read_aoi, read_labels
 from landslide_mapper.geo.review import NO, check_conditions, verdicts
 
@@ -36,7 +36,7 @@ class LabelSet:
         facts: dict[str, Any] = {
             "path": labels.path,
             "layer": labels.layer,
-            "crs": None if labels.crs is None else crs_name(labels.crs),
+            "crs": crs_code(labels.crs),
             "landslides": len(labels.polygons),
             **labels.counts.to_dict(),
         }

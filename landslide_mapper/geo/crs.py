@@ -19,12 +19,18 @@ GLOBE = 1e7  # metres: a landslide that wide goes round the globe, over the edge
 Move = Callable[[np.ndarray], np.ndarray]  # points (n, 2) to points (n, 2)
 
 
-def crs_name(crs: pyproj.CRS | None) -> str:
-    """Authority and code such as EPSG:32648, else the CRS's own name."""
+def crs_code(crs: pyproj.CRS | None) -> str | None:
+    """Authority and code such as EPSG:32648, else the CRS's own name; None without one."""
     if crs is None:
-        return "no CRS"
+        return None
     code = crs.to_authority()
     return ":".join(code) if code else crs.name
+
+
+def crs_name(crs: pyproj.CRS | None) -> str:
+    """The same in words, where there may be no CRS."""
+    code = crs_code(crs)
+    return "no CRS" if code is None else code
 
 
 def same_crs(one: pyproj.CRS | None, other: pyproj.CRS | None) -> bool:

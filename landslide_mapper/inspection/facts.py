@@ -67,11 +67,6 @@ def plain(key: str, label: str, value: Any, unit: str = "") -> Fact:
     return Fact(key, label, value, shown + unit)
 
 
-def crs_code(crs: pyproj.CRS | None) -> str | None:
-    """Authority and number of a CRS, else its name; None without one."""
-    return None if crs is None else crs_name(crs)
-
-
 def crs_text(crs: pyproj.CRS | None) -> str:
     """Number and name of a scene's CRS."""
     if crs is None:

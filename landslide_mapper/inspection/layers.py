@@ -9,13 +9,13 @@ import pyogrio
 import shapely
 from affine import Affine
 
-from landslide_mapper.geo.crs import unit_metres
+from landslide_mapper.geo.crs import crs_code, unit_metres
 from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import (
     Measurer,
 )
 from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, verdicts
-from landslide_mapper.inspection.facts import Fact, Report, crs_code, crs_text
+from landslide_mapper.inspection.facts import Fact, Report, crs_text
 
 # By which fields lsmap's own layers are told that are no labels: squares, two inventories in one.
 TILES = {"tile_id", "split", "landslide_fraction"}

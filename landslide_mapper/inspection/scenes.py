@@ -13,11 +13,11 @@ from rasterio.enums import MaskFlags
 
 from landslide_mapper.checkpoint import ModelInfo, bundled_model, read_info
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.crs import wgs84_transformer
+from landslide_mapper.geo.crs import crs_code, wgs84_transformer
 from landslide_mapper.geo.fill import undeclared_fill
 from landslide_mapper.geo.scene import Scene, Source, open_raster, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
-from landslide_mapper.inspection.facts import Fact, Report, crs_code, crs_text, to_detect
+from landslide_mapper.inspection.facts import Fact, Report, crs_text, to_detect
 from landslide_mapper.serving import (
     MAX_ENLARGED,
     near_training,
