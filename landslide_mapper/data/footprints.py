@@ -70,9 +70,7 @@ def common_crs(all_crs: Sequence[pyproj.CRS | None]) -> tuple[pyproj.CRS | None,
     distinct = list(dict.fromkeys(all_crs))
     if all(same_crs(crs, distinct[0]) for crs in distinct):
         return distinct[0], True
-    if None in distinct:
-        return None, False
-    if any(wgs84_transformer(crs) is None for crs in distinct):
+    if any(wgs84_transformer(crs) is None for crs in distinct):  # of no CRS as well
         return None, False
     return WGS84, True
 

@@ -107,10 +107,8 @@ def geodetic(crs: pyproj.CRS | None) -> Geodetic | None:
     own, geod = (crs.geodetic_crs, crs.get_geod()) if crs is not None else (None, None)
     if crs is None or own is None or geod is None:
         return None
-    try:
-        return Geodetic(own, transformer(crs, own), degrees_per_unit(own), geod)
-    except pyproj.exceptions.ProjError:
-        return None
+    there = way(crs, own)
+    return None if there is None else Geodetic(own, there, degrees_per_unit(own), geod)
 
 
 def mover(transformer: pyproj.Transformer) -> Move:

@@ -20,6 +20,7 @@ from landslide_mapper.geo.crs import (
     WGS84,
     crs_name,
     geodetic,
+    mover,
     same_crs,
     transformer,
     wgs84_transformer,
@@ -299,8 +300,8 @@ def _jumps(way: pyproj.Transformer, ring: np.ndarray) -> bool:
     The middle of a short step comes to lie near the middle of where its ends come to lie, unless
     they come to lie at opposite sides of the map.
     """
-    ends = np.column_stack(way.transform(*ring.T))
-    middles = np.column_stack(way.transform(*((ring[1:] + ring[:-1]) / 2).T))
+    move = mover(way)
+    ends, middles = move(ring), move((ring[1:] + ring[:-1]) / 2)
     steps = np.linalg.norm(ends[1:] - ends[:-1], axis=1)
     off = np.linalg.norm(middles - (ends[1:] + ends[:-1]) / 2, axis=1)
     return bool((~(off <= TORN * steps)).any())
