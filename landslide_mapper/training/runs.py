@@ -133,17 +133,18 @@ def check_run(run: Path, resume: bool) -> None:
         raise LsmapError(f"{run} has no {STATE} to resume from")
 
 
-def start_run(run: Path, config: TrainConfig) -> None:
-    """Make the folder of a new run and write its settings.
+def write_settings(run: Path, config: TrainConfig) -> None:
+    """Write the settings of a run into its folder, which is made if it is not there.
 
     Raises:
         LsmapError: the folder cannot be written.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
+        with whole_file(run / CONFIG) as partial:
+            partial.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise LsmapError(f"cannot write into {run}: {error.strerror}") from error
-    _write_config(run, config)
 
 
 def resume_run(run: Path, config: TrainConfig, done: int) -> None:
@@ -162,15 +163,7 @@ def resume_run(run: Path, config: TrainConfig, done: int) -> None:
             f"the learning rate falls over the whole run, so the first {done} epochs had another "
             f"one than a run of {config.epochs} epochs from the start would have given them"
         )
-    _write_config(run, config)
-
-
-def _write_config(run: Path, config: TrainConfig) -> None:
-    try:
-        with whole_file(run / CONFIG) as partial:
-            partial.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise LsmapError(f"cannot write into {run}: {error.strerror}") from error
+    write_settings(run, config)
 
 
 def saving(run: Path) -> AbstractContextManager[None]:

@@ -32,7 +32,7 @@ from landslide_mapper.training.runs import (
     resume_run,
     save_state,
     saving,
-    start_run,
+    write_settings,
 )
 from landslide_mapper.training.start import check_start, find_start, start_network, warn_of_learnt
 
@@ -101,7 +101,7 @@ def begun(config: TrainConfig, run: Path, datasets: Sequence[Dataset], process: 
     start = ""
     if process.leads:  # the others get its weights when they join
         start = start_network(model, config.weights)
-        start_run(run, config)
+        write_settings(run, config)
     model, optimizer = _placed(model, config, process)
     return Session(model, optimizer, [], start, learnt, [it.digest for it in datasets])
 
