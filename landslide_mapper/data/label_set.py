@@ -102,12 +102,6 @@ def _none_left(config: PrepareConfig, labels: Labels, ignored: Labels | None) ->
             "all polygons that would be landslides fulfil --ignore-where "
             f"{config.ignore_where!r} too, which goes before"
         )
-    return f"no landslide polygon is left ({_left_out(labels)})"
-
-
-def _left_out(labels: Labels) -> str:
     counts = labels.counts
-    return (
-        f"{counts.features} features read, {counts.null_or_empty} null or empty, "
-        f"{counts.not_polygon} not polygons, {counts.degenerate} without area"
-    )
+    read = f"{counts.features} features read, {counts.left_out()}"
+    return f"no landslide polygon is left ({read})"

@@ -42,6 +42,13 @@ class LabelCounts:
         """The same as plain JSON values."""
         return dict(vars(self))
 
+    def left_out(self) -> str:
+        """In words what was left out, and why."""
+        return (
+            f"{self.null_or_empty} null or empty, {self.not_polygon} not polygons, "
+            f"{self.degenerate} without area"
+        )
+
 
 @dataclass(frozen=True)
 class OptionNames:

@@ -65,8 +65,7 @@ def _layer(
             f"{name}: {counts.features} features, {kind}",
             f"  CRS       {crs_text(labels.crs) if labels.crs else 'none'}",
             f"  polygons  {len(labels.polygons)} usable, {counts.repaired} of them repaired",
-            f"  left out  {counts.null_or_empty} null or empty, {counts.not_polygon} not polygons, "
-            f"{counts.degenerate} without area",
+            f"  left out  {counts.left_out()}",
             f"  area      {reason if area is None else f'{area:,.1f} m² (geodesic)'}",
             f"  fields    {', '.join(fields) or 'none'}",
             *([f"  review    {', '.join(said)}"] if reviewed else []),
