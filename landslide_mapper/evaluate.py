@@ -167,15 +167,14 @@ def _write_pictures(
     at = found.at[0]
     tiles = dataset.split(found.split)
     chosen = choose_tiles(at)
-    drawn: dict[str, bytes | None] = {CURVES: curves(found), WORST_TILES: None, BEST_TILES: None}
+    drawn = {CURVES: curves(found)}
     for name, numbers in ((WORST_TILES, chosen.worst), (BEST_TILES, chosen.best)):
         if numbers:
             shown = [tiles[number] for number in numbers]
             drawn[name] = gallery(predict, found, at, shown, COLUMNS)
     for name, picture in drawn.items():
-        if picture is not None:
-            stage(name).write_bytes(picture)
-    page = render(found, drawn[CURVES] or b"", drawn[WORST_TILES], drawn[BEST_TILES])
+        stage(name).write_bytes(picture)
+    page = render(found, drawn[CURVES], drawn.get(WORST_TILES), drawn.get(BEST_TILES))
     stage(PAGE).write_text(page, encoding="utf-8")
 
 
