@@ -79,8 +79,7 @@ def _precision_recall(axes: Axes, evaluation: Evaluation) -> None:
     axes.plot(found["recall"][drawn], found["precision"][drawn], color="C0")
     for at, marker in zip(evaluation.at, ("o", "s"), strict=False):
         metrics = at.metrics
-        label = f"p ≥ {at.threshold:.3g} ({at.origin})"
-        axes.plot(metrics["recall"], metrics["precision"], marker, label=label)
+        axes.plot(metrics["recall"], metrics["precision"], marker, label=at.label)
     share = evaluation.curve.counts[0, [0, 2]].sum() / evaluation.curve.counts[0].sum()
     axes.axhline(share, color="grey", linestyle=":", label=f"landslide share {share:.3f}")
     title = f"precision and recall, average precision {evaluation.average_precision:.3f}"
@@ -96,12 +95,7 @@ def _over_threshold(axes: Axes, evaluation: Evaluation) -> None:
         label = {"landslide_iou": "landslide IoU", "f1": "F1"}.get(name, name)
         axes.plot(evaluation.curve.thresholds[mapped], found[name][mapped], label=label)
     for at, style in zip(evaluation.at, ("--", ":"), strict=False):
-        axes.axvline(
-            at.threshold,
-            color="grey",
-            linestyle=style,
-            label=f"p ≥ {at.threshold:.3g} ({at.origin})",
-        )
+        axes.axvline(at.threshold, color="grey", linestyle=style, label=at.label)
     axes.set(xlabel="threshold", title="metrics over the threshold", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -59,6 +59,11 @@ class AtThreshold:
     source_objects: np.ndarray
 
     @property
+    def label(self) -> str:
+        """The threshold and its origin in words."""
+        return f"p ≥ {self.threshold:.3g} ({self.origin})"
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Eq. 9–14 over all valid pixels of the split."""
         return {name: float(value) for name, value in rates(self.counts.sum(axis=0)).items()}
@@ -201,6 +206,7 @@ class Evaluation:
         edges = boundary_rates(at.boundary.sum(axis=0))
         ends = self.boundary_intervals(at)
         objects = at.objects.to_dict()
+        names = ("tp", "fp", "fn", "tn")
         return {
             "threshold": at.threshold,
             "origin": at.origin,
@@ -212,9 +218,9 @@ class Evaluation:
                 | {"intervals": _lists(ends[radius] if ends else None)}
                 for radius, found in edges.items()
             },
-            "confusion": dict(zip(("tp", "fp", "fn", "tn"), _total(at), strict=True)),
+            "confusion": dict(zip(names, at.counts.sum(axis=0).tolist(), strict=True)),
             "tiles": {
-                **{n: at.counts[:, i].tolist() for i, n in enumerate(("tp", "fp", "fn", "tn"))},
+                **dict(zip(names, at.counts.T.tolist(), strict=True)),
                 "landslide_iou": [None if np.isnan(v) else float(v) for v in self.tile_iou(at)],
             },
         }
@@ -222,7 +228,7 @@ class Evaluation:
     def lines(self) -> list[str]:
         """A short table for the terminal."""
         first = self.at[0]
-        head = [f"p ≥ {at.threshold:.3g} ({at.origin})" for at in self.at]
+        head = [at.label for at in self.at]
         ends = self.intervals(first)
         head[0] += ", 95 % interval" if ends else ""
         out = [
@@ -265,10 +271,6 @@ class Evaluation:
 def in_brackets(ends: Interval | None) -> str:
     """An interval as text that follows a number; nothing for None."""
     return "" if ends is None else f"  [{ends[0]:.4f}, {ends[1]:.4f}]"
-
-
-def _total(at: AtThreshold) -> list[int]:
-    return [int(count) for count in at.counts.sum(axis=0)]
 
 
 def _lists(found: Intervals | None) -> dict[str, list[float]] | None:
