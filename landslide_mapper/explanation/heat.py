@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EDGE = 8.0  # pixels to both sides of an outline: one feature point, the least that maps resolve
 CUT = 0.5  # pixels; an outline that is as near to the frame is where the frame cuts
-ZONES = ("inside", "edge", "interior", "outside")
+ZONES = ("inside", "edge", "interior", "outside")  # the last three cover all, once
 LARGEST, SMALLEST = 2048, 768  # pixels of a picture's longer side
 PANEL = 4.0  # inches, and 150 dots each
 OUTLINE = "#00e5ff"  # told apart from the heat's black, purple, orange and yellow
@@ -144,18 +144,11 @@ class HeatStore:
                 for zone, total, pixels in zip(ZONES, sums, self._pixels, strict=True):
                     known = pixels > 0 and maximum > 0
                     one[f"mean_{zone}"] = float(total / pixels / maximum) if known else None
-                inside, outside, edge_only = self._heat(sums)
-                everything = inside + outside + edge_only
+                inside, *disjoint = sums.tolist()
+                everything = sum(disjoint)
                 one["heat_inside"] = inside / everything if everything > 0 else None
             found[name] = one
         return found
-
-    @staticmethod
-    def _heat(sums: np.ndarray) -> tuple[float, float, float]:
-        """Heat inside, outside, and on the outer half of the edge: these have no common pixel."""
-        total = dict(zip(ZONES, sums, strict=True))
-        outer_edge = total["edge"] - (total["inside"] - total["interior"])
-        return float(total["inside"]), float(total["outside"]), float(outer_edge)
 
     def write_raster(
         self, index: int, scene: Scene, strips: Path, target: Path, tags: dict[str, str]
