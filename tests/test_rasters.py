@@ -100,7 +100,7 @@ def test_what_was_never_written_was_not_seen(tmp_path: Path) -> None:
             values = np.random.default_rng(row).integers(0, 2, (height, width)).astype(np.uint8)
             raster.write(row, col, values)
             expected[row : row + height, col : col + width] = values
-    rasters.finish_mask(path, tmp_path / "mask.tif")
+    rasters.finish_mask(path, tmp_path / "mask.tif", {})
     with rasterio.open(tmp_path / "mask.tif") as mask:
         assert mask.transform == frame.transform(UTM)
         np.testing.assert_array_equal(mask.read(1), expected[50:850, 60:960])
@@ -118,7 +118,7 @@ def test_the_same_values_are_the_same_bytes(tmp_path: Path) -> None:
                 for col in range(0, 1100, width):
                     raster.write(row, col, values[row : row + height, col : col + width])
         for finish in (rasters.finish_mask, rasters.finish_probability):
-            finish(strips, tmp_path / "cog.tif")
+            finish(strips, tmp_path / "cog.tif", {})
             found.append((tmp_path / "cog.tif").read_bytes())
     assert len(set(found)) == 2
 

@@ -41,7 +41,6 @@ class StripRaster:
     """
 
     def __init__(self, path: Path, scene: Scene | None, frame: Frame) -> None:
-        self.path = path
         self._frame = frame
         with as_os_error():
             self._raster = (
@@ -201,7 +200,7 @@ def leftovers(path: Path) -> list[Path]:
     return [path.with_name(path.name + part) for part in (".aux.xml", ".ovr", ".msk")]
 
 
-def finish_mask(strips: Path, target: Path, tags: Mapping[str, str] | None = None) -> None:
+def finish_mask(strips: Path, target: Path, tags: Mapping[str, str]) -> None:
     """Make a COG with overviews and a colour table from the closed strip raster `strips`.
 
     `tags` become metadata of the file.
@@ -209,19 +208,19 @@ def finish_mask(strips: Path, target: Path, tags: Mapping[str, str] | None = Non
     with as_os_error():
         with rasterio.open(strips, "r+") as raster:
             raster.write_colormap(1, MASK_COLOURS)
-            raster.update_tags(**(tags or {}))
+            raster.update_tags(**tags)
         # Of what every GIS reads, the quickest that is also the smallest for masks.
         _to_cog(strips, target, RESAMPLING="MODE", COMPRESS="LZW")
 
 
-def finish_probability(strips: Path, target: Path, tags: Mapping[str, str] | None = None) -> None:
+def finish_probability(strips: Path, target: Path, tags: Mapping[str, str]) -> None:
     """Make a COG with averaged overviews from the closed strip raster `strips`.
 
     `tags` become metadata of the file.
     """
     with as_os_error():
         with rasterio.open(strips, "r+") as raster:
-            raster.update_tags(**(tags or {}))
+            raster.update_tags(**tags)
         packing = {"COMPRESS": "DEFLATE", "LEVEL": "1", "PREDICTOR": "YES"}
         _to_cog(strips, target, RESAMPLING="AVERAGE", **packing)
 
