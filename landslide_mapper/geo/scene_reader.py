@@ -177,8 +177,9 @@ class SceneReader:
             single = data if resampling == Resampling.nearest else None
             valid = self._valid(raster, window, shape, single)
             if data.dtype.kind == "f":
-                valid &= np.isfinite(data).all(axis=0)
-                data[:, ~np.isfinite(data).all(axis=0)] = 0
+                finite = np.isfinite(data).all(axis=0)
+                valid &= finite
+                data[:, ~finite] = 0
         return data, valid
 
     def _pixels(
