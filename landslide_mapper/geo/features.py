@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyproj
 import shapely
-from affine import Affine
 
 from landslide_mapper.geo.crs import wgs84_transformer
 from landslide_mapper.geo.measure import Measurer, inner_points, reproject, to_map
@@ -145,9 +144,7 @@ class Landslides:
         if self._shaping.fill_holes > 0:
             assert canvas is not None
             polygons = self._filled(components.polygons, canvas)
-            components = Components(
-                polygons, components.pixels, components.total, components.highest
-            )
+            components = replace(components, polygons=polygons)
         return components, simplify(components.polygons, self._tolerance, room, beside)
 
     def _filled(self, polygons: np.ndarray, canvas: Canvas) -> np.ndarray:
@@ -178,27 +175,15 @@ class Landslides:
 
         The area is that of the mapped pixels; perimeter, length and width are the outline's.
         """
+        measures = self._measurer.measure(outlines)
+        lon, lat = inner_points(outlines, self._scene.transform, self._wgs84)
         return {
             "area_m2": self._measurer.area(components.polygons),
-            **outline_columns(self._measurer, outlines, self._scene.transform, self._wgs84),
+            "perimeter_m": measures.perimeter,
+            "length_m": measures.length,
+            "width_m": measures.width,
+            "lon": lon,
+            "lat": lat,
             "confidence": components.mean,
             "max_probability": components.highest.astype(np.float64),
         }
-
-
-def outline_columns(
-    measurer: Measurer,
-    outlines: np.ndarray,
-    transform: Affine,
-    to_wgs84: pyproj.Transformer | None,
-) -> dict[str, np.ndarray]:
-    """What is measured of outlines (n,), whose coordinates `transform` brings onto the map."""
-    measures = measurer.measure(outlines)
-    lon, lat = inner_points(outlines, transform, to_wgs84)
-    return {
-        "perimeter_m": measures.perimeter,
-        "length_m": measures.length,
-        "width_m": measures.width,
-        "lon": lon,
-        "lat": lat,
-    }
