@@ -8,12 +8,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
 from landslide_mapper.data.manifest import Tile
 from landslide_mapper.evaluation.result import AtThreshold, Evaluation
 from landslide_mapper.evaluation.tiles import answers
 from landslide_mapper.geo.blend import Predictor
-from landslide_mapper.geo.picture import as_rgb, draw_lines
+from landslide_mapper.geo.picture import as_rgb, draw_outlines
 from landslide_mapper.geo.vectorize import vectorize_block
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import rates, ratio
@@ -179,9 +180,7 @@ def _picture(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def _outline(panel: Axes, mask: np.ndarray, colour: str) -> None:
     """Draw the exact outlines of a mask's components."""
     values = np.ones(np.count_nonzero(mask), np.float32)
-    lines = []
-    for polygon in vectorize_block(mask, values).whole.polygons:
-        for ring in (polygon.exterior, *polygon.interiors):
-            # A pixel's centre is at whole numbers in matplotlib, its corner in ours.
-            lines.append(np.asarray(ring.coords) - 0.5)
-    draw_lines(panel, lines, colour, 1.2)
+    polygons = vectorize_block(mask, values).whole.polygons
+    # A pixel's centre is at whole numbers in matplotlib, its corner in ours.
+    shown = np.asarray(shapely.transform(polygons, lambda points: points - 0.5))
+    draw_outlines(panel, shown, colour, 1.2)

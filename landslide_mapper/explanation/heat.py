@@ -18,7 +18,7 @@ from landslide_mapper.geo import rasters
 from landslide_mapper.geo.aoi import Aoi
 from landslide_mapper.geo.blend import Strip
 from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.picture import draw_lines, picture_shape, read_colours
+from landslide_mapper.geo.picture import draw_outlines, picture_shape, read_colours
 from landslide_mapper.geo.scene import Scene
 
 if TYPE_CHECKING:
@@ -222,9 +222,7 @@ class Picture:
         panel.set_axis_off()
         panel.imshow(self.colours, interpolation="nearest", extent=(0, width, height, 0))
         if self.outlines is not None:
-            rings = shapely.get_rings(self.outlines)
-            lines = [shapely.get_coordinates(ring) for ring in rings]
-            draw_lines(panel, lines, OUTLINE, 1.5)
+            draw_outlines(panel, self.outlines, OUTLINE, 1.5)
         panel.set(xlim=(0, width), ylim=(height, 0))
 
 

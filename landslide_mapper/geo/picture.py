@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.radiometry import fit
@@ -44,9 +44,10 @@ def as_rgb(bands: np.ndarray) -> np.ndarray:
     return bands[[min(band, len(bands) - 1) for band in range(3)]]
 
 
-def draw_lines(panel: Axes, lines: Sequence[np.ndarray], colour: str, width: float) -> None:
-    """Draw lines, each (n, 2), with a dark halo that sets them off from any ground."""
+def draw_outlines(panel: Axes, polygons: np.ndarray, colour: str, width: float) -> None:
+    """Draw the outlines of polygons (n,), with a dark halo that sets them off from any ground."""
     from matplotlib.collections import LineCollection
 
+    lines = [shapely.get_coordinates(ring) for ring in shapely.get_rings(polygons)]
     panel.add_collection(LineCollection(lines, colors=["black"], linewidths=2 * width, alpha=0.6))
     panel.add_collection(LineCollection(lines, colors=[colour], linewidths=width))
