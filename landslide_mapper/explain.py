@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import (
-    ModelInfo,
-    find_model,
-    load_model,
-)
+from landslide_mapper.checkpoint import ModelInfo, find_model, load_model
 from landslide_mapper.device import choose_device, computes_bf16, enough_memory
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.explanation.config import ExplainConfig

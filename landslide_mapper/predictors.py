@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from landslide_mapper import checkpoint
-from landslide_mapper.checkpoint import (
-    ModelInfo,
-)
+from landslide_mapper.checkpoint import ModelInfo, load_model, read_info
 from landslide_mapper.device import choose_device, computes_bf16
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
 from landslide_mapper.nn.mirror import shown
@@ -79,7 +76,7 @@ def load_predictor(
         return _load_onnx(Path(path), device), info_of(path)
     from landslide_mapper.nn.folding import fold
 
-    model, info = checkpoint.load_model(path)
+    model, info = load_model(path)
     network = fold(model)
     if target.type == "cuda":
         from landslide_mapper.nn.on_cuda import CudaPredictor
@@ -96,7 +93,7 @@ def info_of(path: Path | str) -> ModelInfo:
         LsmapError: missing, of neither kind, not a model of lsmap, or onnxruntime is missing.
     """
     if not is_onnx(path):
-        return checkpoint.read_info(path)
+        return read_info(path)
     return ModelInfo.from_metadata(onnx_metadata(_open_session(Path(path))), str(path))
 
 

@@ -35,11 +35,7 @@ from landslide_mapper.training.loaders import (
     to_device,
 )
 from landslide_mapper.training.parallel import Process, join_processes
-from landslide_mapper.training.runs import (
-    CURVES,
-    STATE,
-    check_run,
-)
+from landslide_mapper.training.runs import CURVES, STATE, check_run
 from landslide_mapper.training.session import Row, Session, begun, describe, resumed
 from landslide_mapper.training.validation import DIVERGED, autocast, validate, validation_figures
 

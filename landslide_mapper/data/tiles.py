@@ -19,9 +19,7 @@ import shapely
 from landslide_mapper.config import SPLITS
 from landslide_mapper.data.split import SplitBlock
 from landslide_mapper.geo import style
-from landslide_mapper.geo.placing import (
-    burn,
-)
+from landslide_mapper.geo.placing import burn
 from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.rasters import as_os_error
 from landslide_mapper.geo.scene import Scene

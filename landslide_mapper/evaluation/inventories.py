@@ -17,15 +17,8 @@ import shapely
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.evaluation.equal_area import in_plane
 from landslide_mapper.evaluation.objects import FOUND_SHARE, HAIR, ObjectScores, match_pairs, score
-from landslide_mapper.geo.crs import (
-    crs_name,
-    same_crs,
-)
-from landslide_mapper.geo.labels import (
-    Labels,
-    OptionNames,
-    read_aoi,
-)
+from landslide_mapper.geo.crs import crs_name, same_crs
+from landslide_mapper.geo.labels import Labels, OptionNames, read_aoi
 from landslide_mapper.geo.review import read_unrejected
 from landslide_mapper.geo.scan import link
 from landslide_mapper.metrics import ratio

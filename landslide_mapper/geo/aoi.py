@@ -15,22 +15,11 @@ from pyproj.exceptions import CRSError
 from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.crs import (
-    crs_name,
-    repaired,
-    same_crs,
-)
+from landslide_mapper.geo.crs import crs_name, repaired, same_crs
 from landslide_mapper.geo.grid import Frame
-from landslide_mapper.geo.labels import (
-    LabelCounts,
-    Labels,
-    read_aoi,
-)
+from landslide_mapper.geo.labels import LabelCounts, Labels, read_aoi
 from landslide_mapper.geo.measure import to_pixels
-from landslide_mapper.geo.placing import (
-    areas,
-    ground_near,
-)
+from landslide_mapper.geo.placing import areas, ground_near
 from landslide_mapper.geo.scene import Scene
 
 # Vertices lie on this part of a pixel, so that shifting them to a window loses nothing and a

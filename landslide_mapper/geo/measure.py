@@ -20,10 +20,7 @@ import pyproj
 import shapely
 from affine import Affine
 
-from landslide_mapper.geo.crs import (
-    geodetic,
-    mover,
-)
+from landslide_mapper.geo.crs import geodetic, mover
 
 MAX_EDGE_METRES = 1000.0  # of a chord: an edge that is straight in the CRS may be curved
 

@@ -11,9 +11,7 @@ from affine import Affine
 
 from landslide_mapper.geo.crs import crs_code, unit_metres
 from landslide_mapper.geo.labels import Labels, open_vector, read_labels
-from landslide_mapper.geo.measure import (
-    Measurer,
-)
+from landslide_mapper.geo.measure import Measurer
 from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, verdicts
 from landslide_mapper.inspection.facts import Fact, Report, crs_text
 

@@ -18,13 +18,7 @@ from landslide_mapper.geo.fill import undeclared_fill
 from landslide_mapper.geo.scene import Scene, Source, open_raster, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.inspection.facts import Fact, Report, crs_text, to_detect
-from landslide_mapper.serving import (
-    MAX_ENLARGED,
-    near_training,
-    odd_order,
-    refusal,
-    size_ratio,
-)
+from landslide_mapper.serving import MAX_ENLARGED, near_training, odd_order, refusal, size_ratio
 
 LOOK_SIDE = 1024  # side of the decimated read behind the valid share
 PROBE_GRID = 8  # a huge raster without overviews is judged by 8 × 8 windows instead
