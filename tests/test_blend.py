@@ -50,11 +50,11 @@ def run(
     before = grid.tile
     padded, around = np.pad(image, before), np.pad(valid, before)
     frame = frame or Frame.whole(*image.shape)
-    span = grid.span(frame).whole_batches(grid, batch)
+    span = grid.span(frame).whole_batches(batch)
     out = np.full((*layers, *padded.shape), np.nan, np.float32)
-    row, left = grid.rows[span.rows.start], span.left(grid)
-    rows = window_rows(read, 1, grid, span)
-    for strip in blend(rows, predict, grid, span, batch, layers=layers):
+    row, left = grid.rows[span.rows.start], span.left
+    rows = window_rows(read, 1, span)
+    for strip in blend(rows, predict, span, batch, layers=layers):
         assert strip.row == row
         row += len(strip.valid)
         part = np.s_[before + strip.row :, before + left :]
@@ -297,10 +297,10 @@ def test_each_pixel_of_a_scene_is_read_with_its_stretch(tmp_path: Path) -> None:
     radiometry = fit(scene, "percentile")
     grid = WindowGrid(150, 2900, 64, 16)
     span = grid.span(Frame(0, 70, 150, 2800))
-    strips = list(blend(scene_rows(scene, radiometry, grid, span), brightness, grid, span))
+    strips = list(blend(scene_rows(scene, radiometry, span), brightness, span))
     out = np.concatenate([strip.values for strip in strips])
     expected = radiometry.apply(np.stack([band] * 3), band > 0)[0] / 255
-    inside = out[:, 70 - span.left(grid) :][:, :2800]
+    inside = out[:, 70 - span.left :][:, :2800]
     np.testing.assert_allclose(inside, expected[:, 70:2870], atol=1e-6)
 
 
@@ -309,10 +309,10 @@ def test_readers_hand_on_errors_and_end_their_threads(tmp_path: Path) -> None:
     scene = open_scene(path)
     grid = WindowGrid(900, 700, 64, 16)
     span = grid.span(Frame.whole(900, 700))
-    with closing(scene_rows(scene, fit(scene, "none"), grid, span)) as rows:
+    with closing(scene_rows(scene, fit(scene, "none"), span)) as rows:
         next(rows)
     assert not [t for t in threading.enumerate() if t.name.startswith("lsmap-reader")]
-    rows = scene_rows(scene, fit(scene, "none"), grid, span)
+    rows = scene_rows(scene, fit(scene, "none"), span)
     Path(path).write_bytes(Path(path).read_bytes()[:100_000])
     with pytest.raises(LsmapFailure, match="cannot be read"):
         list(rows)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.explanation.heat import HeatStore
 from landslide_mapper.explanation.subject import Subject
-from landslide_mapper.geo.blend import Span, WindowGrid, WindowRow, blend
+from landslide_mapper.geo.blend import Span, WindowRow, blend
 from landslide_mapper.geo.reading import scene_rows
 from landslide_mapper.nn.gradcam import GradCam
 from landslide_mapper.nn.mirror import shown
@@ -43,13 +43,13 @@ def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
         return cam.maps(*_to_device(cam, shown(images, subject.unseen))).float().cpu().numpy()
 
     # None: a bar on terminals only.
-    with tqdm(total=2 * len(span.rows) * len(span.cols), unit=" windows", disable=None) as bar:
+    with tqdm(total=2 * span.count, unit=" windows", disable=None) as bar:
         bar.set_description("weights")
         with closing(_rows(subject, span)) as rows:
-            for images, wanted, count in _windows(rows, subject.grid, span, batch):
+            for images, wanted, count in _windows(rows, span, batch):
                 cam.gather(*_to_device(cam, shown(images, subject.unseen), wanted))
                 bar.update(count)
-            bar.update(len(span.rows) * len(span.cols) - bar.n)
+            bar.update(span.count - bar.n)
         target = cam.target()
         if not target.pixels:
             raise LsmapError(
@@ -61,13 +61,13 @@ def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
         store = HeatStore(folder, subject.frame, cam.names, subject.zones)
         with closing(_rows(subject, span)) as rows:
             layers = (len(cam.names),)
-            for strip in blend(rows, maps, subject.grid, span, batch, bar.update, layers):
-                store.write(strip, span.left(subject.grid))
+            for strip in blend(rows, maps, span, batch, bar.update, layers):
+                store.write(strip, span.left)
     return store
 
 
 def _rows(subject: Subject, span: Span) -> Any:
-    return scene_rows(subject.scene, subject.radiometry, subject.grid, span, subject.aoi)
+    return scene_rows(subject.scene, subject.radiometry, span, subject.aoi)
 
 
 def _to_device(cam: GradCam, *arrays: np.ndarray) -> tuple[Any, ...]:
@@ -75,14 +75,12 @@ def _to_device(cam: GradCam, *arrays: np.ndarray) -> tuple[Any, ...]:
 
 
 def _windows(
-    rows: Iterator[WindowRow], grid: WindowGrid, span: Span, batch: int
+    rows: Iterator[WindowRow], span: Span, batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Windows with valid pixels: images, how much each pixel counts, and how many they are."""
-    left, tile = span.left(grid), grid.tile
+    grid = span.grid
     for row in rows:
-        parts = [
-            (col, slice(grid.cols[col] - left, grid.cols[col] - left + tile)) for col in span.cols
-        ]
+        parts = [(col, span.columns(col)) for col in span.cols]
         seen = [(col, part) for col, part in parts if row.valid[:, part].any()]
         for first in range(0, len(seen), batch):
             some = seen[first : first + batch]

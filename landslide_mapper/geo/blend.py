@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -71,6 +71,7 @@ class WindowGrid:
     def span(self, frame: Frame) -> Span:
         """The windows that a pixel of `frame` depends on."""
         return Span(
+            self,
             _touching(self.rows, self.tile, frame.row, frame.bottom),
             _touching(self.cols, self.tile, frame.col, frame.right),
         )
@@ -80,22 +81,35 @@ class WindowGrid:
 class Span:
     """A rectangle of windows: ranges of indices into `WindowGrid.rows` and `WindowGrid.cols`."""
 
+    grid: WindowGrid
     rows: range
     cols: range
 
-    def left(self, grid: WindowGrid) -> int:
+    @property
+    def left(self) -> int:
         """First pixel column that the windows see."""
-        return grid.cols[self.cols.start]
+        return self.grid.cols[self.cols.start]
 
-    def width(self, grid: WindowGrid) -> int:
+    @property
+    def width(self) -> int:
         """Pixel columns that the windows see, over the scene's edge as well."""
-        return grid.cols[self.cols.stop - 1] + grid.tile - self.left(grid)
+        return self.grid.cols[self.cols.stop - 1] + self.grid.tile - self.left
 
-    def whole_batches(self, grid: WindowGrid, batch_size: int) -> Span:
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return len(self.rows) * len(self.cols)
+
+    def columns(self, col: int) -> slice:
+        """Pixel columns of a column of windows, counted from `left`."""
+        start = self.grid.cols[col] - self.left
+        return slice(start, start + self.grid.tile)
+
+    def whole_batches(self, batch_size: int) -> Span:
         """The same, with the rows above and below whose windows share batches with these."""
         rows = _rows_per_group(len(self.cols), batch_size)
         start, stop = self.rows.start // rows * rows, -(-self.rows.stop // rows) * rows
-        return Span(range(start, min(stop, len(grid.rows))), self.cols)
+        return replace(self, rows=range(start, min(stop, len(self.grid.rows))))
 
 
 @dataclass(frozen=True)
@@ -155,7 +169,6 @@ def axis_weights(size: int, tile: int, overlap: int) -> np.ndarray:
 def blend(
     rows: Iterable[WindowRow],
     predict: Predictor,
-    grid: WindowGrid,
     span: Span,
     batch_size: int = 1,
     on_windows: Callable[[int], object] | None = None,
@@ -171,19 +184,17 @@ def blend(
     with the scene lack what windows above them would have added: their strips above the
     frame that the span was made for are not complete.
     """
-    tile, left, width = grid.tile, span.left(grid), span.width(grid)
+    grid, tile, width = span.grid, span.grid.tile, span.width
     carry = np.zeros((*layers, 0, width), dtype=np.float32)
     total = np.zeros((*layers, tile, width), dtype=np.float32)
     weighted = np.empty((*layers, tile, tile), dtype=np.float32)
-    for row, col, answer in _answers(rows, predict, grid, span, batch_size):
+    for row, col, answer in _answers(rows, predict, span, batch_size):
         if answer is not None:
-            start = grid.cols[col] - left
-            columns = slice(start, start + tile)
-            total[..., columns] += np.multiply(grid.col_weights[col], answer, weighted)
+            total[..., span.columns(col)] += np.multiply(grid.col_weights[col], answer, weighted)
             continue
         total *= grid.row_weights[row.index][:, None]
         total[..., : carry.shape[-2], :] += carry
-        strip, done = _finished(row, total, grid, min(width, grid.width - left))
+        strip, done = _finished(row, total, grid, min(width, grid.width - span.left))
         carry = total[..., done:, :].copy()
         total[:] = 0
         del row, answer  # while the next row is waited for, nobody needs this one
@@ -206,15 +217,15 @@ def _finished(row: WindowRow, total: np.ndarray, grid: WindowGrid, width: int) -
 
 
 def _answers(
-    rows: Iterable[WindowRow], predict: Predictor, grid: WindowGrid, span: Span, batch_size: int
+    rows: Iterable[WindowRow], predict: Predictor, span: Span, batch_size: int
 ) -> Iterator[tuple[WindowRow, int, np.ndarray | None]]:
     """Row, column and answers of all windows with valid pixels; None at a row's end."""
     waiting: deque[list[tuple[WindowRow, int]]] = deque()  # per batch, a row's end as column END
 
     def batches() -> Iterator[np.ndarray]:
-        for steps in _steps(rows, grid, span, batch_size):
+        for steps in _steps(rows, span, batch_size):
             waiting.append(steps)
-            yield _stack([step for step in steps if step[1] != END], steps[0][0], grid, span)
+            yield _stack([step for step in steps if step[1] != END], steps[0][0], span)
             del steps
 
     for batch in answers(predict, batches()):
@@ -224,7 +235,7 @@ def _answers(
 
 
 def _steps(
-    rows: Iterable[WindowRow], grid: WindowGrid, span: Span, batch_size: int
+    rows: Iterable[WindowRow], span: Span, batch_size: int
 ) -> Iterator[list[tuple[WindowRow, int]]]:
     """Batch by batch, the windows with valid pixels; after the last one of each row, END.
 
@@ -234,7 +245,7 @@ def _steps(
     size = _rows_per_group(len(span.cols), batch_size)
     steps: list[tuple[WindowRow, int]] = []
     for row in rows:
-        wanted = _wanted(row, grid, span)
+        wanted = _wanted(row, span)
         *parts, rest = np.array_split(wanted, max(1, -(-len(wanted) // batch_size)))
         for part in parts:
             yield [(row, int(col)) for col in part]
@@ -247,24 +258,23 @@ def _steps(
             del group
 
 
-def _stack(
-    windows: list[tuple[WindowRow, int]], like: WindowRow, grid: WindowGrid, span: Span
-) -> np.ndarray:
-    starts = [grid.cols[col] - span.left(grid) for _, col in windows]
-    if len(windows) == 1:  # as it lies in the row, not copied
-        return windows[0][0].data[None, :, :, starts[0] : starts[0] + grid.tile]
-    batch = np.empty((len(windows), len(like.data), grid.tile, grid.tile), dtype=np.uint8)
-    for place, (row, _), start in zip(batch, windows, starts, strict=True):
-        place[:] = row.data[:, :, start : start + grid.tile]
+def _stack(windows: list[tuple[WindowRow, int]], like: WindowRow, span: Span) -> np.ndarray:
+    parts = [row.data[:, :, span.columns(col)] for row, col in windows]
+    if len(parts) == 1:  # as it lies in the row, not copied
+        return parts[0][None]
+    tile = span.grid.tile
+    batch = np.empty((len(parts), len(like.data), tile, tile), dtype=np.uint8)
+    for place, part in zip(batch, parts, strict=True):
+        place[:] = part
     return batch
 
 
-def _wanted(row: WindowRow, grid: WindowGrid, span: Span) -> list[int]:
+def _wanted(row: WindowRow, span: Span) -> list[int]:
     """Columns of windows with a valid pixel."""
-    left = span.left(grid)
     seen = np.concatenate([[0], np.cumsum(row.valid.any(axis=0))])
-    starts = np.array([grid.cols[col] - left for col in span.cols])
-    return (np.flatnonzero(seen[starts + grid.tile] > seen[starts]) + span.cols.start).tolist()
+    starts = np.array([span.columns(col).start for col in span.cols])
+    stops = starts + span.grid.tile
+    return (np.flatnonzero(seen[stops] > seen[starts]) + span.cols.start).tolist()
 
 
 def answers(predict: Predictor, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 import numpy as np
 
 from landslide_mapper.geo.aoi import Aoi
-from landslide_mapper.geo.blend import Span, WindowGrid, WindowRow
+from landslide_mapper.geo.blend import Span, WindowRow
 from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.scene_reader import SceneReader
@@ -29,33 +29,32 @@ Read = Callable[[int, int, np.ndarray, np.ndarray], "Sequence[Future[None]]"]
 
 
 def scene_rows(
-    scene: Scene, radiometry: Radiometry, grid: WindowGrid, span: Span, aoi: Aoi | None = None
+    scene: Scene, radiometry: Radiometry, span: Span, aoi: Aoi | None = None
 ) -> Generator[WindowRow, None, None]:
     """The rows of windows of `span`, stretched by `radiometry`; each pixel is read once.
 
     Pixels outside `aoi` go into the network as they are, but are not valid: no answer is
     wanted there. Close the generator when it is not used up: that ends its threads.
     """
-    width = span.width(grid)
-    readers = _Readers(scene, radiometry, _threads(scene, width))
+    grid = span.grid
+    readers = _Readers(scene, radiometry, _threads(scene, span.width))
     try:
-        for row in window_rows(readers.read, len(scene.bands), grid, span):
+        for row in window_rows(readers.read, len(scene.bands), span):
             if aoi is not None:
-                top, left = grid.rows[row.index], span.left(grid)
-                inside = aoi.inside(top, left, grid.tile, width)
+                inside = aoi.inside(grid.rows[row.index], span.left, grid.tile, span.width)
                 row = WindowRow(row.index, row.data, row.valid & inside)
             yield row
     finally:
         readers.close()
 
 
-def window_rows(read: Read, bands: int, grid: WindowGrid, span: Span) -> Iterator[WindowRow]:
+def window_rows(read: Read, bands: int, span: Span) -> Iterator[WindowRow]:
     """Rows of windows one after the other; pixel rows that two of them share are read once.
 
     `read` (row, col, data, valid) starts to fill the arrays with the pixels from there on, and
     returns at once what is to be waited for.
     """
-    tile, left, width = grid.tile, span.left(grid), span.width(grid)
+    grid, tile, width = span.grid, span.grid.tile, span.width
     waiting: deque[tuple[WindowRow, Sequence[Future[None]]]] = deque()
 
     def start(index: int) -> None:
@@ -63,7 +62,7 @@ def window_rows(read: Read, bands: int, grid: WindowGrid, span: Span) -> Iterato
         row = WindowRow(index, data, np.empty((tile, width), dtype=bool))
         first = index == span.rows.start
         known = 0 if first else max(0, grid.rows[index - 1] + tile - grid.rows[index])
-        new = read(grid.rows[index] + known, left, data[:, known:], row.valid[known:])
+        new = read(grid.rows[index] + known, span.left, data[:, known:], row.valid[known:])
         waiting.append((row, new))
 
     ahead = iter(span.rows)

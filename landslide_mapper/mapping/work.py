@@ -78,13 +78,12 @@ class SceneWork:
 
     def windows(self, stack: Sequence[Block]) -> int:
         """Number of windows that `map_stack` goes through."""
-        span = self._span(stack)
-        return len(span.rows) * len(span.cols)
+        return self._span(stack).count
 
     def _span(self, stack: Sequence[Block]) -> blend.Span:
-        grid, first, last = self.layout.grid, stack[0].frame, stack[-1].frame
+        first, last = stack[0].frame, stack[-1].frame
         frame = Frame(first.row, first.col, last.bottom - first.row, first.width)
-        return grid.span(frame).whole_batches(grid, self.batch_size or 1)
+        return self.layout.grid.span(frame).whole_batches(self.batch_size or 1)
 
     def map_stack(
         self,
@@ -98,22 +97,21 @@ class SceneWork:
         Raises:
             LsmapFailure: pixels that cannot be read. OSError: a part that cannot be written.
         """
-        span, grid = self._span(stack), self.layout.grid
-        rows = scene_rows(self.scene, self.radiometry, grid, span, self.aoi)
-        left = span.left(grid)
+        span = self._span(stack)
+        rows = scene_rows(self.scene, self.radiometry, span, self.aoi)
         # One block is vectorised while the next one is predicted; not more, for the memory.
         with closing(rows), ThreadPoolExecutor(1, "lsmap-vectorise") as behind:
             before: Future[None] | None = None
             waiting = list(stack)
-            canvas = _Canvas(waiting[0], left, self.threshold, self.percent)
-            for strip in blend.blend(rows, predict, grid, span, self.batch_size or 1, on_windows):
+            canvas = _Canvas(waiting[0], span.left, self.threshold, self.percent)
+            for strip in blend.blend(rows, predict, span, self.batch_size or 1, on_windows):
                 while waiting and canvas.take(strip):
                     if before:
                         before.result()
                     before = behind.submit(self._keep, canvas, store)
                     waiting.pop(0)
                     if waiting:
-                        canvas = _Canvas(waiting[0], left, self.threshold, self.percent)
+                        canvas = _Canvas(waiting[0], span.left, self.threshold, self.percent)
             if before:
                 before.result()
 

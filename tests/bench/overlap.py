@@ -62,7 +62,7 @@ def blended(
         WindowRow(index, image[:, row : row + tile], valid[row : row + tile])
         for index, row in enumerate(grid.rows)
     )
-    strips = blend(rows, predict, grid, grid.span(Frame.whole(height, width)))
+    strips = blend(rows, predict, grid.span(Frame.whole(height, width)))
     return np.concatenate([strip.values for strip in strips]), grid
 
 
