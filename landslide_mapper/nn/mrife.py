@@ -108,16 +108,13 @@ class MRIFE(Network):
         self, state: Mapping[str, Tensor], calibration: Calibration = UNCHANGED
     ) -> None:
         """Take a model's tensors; the encoder that predicts beside the first starts both others."""
-        branches = ("student", "teacher")
-        found = {
-            name.partition(".")[2]: value
-            for name, value in state.items()
-            if name.split(".")[0] in branches
-        }
-        parts = branches if self.config.distillation else branches[:1]
-        rest = {name: value for name, value in state.items() if name.split(".")[0] not in branches}
-        copies = {f"{part}.{name}": value for part in parts for name, value in found.items()}
-        super().load_prediction_state(rest | copies, calibration)
+        branches = ("student", "teacher") if self.config.distillation else ("student",)
+        whole = {}
+        for name, value in state.items():
+            part, _, rest = name.partition(".")
+            for target in branches if part in ("student", "teacher") else (part,):
+                whole[f"{target}.{rest}"] = value
+        super().load_prediction_state(whole, calibration)
 
     @torch.no_grad()
     def after_step(self) -> None:
