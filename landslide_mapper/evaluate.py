@@ -164,14 +164,13 @@ def _write_pictures(
     from landslide_mapper.evaluation.page import render
     from landslide_mapper.evaluation.pictures import choose_tiles, curves, gallery
 
-    at = found.at[0]
     tiles = dataset.split(found.split)
-    chosen = choose_tiles(at)
+    chosen = choose_tiles(found.at[0])
     drawn = {CURVES: curves(found)}
     for name, numbers in ((WORST_TILES, chosen.worst), (BEST_TILES, chosen.best)):
         if numbers:
             shown = [tiles[number] for number in numbers]
-            drawn[name] = gallery(predict, found, at, shown, COLUMNS)
+            drawn[name] = gallery(predict, found, shown, COLUMNS)
     for name, picture in drawn.items():
         stage(name).write_bytes(picture)
     page = render(found, drawn[CURVES], drawn.get(WORST_TILES), drawn.get(BEST_TILES))

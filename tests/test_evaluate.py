@@ -277,7 +277,7 @@ def test_one_scene_is_said_to_be_one(dataset: Path) -> None:
 def test_titles_are_whole(dataset: Path) -> None:
     tiles = load_dataset(dataset).split("test")[:1]
     found = evaluate_dataset(brightness, model_info(), load_dataset(dataset), tune=False)
-    with Image.open(BytesIO(gallery(brightness, found, found.at[0], tiles, 3))) as picture:
+    with Image.open(BytesIO(gallery(brightness, found, tiles, 3))) as picture:
         shown = np.asarray(picture.convert("L"))
     assert (shown[[0, -1]] == 255).all()
 
@@ -289,9 +289,9 @@ def test_long_titles_do_not_run_into_each_other(dataset: Path) -> None:
     name = f"orthomosaic_of_the_whole_county{'_x' * 30}_r00512_c01024"
     names = tuple(name if n == number else old for n, old in enumerate(found.tiles))
     long = replace(found, tiles=names), [replace(tiles[0], tile_id=name)]
-    with Image.open(BytesIO(gallery(brightness, found, found.at[0], tiles, 1))) as picture:
+    with Image.open(BytesIO(gallery(brightness, found, tiles, 1))) as picture:
         width = picture.width
-    with Image.open(BytesIO(gallery(brightness, long[0], found.at[0], long[1], 1))) as picture:
+    with Image.open(BytesIO(gallery(brightness, *long, 1))) as picture:
         assert picture.width == width
 
 

@@ -140,9 +140,13 @@ def _by_size(axes: Axes, at: AtThreshold) -> None:
 
 
 def gallery(
-    predict: Predictor, evaluation: Evaluation, at: AtThreshold, tiles: Sequence[Tile], columns: int
+    predict: Predictor, evaluation: Evaluation, tiles: Sequence[Tile], columns: int
 ) -> bytes:
-    """Tiles (their numbers in `evaluation` follow from their ids) with both outlines; a PNG."""
+    """Tiles with both outlines, mapped at the threshold in use; a PNG.
+
+    Their numbers in `evaluation` follow from their ids.
+    """
+    at = evaluation.at[0]
     rows = -(-len(tiles) // columns)
     figure = _figure((3.6 * columns, 3.9 * rows))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
