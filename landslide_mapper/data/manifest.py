@@ -117,15 +117,14 @@ def load_dataset(path: str | Path) -> Dataset:
             f"this one reads {SCHEMA_VERSION}); run lsmap prepare again"
         )
     try:
-        _, _, _, columns = pyogrio.raw.read(
+        meta, _, _, columns = pyogrio.raw.read(
             root / TILES, layer=LAYER, columns=list(FIELDS), read_geometry=False
         )
-        meta = pyogrio.read_info(root / TILES, layer=LAYER)
     except (DataSourceError, DataLayerError) as error:
         raise LsmapError(f"{root}: {TILES} is missing or damaged; run lsmap prepare again") from (
             error
         )
-    named = dict(zip((f for f in meta["fields"] if f in FIELDS), columns, strict=True))
+    named = dict(zip(meta["fields"], columns, strict=True))
     rows = zip(*(named[field] for field in FIELDS), strict=True)
     tiles = tuple(_tile(root, row) for row in rows)
     lacking = [t for t in tiles if not (t.image.is_file() and t.mask.is_file())]
