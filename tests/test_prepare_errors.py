@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from preparing import make
 
 from landslide_mapper.cli import main
-from landslide_mapper.data.manifest import load_dataset
+from landslide_mapper.data.manifest import LAYER, TILES, load_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.prepare import PrepareConfig, prepare
 
@@ -166,6 +166,19 @@ def test_manifest_errors(tmp_path: Path, scene: str, slides: str) -> None:
     (dataset.root / "dataset.json").mkdir()
     with pytest.raises(LsmapError, match=r"dataset.json: cannot be read \(Is a directory"):
         load_dataset(dataset.root)
+
+
+def test_a_changed_table_of_tiles_is_one_line(tmp_path: Path, scene: str, slides: str) -> None:
+    """As after work on it in QGIS: a row without a number, a field that is gone."""
+    dataset = make(tmp_path, [scene], slides)
+    table = geopandas.read_file(dataset.root / TILES, layer=LAYER)
+    unknown = table["valid_px"].astype("Int64").where(table.index > 0)
+    for changed in (table.assign(valid_px=unknown), table.drop(columns="source")):
+        (dataset.root / TILES).unlink()
+        pyogrio.write_dataframe(changed, dataset.root / TILES, layer=LAYER)
+        result = CliRunner().invoke(main, ["info", str(dataset.root)])
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"Error: {dataset.root}: {TILES} is missing or damaged")
 
 
 def test_advice_on_empty_splits_suits_how_they_came_about(

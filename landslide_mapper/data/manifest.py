@@ -120,13 +120,13 @@ def load_dataset(path: str | Path) -> Dataset:
         meta, _, _, columns = pyogrio.raw.read(
             root / TILES, layer=LAYER, columns=list(FIELDS), read_geometry=False
         )
-    except (DataSourceError, DataLayerError) as error:
+        named = dict(zip(meta["fields"], columns, strict=True))
+        rows = zip(*(named[field] for field in FIELDS), strict=True)
+        tiles = tuple(_tile(root, row) for row in rows)
+    except (DataSourceError, DataLayerError, KeyError, TypeError, ValueError) as error:
         raise LsmapError(f"{root}: {TILES} is missing or damaged; run lsmap prepare again") from (
             error
         )
-    named = dict(zip(meta["fields"], columns, strict=True))
-    rows = zip(*(named[field] for field in FIELDS), strict=True)
-    tiles = tuple(_tile(root, row) for row in rows)
     lacking = [t for t in tiles if not (t.image.is_file() and t.mask.is_file())]
     if lacking:
         raise LsmapError(
