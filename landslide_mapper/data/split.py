@@ -172,9 +172,9 @@ def conflicts(
 ) -> set[int]:
     """Windows to drop so that no ground is in two splits.
 
-    `footprints` are polygons in one CRS, `tolerance` the area of one pixel of each: less than
-    that is rounding, not overlap. Of two windows the train one goes first, then val, so that
-    the test set stays whole.
+    `footprints` are polygons in one CRS, `tolerance` an area for each, as of a pixel or a row of
+    them: less than that is rounding, not overlap. Of two windows the train one goes first, then
+    val, so that the test set stays whole.
     """
     tree = shapely.STRtree(footprints)
     one, other = tree.query(footprints, predicate="intersects")

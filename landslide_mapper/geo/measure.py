@@ -77,7 +77,8 @@ def inner_points(
 class Measurer:
     """Measures polygons of one scene; `transform` and `crs` are the scene's.
 
-    `metric` is false when the CRS is missing or has no ellipsoid: then every measure is NaN.
+    `metric` is false when the CRS is missing or has no ellipsoid, or `gsd`, about how many metres a
+    pixel is, is not known: then every measure is NaN.
     """
 
     def __init__(self, crs: pyproj.CRS | None, transform: Affine, gsd: float | None) -> None:
