@@ -235,6 +235,10 @@ def test_pixels_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
         raster.gcps = (points, "EPSG:4326")
     with pytest.raises(LsmapError, match="gdalwarp INPUT OUTPUT"):
         open_scene(path)
+    path = write(tmp_path / "c.tif", ramp(), transform=None)
+    with pytest.raises(LsmapError, match=r"no geotransform.*gdal_edit\.py -a_ullr"):
+        open_scene(path)
+    assert open_scene(path, picture=True).width > 0
     path = write(tmp_path / "r.tif", ramp(), crs=None, transform=None)
     with rasterio.open(path, "r+") as raster:
         raster.rpcs = looking_down()

@@ -40,15 +40,21 @@ def open_scene(
 
 
 def _check_place(path: str, raster: rasterio.DatasetReader) -> None:
+    nowhere = raster.transform.is_identity  # what rasterio has for no geotransform
     if not raster.crs and raster.gcps[0]:
         raise LsmapError(
             f"{path}: is placed by ground control points, not on a map's grid; warp it first: "
             "gdalwarp INPUT OUTPUT.tif"
         )
-    if not raster.crs and raster.transform.is_identity and raster.tags(ns="RPC"):
+    if nowhere and raster.tags(ns="RPC"):
         raise LsmapError(
             f"{path}: is placed by the camera's coefficients (RPC), not on a map's grid; warp it "
             "first, best with heights: gdalwarp -rpc -to RPC_DEM=HEIGHTS.tif INPUT OUTPUT.tif"
+        )
+    if nowhere and raster.crs:
+        raise LsmapError(
+            f"{path}: has a coordinate reference system, but no geotransform that says where in it "
+            "the pixels lie; give it one: gdal_edit.py -a_ullr WEST NORTH EAST SOUTH FILE"
         )
     if raster.crs and pyproj.CRS.from_user_input(raster.crs).is_geocentric:
         raise LsmapError(
