@@ -381,8 +381,17 @@ def test_a_band_without_nodata_hides_no_hole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(valid, bands[0] > 0)
 
 
-def test_a_database_of_another_proj_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["tif", "vrt"])
+def test_a_database_of_another_proj_is_refused(tmp_path: Path, kind: str) -> None:
     path = write_scene(tmp_path / "a.tif", np.full((9, 9), 50, np.uint8))
+    if kind == "vrt":  # which has the code of its CRS only, and loses it
+        path = str(tmp_path / "a.vrt")
+        Path(path).write_text(
+            '<VRTDataset rasterXSize="9" rasterYSize="9"><SRS>EPSG:32648</SRS>'
+            "<GeoTransform>300000, 2, 0, 3500000, 0, -2</GeoTransform>"
+            '<VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+        )
+    assert open_scene(path).crs == "EPSG:32648"
     (tmp_path / "proj.db").write_bytes(b"")
     code = f"from landslide_mapper.geo.scene import open_scene; open_scene({path!r})"
     for variable in ("PROJ_LIB", "PROJ_DATA"):

@@ -16,7 +16,14 @@ from rasterio.errors import CRSError, RasterioError
 
 from landslide_mapper.errors import LsmapError, one_line, warn
 from landslide_mapper.geo import remote
-from landslide_mapper.geo.scene_info import COLOURS, Scene, Source, at_pixel_size, pixel_size
+from landslide_mapper.geo.scene_info import (
+    COLOURS,
+    Scene,
+    Source,
+    at_pixel_size,
+    is_plain,
+    pixel_size,
+)
 
 __all__ = ["Scene", "Source", "at_pixel_size", "open_raster", "open_scene"]
 
@@ -181,9 +188,11 @@ def _colour(interp: ColorInterp, description: str | None) -> str:
 
 
 def _crs(path: str, raster: rasterio.DatasetReader) -> pyproj.CRS | None:
+    if not raster.crs and is_plain(raster.transform):
+        return None
+    _check_proj()  # without it, one that the file only has the code of is gone
     if not raster.crs:
         return None
-    _check_proj()
     try:
         return pyproj.CRS.from_user_input(raster.crs)
     except pyproj.exceptions.CRSError as error:
