@@ -190,6 +190,10 @@ def test_what_lies_out_of_reach_does_not_count(tmp_path: Path) -> None:
     geopandas.GeoDataFrame(geometry=nowhere, crs=4326).to_file(path)
     with pytest.raises(LsmapError, match="lie"):
         compare(reference, str(path))
+    # None of it is a layer that is said to be in another CRS, and no map that found nothing.
+    for paths in ((str(path), reference), (reference, reference, str(path))):
+        with pytest.raises(LsmapError, match=r"a\.gpkg: no polygon .*EPSG:4326.* ogr2ogr -a_srs"):
+            compare(*paths)
 
 
 def test_layers_without_crs(tmp_path: Path) -> None:

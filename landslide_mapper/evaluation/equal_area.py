@@ -25,7 +25,8 @@ def in_plane(layers: Sequence[Labels]) -> tuple[list[Labels], list[np.ndarray]]:
     on its ellipsoid, in metres; layers without CRS stay as they are.
 
     Raises:
-        LsmapError: only some have a CRS, one has no ellipsoid, or there is no way between them.
+        LsmapError: only some have a CRS, one has no ellipsoid, there is no way between them, or
+            no polygon of a layer lies where its CRS reaches.
     """
     flattened = [_flatten(*each) for each in zip(layers, _moves(layers), strict=True)]
     return [labels for labels, _ in flattened], [flat for _, flat in flattened]
@@ -94,6 +95,11 @@ def _flatten(labels: Labels, move: Move | None) -> tuple[Labels, np.ndarray]:
     assert metres is not None  # or there would be no way
     polygons = shapely.segmentize(labels.polygons, EDGE_METRES / metres)
     flat, reached = moved(polygons, move)
+    if not reached.any():
+        raise LsmapError(
+            f"{labels.path}: no polygon of it lies where its CRS ({crs_name(labels.crs)}) reaches; "
+            f"if it is another, {labels.options.say_crs()}"
+        )
     if not reached.all():
         lost = np.count_nonzero(~reached)
         note(f"{labels.path}: {lost} polygons lie where its CRS does not reach; left out")
