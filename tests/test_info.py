@@ -212,6 +212,16 @@ def test_labels_with_odd_features(tmp_path: Path) -> None:
     assert layer["area_m2"] == pytest.approx(0.5 * 1113.2 * 1105.7, rel=1e-3)
 
 
+def test_coordinates_that_are_no_degrees_have_no_area(tmp_path: Path) -> None:
+    """What GeoJSON without a CRS is said to have."""
+    path = tmp_path / "metres.geojson"
+    ring = [[3e5, 3.5e6], [3e5 + 9, 3.5e6], [3e5, 3.5e6 + 9], [3e5, 3.5e6]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    (fact,) = describe(str(path)).facts
+    assert fact.value[0]["area_m2"] is None
+    assert "no longitudes and latitudes" in fact.text
+
+
 def test_model(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.safetensors")
     path.with_suffix(".md").write_text("a card")

@@ -9,7 +9,7 @@ import pyogrio
 import shapely
 from affine import Affine
 
-from landslide_mapper.geo.crs import crs_code, unit_metres
+from landslide_mapper.geo.crs import crs_code, degrees_per_unit, unit_metres
 from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import Measurer
 from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, verdicts
@@ -78,6 +78,10 @@ def _area(labels: Labels) -> tuple[float | None, str]:
         return None, "unknown without a CRS"
     if labels.crs.is_geocentric:
         return None, "unknown: geocentric coordinates are not a map"
+    if labels.crs.is_geographic and len(labels.polygons):
+        south, north = shapely.total_bounds(labels.polygons)[1::2] * degrees_per_unit(labels.crs)
+        if south < -90 or north > 90:
+            return None, "unknown: the coordinates are no longitudes and latitudes, as its CRS has"
     measurer = Measurer(labels.crs, Affine.identity(), unit_metres(labels.crs))
     if not measurer.metric:
         return None, "unknown: the CRS has no ellipsoid"
