@@ -103,6 +103,24 @@ def test_what_nobody_expected_is_one_line_unless_asked(monkeypatch: pytest.Monke
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+def test_the_backend_of_a_notebook_is_no_matter(bundled_scene: Path) -> None:
+    code = (
+        "from landslide_mapper.cli import main\n"
+        f"main(['info', {str(bundled_scene)!r}], standalone_mode=False)\n"
+        "import matplotlib.figure\n"
+    )
+    ours = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    inherited = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | ours | inherited,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_info_says_what_may_come_next(bundled_scene: Path, bundled_labels: Path) -> None:
     for path, command in (
         (bundled_scene, f"Next: lsmap detect {bundled_scene} -o slides.gpkg"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from typing import Any
@@ -74,3 +75,5 @@ def main() -> None:
     lsmap train                             a model, in ./runs
     lsmap detect region.tif -o slides.gpkg  landslide polygons, ready for QGIS
     """
+    # A notebook hands its own on, which may not be installed here; lsmap opens no windows.
+    os.environ.pop("MPLBACKEND", None)
