@@ -16,7 +16,9 @@ from landslide_mapper.cli import main
 from landslide_mapper.errors import LsmapFailure
 
 
-def lsmap(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def lsmap(
+    *args: str, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``python -m landslide_mapper`` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "landslide_mapper", *args],
@@ -24,7 +26,7 @@ def lsmap(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
         text=True,
         check=False,
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | variables,
     )
 
 
@@ -119,6 +121,12 @@ def test_the_backend_of_a_notebook_is_no_matter(bundled_scene: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_signs_that_the_terminal_does_not_know_end_no_run(bundled_labels: Path) -> None:
+    result = lsmap("info", str(bundled_labels), PYTHONIOENCODING="iso8859-2")
+    assert result.returncode == 0
+    assert r" m\xb2 (geodesic)" in result.stdout
 
 
 def test_info_says_what_may_come_next(bundled_scene: Path, bundled_labels: Path) -> None:

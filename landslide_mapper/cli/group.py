@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -77,3 +78,5 @@ def main() -> None:
     """
     # A notebook hands its own on, which may not be installed here; lsmap opens no windows.
     os.environ.pop("MPLBACKEND", None)
+    if isinstance(sys.stdout, TextIOWrapper):  # as stderr is: a terminal may not know ≥ or m²
+        sys.stdout.reconfigure(errors="backslashreplace")
