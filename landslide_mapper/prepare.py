@@ -39,7 +39,7 @@ from landslide_mapper.data.tiles import (
 )
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo.crs import crs_code
-from landslide_mapper.geo.gdal import as_os_error
+from landslide_mapper.geo.gdal import new_layer
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
 from landslide_mapper.mask_values import IGNORE
@@ -198,7 +198,7 @@ def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileReco
     }
     frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs)
     frame = frame.sort_values("tile_id", ignore_index=True)
-    with as_os_error():
+    with new_layer():
         pyogrio.write_dataframe(
             frame,
             path,

@@ -211,7 +211,9 @@ def only_one(output: Path, doing: str, lock: Path | None = None) -> Iterator[Non
             f"{output}: another lsmap is {doing} this; wait for it to end or choose another name"
         ) from error
     except OSError as error:
-        raise LsmapError(f"{lock.parent}: cannot be written to ({error.strerror})") from error
+        raise LsmapError(
+            f"{lock.parent}: cannot be written to ({error.strerror}); choose another place"
+        ) from error
     try:
         yield
     finally:

@@ -17,6 +17,8 @@ from fakes import read
 from pyarrow import parquet
 
 from landslide_mapper.geo import vector_formats, vectors
+from landslide_mapper.geo.gdal import new_layer
+from landslide_mapper.geo.style import add_default_style, polygon_qml
 from landslide_mapper.geo.vector_formats import DRIVERS, FIELDS, VectorTarget
 from landslide_mapper.geo.vectors import PolygonWriter
 
@@ -187,3 +189,31 @@ def test_a_full_disk_never_passes_for_a_file(tmp_path: Path, suffix: str) -> Non
     said = done.stdout.strip().splitlines()
     assert [line.split()[0] for line in said] == ["REFUSED"] * 5 + ["DONE"], done.stdout
     assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+HOLD = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_new_layer_needs_no_locks(tmp_path: Path) -> None:
+    """A lock that another process holds stands for a drive that gives none."""
+    path = tmp_path / "new.gpkg"
+    shapes = shapely.to_wkb(shapely.box([0, 2], 0, [1, 3], 1))
+    options = {"layer": "one", "driver": "GPKG", "geometry_type": "Polygon", "crs": "EPSG:32648"}
+    with new_layer():
+        pyogrio.raw.write(path, shapes, [], [], **options)
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        with new_layer():
+            pyogrio.raw.write(path, shapes, [], [], append=True, **options)
+            add_default_style(path, "one", "geom", polygon_qml(0.5), "confidence")
+        holder.communicate()
+    assert pyogrio.read_info(path, layer="one")["features"] == 4
+    assert "layer_styles" in pyogrio.list_layers(path)[:, 0]

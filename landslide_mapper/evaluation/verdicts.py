@@ -31,7 +31,7 @@ from landslide_mapper.geo.crs import (
     same_crs,
     transformer,
 )
-from landslide_mapper.geo.gdal import as_os_error
+from landslide_mapper.geo.gdal import new_layer
 from landslide_mapper.geo.style import add_default_style, fill_layer, fill_symbol, vector_qml
 
 LAYER = "verdicts"
@@ -64,7 +64,7 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
     columns = {name: np.concatenate([side[name] for side in sides]) for name in sides[0]}
     no_partner = columns["partner"] < 0
     given = f"{comparison.mapped.path} against {comparison.reference.path}"
-    with as_os_error():
+    with new_layer():
         pyogrio.raw.write(
             path,
             shapely.to_wkb(shapes),

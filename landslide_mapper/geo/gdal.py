@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio._err import CPLE_BaseError  # rasterio lets it through when a write fails
 from rasterio.errors import RasterioError
@@ -25,3 +26,20 @@ def as_os_error(*others: type[Exception]) -> Iterator[None]:
         yield
     except (*ERRORS, *others) as error:
         raise OSError(one_line(error.__cause__ or error)) from error
+
+
+@contextmanager
+def new_layer(**settings: str) -> Iterator[None]:
+    """A context in which pyogrio writes a layer that nobody else knows yet; errors are `OSError`.
+
+    GeoPackages are written without SQLite's locks, which not every network drive has. `settings`
+    are further ones of GDAL.
+    """
+    settings |= {"SQLITE_USE_OGR_VFS": "YES"}
+    before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
+    pyogrio.set_gdal_config_options(settings)
+    try:
+        with as_os_error():
+            yield
+    finally:
+        pyogrio.set_gdal_config_options(before)

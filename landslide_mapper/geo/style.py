@@ -249,8 +249,9 @@ def add_default_style(
     name: str,
     description: str = "lsmap: mean probability of each landslide",
 ) -> None:
-    """Put `qml` into the GeoPackage as the default style of `layer` (QGIS ≥ 3 loads it)."""
-    with closing(sqlite3.connect(geopackage)) as database, database:
+    """Put `qml` into a new GeoPackage as the default style of `layer` (QGIS ≥ 3 loads it)."""
+    unlocked = f"{geopackage.absolute().as_uri()}?nolock=1"  # see `gdal.new_layer`
+    with closing(sqlite3.connect(unlocked, uri=True)) as database, database:
         database.execute(_STYLE_TABLE)
         database.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, "

@@ -8,8 +8,8 @@ give the same bytes: dates in the files are a fixed day.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyogrio
 import shapely
 
 from landslide_mapper.geo.crs import layer_wkt
-from landslide_mapper.geo.gdal import as_os_error
+from landslide_mapper.geo.gdal import new_layer
 from landslide_mapper.geo.style import TIMESTAMP, add_default_style, polygon_qml
 from landslide_mapper.geo.vector_formats import (
     FIELDS,
@@ -237,14 +237,6 @@ def _check_whole(path: Path, count: int) -> None:
         raise OSError(f"{path.name} is not whole after it was written")
 
 
-@contextmanager
-def _gdal(**settings: str) -> Iterator[None]:
-    """GDAL with `settings` and a clock that stands still; its errors as `OSError` in one line."""
-    settings |= {"OGR_CURRENT_DATE": TIMESTAMP}
-    before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
-    pyogrio.set_gdal_config_options(settings)
-    try:
-        with as_os_error():
-            yield
-    finally:
-        pyogrio.set_gdal_config_options(before)
+def _gdal(**settings: str) -> AbstractContextManager[None]:
+    """`new_layer` with a clock that stands still."""
+    return new_layer(OGR_CURRENT_DATE=TIMESTAMP, **settings)
