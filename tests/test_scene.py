@@ -212,6 +212,7 @@ def test_real_scenes_know_their_pixel_size(shared_data: Path) -> None:
         ("absent.tif", None, "no such file"),
         (".", None, "folder"),
         ("text.txt", None, "cannot read this as a raster"),
+        ("ortho.ECW", None, "cannot read ECW; make a GeoTIFF .* QGIS"),
         ("s.tif", (9,), "no band 9"),
     ],
 )
@@ -219,7 +220,8 @@ def test_errors_are_one_line(
     tmp_path: Path, name: str, bands: tuple[int, ...] | None, says: str
 ) -> None:
     write(tmp_path / "s.tif", ramp())
-    (tmp_path / "text.txt").write_text("no raster")
+    for file in ("text.txt", "ortho.ECW"):
+        (tmp_path / file).write_text("no raster")
     with pytest.raises(LsmapError, match=says) as caught:
         open_scene(str(tmp_path / name), bands)
     assert "\n" not in str(caught.value)

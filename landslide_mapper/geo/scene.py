@@ -28,6 +28,7 @@ from landslide_mapper.geo.scene_info import (
 __all__ = ["Scene", "Source", "at_pixel_size", "open_raster", "open_scene"]
 
 PROJ_VARIABLES = ("PROJ_DATA", "PROJ_LIB")
+UNFREE = {".ecw": "ECW", ".sid": "MrSID"}  # drivers that rasterio does not bring along
 
 
 def open_scene(
@@ -132,6 +133,13 @@ def _open_error(path: str, name: str, error: Exception) -> str:
         return f"{path}: there is no such file"
     if local and Path(path).is_dir():
         return f"{path}: this is a folder; give the raster files in it (e.g. {path}/*.tif)"
+    driver = UNFREE.get(Path(path).suffix.lower())
+    with rasterio.Env() as env:
+        if driver and driver not in env.drivers():
+            return (
+                f"{path}: the GDAL that rasterio brings along cannot read {driver}; make a GeoTIFF "
+                "of it where QGIS can: Raster > Conversion > Translate"
+            )
     return f"{path}: GDAL cannot read this as a raster ({one_line(error)})"
 
 
