@@ -21,6 +21,7 @@ from affine import Affine
 from fakes import write_scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyogrio.errors import DataSourceError
 from test_scene import ramp, write
 
 from landslide_mapper.errors import LsmapError
@@ -282,11 +283,30 @@ def test_geocentric_labels_are_refused(shared_data: Path, tmp_path: Path) -> Non
         in_scene_crs(read_labels(str(path)), scene)
 
 
-@pytest.mark.parametrize(("name", "says"), [("a.shp", "no such file"), ("t.txt", "vector layer")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a.shp", "no such file"),
+        ("t.txt", "vector layer.*must be polygons"),
+        ("t.txt|layername=a", r"what QGIS adds .* give .*t\.txt$"),
+    ],
+)
 def test_unreadable(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "t.txt").write_text("nothing")
     with pytest.raises(LsmapError, match=says):
         read_labels(str(tmp_path / name))
+
+
+def test_a_drive_without_locks_is_told_from_a_file_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> None:
+        raise DataSourceError("sqlite3_prepare_v2(SELECT 1) failed: disk I/O error")
+
+    monkeypatch.setattr(pyogrio, "list_layers", refuse)
+    (tmp_path / "a.gpkg").write_bytes(b"")
+    with pytest.raises(LsmapError, match=r"disk I/O error\); copy it to a drive"):
+        read_labels(str(tmp_path / "a.gpkg"))
 
 
 def test_burn_follows_pixel_centres_and_priorities() -> None:

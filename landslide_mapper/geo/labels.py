@@ -24,6 +24,8 @@ from landslide_mapper.staging import check_letters
 
 PARQUET = (".parquet", ".geoparquet")
 POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
+# What SQLite says on drives without locks, or that cannot be written to.
+SQLITE_SIGNS = ("disk I/O error", "database is locked", "WAL-enabled")
 # What conditions may name beside a layer's own fields.
 OGR_FIELDS = ("fid", "rowid", "ogr_geometry", "ogr_geom_area", "ogr_geom_wkt", "ogr_style", "geom")
 
@@ -186,6 +188,11 @@ def open_vector(path: str) -> str | bytes:
     check_letters(path)
     local = remote.is_local(path)
     if local and not Path(path).exists():
+        file, sign, _ = path.partition("|")
+        if sign and Path(file).exists():
+            raise LsmapError(
+                f"{path}: what QGIS adds from '|' on is no part of the name; give {file}"
+            )
         raise LsmapError(f"{path}: there is no such file")
     if local and "!" in path:
         raise LsmapError(f"{path}: GDAL has another use for '!' in a path; rename it")
@@ -257,9 +264,12 @@ def _only_layer(path: str, vector: str | bytes, options: OptionNames) -> str:
     except GeometryError as error:
         raise LsmapError(_odd_geometry(path, error)) from error
     except (DataSourceError, DataLayerError) as error:
+        said = one_line(error)
+        hint = "this must be polygons (shp, gpkg, geojson, fgb, ...)"
+        if any(sign in said for sign in SQLITE_SIGNS):
+            hint = "copy it to a drive that can be written to and has file locks"
         raise LsmapError(
-            f"{path}: GDAL cannot read this as a vector layer ({one_line(error)}); this must be "
-            "polygons (shp, gpkg, geojson, fgb, ...)"
+            f"{path}: GDAL cannot read this as a vector layer ({said}); {hint}"
         ) from error
     spatial = [str(name) for name, kind in layers if kind is not None]
     polygonal = [
