@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from fakes import blobs, detect_brightness, grey, write_scene
 
-from landslide_mapper.geo.fill import Fill, fit_and_look, told, undeclared_fill
+from landslide_mapper.geo.fill import Fill, fit_and_look, is_lossy, told, undeclared_fill
 from landslide_mapper.geo.radiometry import sample, sample_corners
 from landslide_mapper.geo.scene import open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
@@ -189,3 +190,23 @@ def test_each_kind_of_doubt_has_its_line(tmp_path: Path) -> None:
     assert first.startswith(f"{scenes[1].path} (and 1 more scenes like it): 20% of its pixels")
     assert second.startswith(f"{scenes[2].path}: 30.0% of its pixels are nearly 0")
     assert told([]) == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "profile", "lossy"),
+    [
+        ("JPEG", {}, True),  # which does not say so
+        ("GTiff", {"compress": "jpeg"}, True),
+        ("GTiff", {"compress": "webp"}, True),
+        ("GTiff", {"compress": "webp", "webp_lossless": True}, False),
+        ("PNG", {}, False),
+    ],
+)
+def test_files_whose_values_are_not_exact_are_known(
+    tmp_path: Path, driver: str, profile: dict[str, Any], lossy: bool
+) -> None:
+    path, shape = tmp_path / "scene", {"width": 9, "height": 9, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver=driver, **shape, **profile) as raster:
+        raster.write(np.ones((3, 9, 9), np.uint8))
+    with rasterio.open(path) as raster:
+        assert is_lossy(raster) == lossy

@@ -248,19 +248,20 @@ def test_several_colours_of_a_palette_are_all_landslide(
 def test_each_folder_has_a_mask_rule_of_its_own(tmp_path: Path) -> None:
     pairs = []
     folders = (("a", 1, "PNG"), ("b", 255, "PNG"), ("c", 255, "JPEG"), ("d", 0, "PNG"))
-    for name, value, driver in folders:
+    for name, value, driver in (*folders, ("e", 255, "GTiff")):
         folder = tmp_path / name
         folder.mkdir()
         for n in range(3):
             picture(folder / "images" / f"{name}{n}.png", image(64, 64, n))
-            mask = folder / "masks" / f"{name}{n}.{driver.lower()}"
+            mask = folder / "masks" / f"{name}{n}.{driver.lower().replace('gtiff', 'tif')}"
             # In a JPEG the edges are smeared, unless they are those of its blocks.
-            picture(mask, np.roll(square(64, 64, value), 3, axis=(1, 2)), driver)
+            packing = {"compress": "jpeg"} if driver == "GTiff" else {}
+            picture(mask, np.roll(square(64, 64, value), 3, axis=(1, 2)), driver, **packing)
         pairs.append((folder / "images", folder / "masks"))
     output = tmp_path / "dataset"
     prepare(PrepareConfig(output=output, pairs=tuple(pairs), tile_size=64, workers=2))
     found = masks_of(load_dataset(output))
-    assert len(found) == 12
+    assert len(found) == 15
     wanted = np.roll(square(64, 64, 1)[0], 3, axis=(0, 1))
     assert all((mask == wanted * (name[0] != "d")).all() for name, mask in found.items())
 
@@ -269,7 +270,7 @@ def test_jpeg_masks_are_not_mixed_with_others(tmp_path: Path) -> None:
     for n, driver in enumerate(("PNG", "JPEG", "PNG")):
         picture(tmp_path / "images" / f"{n}.png", image(64, 64, n))
         picture(tmp_path / "masks" / f"{n}.{driver.lower()}", square(64, 64, 1), driver)
-    with pytest.raises(LsmapError, match=r"JPEG masks \(1.jpeg\), .* beside others \(0.png\)"):
+    with pytest.raises(LsmapError, match=r"JPEG \(1.jpeg\), .* beside others \(0.png\)"):
         make(tmp_path, tile_size=64)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import rasterio
 
+from landslide_mapper.geo.fill import is_lossy
+
 SOFT = "masks with values between 0 and 1: 0.5 and more is taken as landslide"
 PALETTE = "masks whose palette does not begin with black: black is taken as background"
 COLOURS = "masks in several colours: all but black is taken as landslide"
@@ -18,12 +20,14 @@ FEW = 0.01  # share of the coloured pixels that may be traces of compression
 class Mask:
     """A mask file's values uint8 (H, W), and where it says nothing, bool (H, W).
 
-    `said` is what a person should know of how the file was read, "" for nothing.
+    `said` is what a person should know of how the file was read, "" for nothing; `lossy` whether
+    its compression has changed the values.
     """
 
     values: np.ndarray
     unknown: np.ndarray
     said: str = ""
+    lossy: bool = False
 
 
 def mask_of(raster: rasterio.DatasetReader) -> Mask:
@@ -46,7 +50,7 @@ def mask_of(raster: rasterio.DatasetReader) -> Mask:
     # Shares and probabilities: a faint one must not count as landslide for not being 0.
     values = np.where(between, values >= 0.5, np.clip(values, 0, 255)).astype(np.uint8)
     said = SOFT if between.any() else COLOURS if _several_colours(bands) else ""
-    return Mask(values, unknown.all(axis=0), said)
+    return Mask(values, unknown.all(axis=0), said, is_lossy(raster))
 
 
 def _several_colours(bands: np.ndarray) -> bool:

@@ -24,7 +24,6 @@ from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".h5", ".hdf5", ".hdf"}
-LOSSY = {".jpg", ".jpeg"}
 HDF5 = {".h5", ".hdf5", ".hdf"}
 HDF5_NAMES = ("img", "image", "mask")  # what arrays are called that have others beside them
 MISPLACED = 0.5  # pixels that an image and its mask may be apart
@@ -42,14 +41,16 @@ class Pair:
 @dataclass(frozen=True)
 class ScannedPair:
     """What is known of a pair before its tiles are made: the image, how often each value 0..255
-    is in the mask, how many of its pixels say nothing (nodata), what was `said` of the mask, and
-    the digest of the image's file, by which copies of it are told."""
+    is in the mask, how many of its pixels say nothing (nodata), what was `said` of the mask,
+    whether its compression is `lossy`, and the digest of the image's file, by which copies of it
+    are told."""
 
     pair: Pair
     scene: Scene
     histogram: np.ndarray
     unknown: int
     said: str
+    lossy: bool
     digest: str
 
 
@@ -173,7 +174,8 @@ def scan(pair: Pair, bands: Sequence[int] | None) -> ScannedPair:
     known = mask.values[~mask.unknown]
     histogram = np.bincount(known, minlength=256)
     digest = hashlib.sha256(pair.image.read_bytes()).hexdigest()
-    return ScannedPair(pair, scene, histogram, int(mask.unknown.sum()), mask.said, digest)
+    unknown = int(mask.unknown.sum())
+    return ScannedPair(pair, scene, histogram, unknown, mask.said, mask.lossy, digest)
 
 
 def _read_mask(pair: Pair, scene: Scene) -> Mask:
@@ -209,20 +211,25 @@ def mask_rule(scans: Sequence[ScannedPair]) -> MaskRule:
     """One rule for the whole folder, from the values found in all its masks.
 
     0 and 255 only: 255 is landslide. 0, 1 and 255 only: 255 is "ignore". Otherwise every value
-    but 0 is landslide, and in JPEG masks (whose edges are smeared) every value from 128.
+    but 0 is landslide, and in JPEG masks and the like (whose edges are smeared) every value from
+    128.
     """
     masks = [s.pair.mask for s in scans if s.pair.mask is not None]
     for said in sorted({s.said for s in scans if s.said}):
         note(f"{masks[0].parent}: {said}")
-    lossy = [mask.suffix.lower() in LOSSY for mask in masks]
+    lossy = [s.lossy for s in scans if s.pair.mask is not None]
     if any(lossy) and not all(lossy):
         one, other = masks[lossy.index(True)], masks[lossy.index(False)]
         raise LsmapError(
-            f"{one.parent}: there are JPEG masks ({one.name}), whose values are not exact, beside "
-            f"others ({other.name}); give each kind a folder and a --pairs of its own"
+            f"{one.parent}: there are masks of lossy compression, such as JPEG ({one.name}), whose "
+            f"values are not exact, beside others ({other.name}); give each kind a folder and a "
+            "--pairs of its own"
         )
     if any(lossy):
-        note(f"{masks[0].parent}: JPEG masks, values from 128 up are taken as landslide")
+        note(
+            f"{masks[0].parent}: masks of lossy compression, such as JPEG: values from 128 up are "
+            "taken as landslide"
+        )
         return MaskRule(128, ignore_255=False)
     values = {int(v) for v in np.flatnonzero(np.sum([s.histogram for s in scans], axis=0))}
     if values - {0} == {IGNORE}:

@@ -89,13 +89,16 @@ def _blurred_value(scene: Scene) -> float | None:
     """The nodata value of a file whose compression changes values; None where it has no such."""
     with open_raster(scene) as raster:
         by_value = all(MaskFlags.nodata in flags for flags in raster.mask_flag_enums)
-        return raster.nodata if by_value and raster.nodata in NEARBLACK and _lossy(raster) else None
+        return (
+            raster.nodata if by_value and raster.nodata in NEARBLACK and is_lossy(raster) else None
+        )
 
 
-def _lossy(raster: rasterio.DatasetReader) -> bool:
+def is_lossy(raster: rasterio.DatasetReader) -> bool:
     """Whether the file says that its pixels are not exactly what was written."""
     said = raster.tags(ns="IMAGE_STRUCTURE")
-    return said.get("COMPRESSION", "").endswith("JPEG") or said.get(REVERSIBLE) == "LOSSY"
+    jpeg = raster.driver == "JPEG" or said.get("COMPRESSION", "").endswith("JPEG")
+    return jpeg or said.get(REVERSIBLE) == "LOSSY"
 
 
 def _in_corners(data: np.ndarray, valid: np.ndarray) -> Iterator[float]:
@@ -143,7 +146,7 @@ def _advice(scene: Scene, fill: Fill) -> str:
         )
     # Of a blurred collar a value would take a part only.
     with open_raster(scene) as raster:
-        lossy = _lossy(raster)
+        lossy = is_lossy(raster)
     declared = mask if lossy else f"gdal_edit.py -a_nodata {fill.value:g} FILE"
     return (
         f"{fill.share:.0%} of its pixels are {fill.value:g} in every band, up to a corner, and "
