@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 import subprocess
@@ -307,6 +308,23 @@ def test_a_drive_without_locks_is_told_from_a_file_that_is_none(
     (tmp_path / "a.gpkg").write_bytes(b"")
     with pytest.raises(LsmapError, match=r"disk I/O error\); copy it to a drive"):
         read_labels(str(tmp_path / "a.gpkg"))
+
+
+def test_changes_that_cannot_be_read_are_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What QGIS has not yet written into the file lies beside it while the layer is edited."""
+    path = tmp_path / "a.gpkg"
+    geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=32648).to_file(path)
+    beside = Path(f"{path}-wal")
+    beside.write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    assert len(read_labels(str(path)).polygons) == 1
+    beside.write_bytes(b"changes")
+    with pytest.raises(LsmapError, match=r"last changes lie in a\.gpkg-wal"):
+        read_labels(str(path))
+    monkeypatch.undo()
+    assert len(read_labels(str(path)).polygons) == 1
 
 
 def test_burn_follows_pixel_centres_and_priorities() -> None:

@@ -18,3 +18,5 @@ import warnings
 warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 warnings.filterwarnings("ignore", message="'crs' was not provided")
 warnings.filterwarnings("ignore", message=r"Measured \(M\) geometry types are not supported")
+# A GeoPackage on a drive that is read only; what may be lost by that lsmap says itself.
+warnings.filterwarnings("ignore", message=".*Retrying with IMMUTABLE=YES open option")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from dataclasses import dataclass, field, replace
@@ -183,7 +184,7 @@ def open_vector(path: str) -> str | bytes:
     """What pyogrio reads the file by: its path; GeoParquet, which its GDAL cannot read, in memory.
 
     Raises:
-        LsmapError: no such file, or no GeoParquet.
+        LsmapError: no such file, no GeoParquet, or changes of it that cannot be read.
     """
     check_letters(path)
     local = remote.is_local(path)
@@ -194,6 +195,11 @@ def open_vector(path: str) -> str | bytes:
                 f"{path}: what QGIS adds from '|' on is no part of the name; give {file}"
             )
         raise LsmapError(f"{path}: there is no such file")
+    if local and _hides_changes(path):
+        raise LsmapError(
+            f"{path}: its last changes lie in {Path(path).name}-wal, which cannot be read in a "
+            "folder that is read only; end the edit in QGIS, or copy both to another folder"
+        )
     if local and "!" in path:
         raise LsmapError(f"{path}: GDAL has another use for '!' in a path; rename it")
     if not local or Path(path).suffix.lower() not in PARQUET:
@@ -217,6 +223,16 @@ def open_vector(path: str) -> str | bytes:
     except (ValueError, OSError, NotImplementedError, DataLayerError, DataSourceError) as error:
         raise LsmapError(f"{path}: cannot be read as GeoParquet ({one_line(error)})") from error
     return copy.getvalue()
+
+
+def _hides_changes(path: str) -> bool:
+    """Whether a GeoPackage would be read without what was last written to it.
+
+    SQLite has to write beside it to read these changes, and GDAL goes on without them.
+    """
+    changes = Path(f"{path}-wal")
+    lost = changes.is_file() and changes.stat().st_size > 0 and not Path(f"{path}-shm").exists()
+    return lost and not os.access(changes.parent, os.W_OK)
 
 
 def is_vector(path: str) -> bool:
