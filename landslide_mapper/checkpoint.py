@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landslide_mapper.config import STRETCHES, ModelConfig, from_dict, to_dict
+from landslide_mapper.config import OLDER, STRETCHES, ModelConfig, from_dict, to_dict
 from landslide_mapper.errors import LsmapError, one_line
 from landslide_mapper.staging import whole_file
 
@@ -149,8 +149,7 @@ class ModelInfo:
             )
         values.pop("arch", None)  # for other readers; files older than `model.arch` are MRIFE's
         try:
-            # Files older than `unseen` are of networks that got the mean colour.
-            network = {"unseen": "mean"} | dict(values["model"])
+            network = OLDER | dict(values["model"])
             values["model"] = from_dict(ModelConfig, network, source)
             for name in ("bands", "calibration"):
                 if name in values:

@@ -31,6 +31,9 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "poly")
 BEST_AT = ("half", "threshold")
 
+OLDER = {"unseen": "mean"}
+"""What networks had whose files are older than these settings of `ModelConfig`."""
+
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "best": {
@@ -278,8 +281,12 @@ def _convert(name: str, hint: Any, value: Any, source: str) -> Any:
     return value
 
 
-def read_train_config(path: Path) -> TrainConfig:
+def read_train_config(path: Path, of_run: bool = False) -> TrainConfig:
     """Read a ``config.json`` as ``lsmap train`` writes it.
+
+    Args:
+        path: the file.
+        of_run: whether a run began with it, so that what it lacks is `OLDER`, not the default.
 
     Raises:
         LsmapError: the file is missing, is no JSON object or has a setting that is not known.
@@ -292,6 +299,8 @@ def read_train_config(path: Path) -> TrainConfig:
         raise LsmapError(f"{path} is no JSON file: {error}") from error
     if not isinstance(values, dict):
         raise LsmapError(f"{path} must hold a JSON object of settings")
+    if of_run and isinstance(values.get("model"), dict):
+        values["model"] = OLDER | values["model"]
     return from_dict(TrainConfig, values, str(path))
 
 

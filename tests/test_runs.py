@@ -29,6 +29,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.prepare import PrepareConfig, prepare
 from landslide_mapper.staging import only_one
 from landslide_mapper.training.history import read_log
+from landslide_mapper.training.runs import plan_run
 
 
 def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
@@ -94,6 +95,18 @@ def test_a_run_goes_on_with_its_own_settings_only(
     output = run("train", "--resume", "-o", folder, "--epochs", 2, code=2)
     assert "is not the state of the network and the optimiser" in output
     assert len(output.strip().splitlines()) == 1
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on_as_it_began(tmp_path: Path) -> None:
+    """Its network got the mean colour. A file of settings for a new run means the defaults."""
+    values = to_dict(TrainConfig())
+    del values["model"]["unseen"]
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(values))
+    resumed = plan_run(tmp_path, None, None, True, (), {})[1]
+    final = plan_run(None, None, None, False, (), {"epochs": 1}, tmp_path)[1]
+    new = plan_run(None, file, None, False, (), {})[1]
+    assert [one.model.unseen for one in (resumed, final, new)] == ["mean", "mean", "mirror"]
 
 
 @pytest.mark.parametrize("state", [{"state_dict": {}}, torch.ones(2)])

@@ -19,13 +19,12 @@ import numpy as np
 
 from landslide_mapper.checkpoint import (
     BEST,
-    CONFIG,
     LOG,
     load_model,
     read_info,
     save_model,
 )
-from landslide_mapper.config import UNSEEN, read_train_config
+from landslide_mapper.config import UNSEEN
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.evaluation.model import evaluate_dataset
@@ -35,6 +34,7 @@ from landslide_mapper.inspection.products import UNSEEN_TEXT
 from landslide_mapper.metrics import BINS, Curve, histogram, rates
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.training.history import read_log
+from landslide_mapper.training.runs import settings_of
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CARD = Path(__file__).with_name("card.md")
@@ -100,7 +100,7 @@ def table(
 
 def round_in_words(run: Path) -> str:
     """How long and how fast a run learnt."""
-    config = read_train_config(run / CONFIG)
+    config = settings_of(run)
     ended = len(read_log(run / LOG))
     epochs = f"{ended}" if ended == config.epochs else f"the first {ended} of {config.epochs}"
     moved = f", tiles moved by up to {config.shift:g} of their side" if config.shift else ""
@@ -154,7 +154,7 @@ def main(
     RUN may be a final fit; its card tells of the run that chose as well.
     """
     datasets = {"Bijie": load_dataset(bijie), "Sichuan": load_dataset(sichuan)}
-    config = read_train_config(run / CONFIG)
+    config = settings_of(run)
     chose = Path(config.final) if config.final else run
     model, info = load_model(run / BEST)
     weights = MODELS / f"{run.name}.safetensors"

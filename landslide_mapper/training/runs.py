@@ -68,7 +68,7 @@ def plan_run(
         config = override(_after(final, given.get("epochs")), given)
         return run or _new_run(config), config
     run = run or _last_run()
-    return run, override(_settings_of(run), given)
+    return run, override(settings_of(run), given)
 
 
 def _new_config(config_file: Path | None, recipe: str | None, given: dict[str, Any]) -> TrainConfig:
@@ -89,7 +89,7 @@ def _after(run: Path, epochs: int | None) -> TrainConfig:
 
     `epochs` None: as many as its best one had.
     """
-    config = _settings_of(run)
+    config = settings_of(run)
     if config.final:
         raise LsmapError(f"{run} is a final fit already, after {config.final}: name that one")
     epochs = epochs or read_info(run / BEST).epoch
@@ -98,10 +98,15 @@ def _after(run: Path, epochs: int | None) -> TrainConfig:
     return replace(config, final=str(run), epochs=epochs, warmup=min(config.warmup, float(epochs)))
 
 
-def _settings_of(run: Path) -> TrainConfig:
+def settings_of(run: Path) -> TrainConfig:
+    """The settings that a run began with.
+
+    Raises:
+        LsmapError: it is no run, or see `read_train_config`.
+    """
     if not (run / CONFIG).is_file():
         raise LsmapError(f"{run}: is no run (no {CONFIG} in it); name a folder that train has made")
-    return read_train_config(run / CONFIG)
+    return read_train_config(run / CONFIG, of_run=True)
 
 
 def _new_run(config: TrainConfig) -> Path:
@@ -153,7 +158,7 @@ def resume_run(run: Path, config: TrainConfig, done: int) -> None:
     Raises:
         LsmapError: the folder cannot be written, or fewer epochs are asked for than there are.
     """
-    before = read_train_config(run / CONFIG)
+    before = settings_of(run)
     if done > config.epochs:
         raise LsmapError(f"{run} has {done} epochs already, and cannot end after {config.epochs}")
     if done == config.epochs:
