@@ -33,6 +33,7 @@ from landslide_mapper.training.loaders import (
     make_loaders,
     progress,
     to_device,
+    warn_of_tiles,
 )
 from landslide_mapper.training.parallel import Process, join_processes
 from landslide_mapper.training.runs import CURVES, STATE, check_run
@@ -103,6 +104,8 @@ def train(
         event_writer = _event_writer() if tensorboard and process.leads else None
         datasets = load_datasets(config)
         config = replace(config, model=replace(config.model, band_count=datasets[0].band_count))
+        if process.leads:
+            warn_of_tiles(config, datasets)
         if process.leads and process.device.type == "cpu" and config.model.backbone in HEAVY:
             note(
                 f"there is no GPU here, and {config.model.backbone} takes minutes for each step on "

@@ -31,7 +31,7 @@ from landslide_mapper.nn.build import build
 from landslide_mapper.nn.mirror import mirror_unseen, shown
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
-from landslide_mapper.training.loaders import load_datasets, make_loaders
+from landslide_mapper.training.loaders import load_datasets, make_loaders, warn_of_tiles
 from landslide_mapper.training.parallel import Process
 
 SIDE = 64
@@ -246,11 +246,16 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     config = TrainConfig(datasets=(str(root),))
     (dataset,) = load_datasets(config)
     assert dataset.in_the_middle == 1
+    warn_of_tiles(config, [dataset])
     said = capsys.readouterr().err
     assert "100% of its landslide lies in the middle quarter" in said
     assert "--shift 0.4" in said
-    load_datasets(replace(config, shift=0.4))
-    assert "middle quarter" not in capsys.readouterr().err
+    warn_of_tiles(replace(config, shift=0.4), [dataset])
+    assert capsys.readouterr().err == ""
+    warn_of_tiles(override(config, {"shift": 0.4, "unseen": "mean"}), [dataset])
+    said = capsys.readouterr().err
+    assert "train with --unseen mirror" in said
+    assert len(said.splitlines()) == 1
     evaluate(EvaluateConfig(str(root), tmp_path / "plain", "bundled"))
     assert "--moved shows tiles off the middle" in capsys.readouterr().err
     evaluate(EvaluateConfig(str(root), tmp_path / "moved", "bundled", moved=True))

@@ -35,7 +35,12 @@ from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.training.history import best_row, read_log
-from landslide_mapper.training.loaders import common_gsd, load_datasets, make_loaders
+from landslide_mapper.training.loaders import (
+    common_gsd,
+    load_datasets,
+    make_loaders,
+    warn_of_tiles,
+)
 from landslide_mapper.training.parallel import Process
 from landslide_mapper.training.runs import plan_run
 
@@ -369,10 +374,13 @@ def test_the_pixel_size_of_a_model_is_one_that_it_has_seen(
     info = json.loads((coarse / "dataset.json").read_text())
     (coarse / "dataset.json").write_text(json.dumps(info | {"gsd": 4 * info["gsd"]}))
     fine = load_dataset(dataset).gsd
-    assert common_gsd(load_datasets(TrainConfig((str(dataset),)))) == fine
-    assert capsys.readouterr().err == ""
-    both = load_datasets(TrainConfig((str(dataset), str(coarse))))
+    config = TrainConfig((str(dataset), str(coarse)))
+    both = load_datasets(config)
+    assert common_gsd(both[:1]) == fine
     assert common_gsd(both) in (fine, 4 * fine)
+    warn_of_tiles(config, both[:1])
+    assert capsys.readouterr().err == ""
+    warn_of_tiles(config, both)
     assert "--gsd native" in capsys.readouterr().err
 
 

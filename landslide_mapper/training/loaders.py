@@ -45,6 +45,17 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
                     f"{getattr(first, name)}: prepare both with the same settings"
                 )
     check_splits(datasets)
+    multiple = max(config.model.block_size, STRIDE)
+    if first.tile_size % multiple:
+        raise LsmapError(
+            f"{first.root} has tiles of {first.tile_size} pixels, the network needs a multiple of "
+            f"{multiple}: prepare with --tile-size 512"
+        )
+    return datasets
+
+
+def warn_of_tiles(config: TrainConfig, datasets: Sequence[Dataset]) -> None:
+    """Say what may spoil a run of the tiles, as they are or as it will show them."""
     sizes = [dataset.gsd for dataset in datasets if dataset.gsd is not None]
     if sizes and not near_training(max(sizes) / min(sizes)):
         warn(
@@ -58,13 +69,11 @@ def load_datasets(config: TrainConfig) -> list[Dataset]:
                 f"{dataset.middle_in_words}, so a network learns to look there only, and its "
                 f"validation flatters it: train with {MOVE_THEM}"
             )
-    multiple = max(config.model.block_size, STRIDE)
-    if first.tile_size % multiple:
-        raise LsmapError(
-            f"{first.root} has tiles of {first.tile_size} pixels, the network needs a multiple of "
-            f"{multiple}: prepare with --tile-size 512"
+    if config.shift and config.model.unseen == "mean":
+        warn(
+            "--shift leaves a frame, which --unseen mean shows to the network: it tells where the "
+            "middle of a tile has gone; train with --unseen mirror"
         )
-    return datasets
 
 
 def common_gsd(datasets: Sequence[Dataset]) -> float | None:
