@@ -119,10 +119,10 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
         predict, info = load_predictor(path, config.device, dataset.tile_size)
         _check_tile_size(path, info, dataset.tile_size, config.reference)
         note(f"model {info.name} ({why}: {path})")
-        if dataset.centred and not config.moved:
+        if dataset.centred(split) and not config.moved:
             warn(
-                f"{dataset.middle_in_words}, so these figures flatter a network that looks there "
-                "only; --moved shows tiles off the middle"
+                f"{dataset.middle_in_words(split)}, so these figures flatter a network that looks "
+                "there only; --moved shows tiles off the middle"
             )
         answer = _answering(predict, config)
         found = evaluate_dataset(answer, info, dataset, split, config.threshold, config.tune)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from landslide_mapper.checkpoint import ModelInfo, save_model
 from landslide_mapper.config import UNSEEN, ModelConfig, TrainConfig, override
 from landslide_mapper.data.config import PrepareConfig
+from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.data.report import PrepareReport
 from landslide_mapper.detect import detect
 from landslide_mapper.errors import LsmapError
@@ -245,10 +246,10 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     root = padded_tiles(tmp_path)
     config = TrainConfig(datasets=(str(root),))
     (dataset,) = load_datasets(config)
-    assert dataset.in_the_middle == 1
+    assert dataset.in_the_middle() == 1
     warn_of_tiles(config, [dataset])
     said = capsys.readouterr().err
-    assert "100% of its landslide lies in the middle quarter" in said
+    assert "100% of the landslide in its train tiles lies in their middle quarter" in said
     assert "--shift 0.4" in said
     warn_of_tiles(replace(config, shift=0.4), [dataset])
     assert capsys.readouterr().err == ""
@@ -257,9 +258,11 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     assert "train with --unseen mirror" in said
     assert len(said.splitlines()) == 1
     evaluate(EvaluateConfig(str(root), tmp_path / "plain", "bundled"))
-    assert "--moved shows tiles off the middle" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "100% of the landslide in its test tiles lies in their middle quarter" in said
+    assert "--moved shows tiles off the middle" in said
     evaluate(EvaluateConfig(str(root), tmp_path / "moved", "bundled", moved=True))
-    assert "middle quarter" not in capsys.readouterr().err
+    assert "their middle" not in capsys.readouterr().err
     report = PrepareReport(root, dataset.info).lines()
     assert report[-1] == f"Next: lsmap train {root} --shift 0.4"
     info = describe(str(root))
@@ -271,6 +274,11 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     del content["counts"]["train"]["middle_px"]  # as before it was counted
     manifest.write_text(json.dumps(content), "utf-8")
     assert describe(str(root)).to_dict()["in_the_middle"] is None
+    assert not load_dataset(root).centred()
+    assert load_dataset(root).centred("test")  # which may be all that there is
+    manifest.write_text(json.dumps(content | {"counts": [1]}), "utf-8")
+    with pytest.raises(LsmapError, match="unusable counts"):
+        load_dataset(root)
 
 
 def test_a_small_image_is_mapped_as_its_tile_is_measured(tmp_path: Path) -> None:

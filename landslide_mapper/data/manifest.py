@@ -11,6 +11,7 @@ from typing import Any
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
+from landslide_mapper.config import SPLITS
 from landslide_mapper.errors import LsmapError
 
 SCHEMA_VERSION = 1
@@ -69,28 +70,25 @@ class Dataset:
         value = self.info["gsd"]
         return None if value is None else float(value)
 
-    @property
-    def in_the_middle(self) -> float | None:
-        """Share of the landslide of the train tiles that lies in their middle quarter.
+    def in_the_middle(self, split: str = "train") -> float | None:
+        """Share of the landslide of a split that lies in the middle quarter of its tiles.
 
         A quarter where landslides lie anywhere; None without landslide, and older data sets do not
         tell.
         """
-        counts = self.info.get("counts", {}).get("train", {})
+        counts = self.info.get("counts", {}).get(split, {})
         landslide = counts.get("landslide_px", 0)
         known = landslide and "middle_px" in counts
         return float(counts["middle_px"] / landslide) if known else None
 
-    @property
-    def centred(self) -> bool:
+    def centred(self, split: str = "train") -> bool:
         """Whether so much of it lies there that a network learns to look there only."""
-        return (self.in_the_middle or 0.0) > MIDDLE
+        return (self.in_the_middle(split) or 0.0) > MIDDLE
 
-    @property
-    def middle_in_words(self) -> str:
+    def middle_in_words(self, split: str = "train") -> str:
         """The same, to begin a warning with, where it is known."""
-        share = f"{self.in_the_middle:.0%} of its landslide"
-        return f"{self.root}: {share} lies in the middle quarter of the tiles"
+        share = f"{self.in_the_middle(split):.0%} of the landslide in its {split} tiles"
+        return f"{self.root}: {share} lies in their middle quarter"
 
     @property
     def digest(self) -> str:
@@ -159,8 +157,11 @@ def _read_info(root: Path) -> dict[str, Any]:
 def _check_entries(dataset: Dataset) -> None:
     """Raise `LsmapError` unless all that `Dataset` tells is there and of its kind."""
     try:
-        for name in ("tile_size", "bands", "band_count", "radiometry_rule", "gsd", "in_the_middle"):
+        for name in ("tile_size", "bands", "band_count", "radiometry_rule", "gsd"):
             getattr(dataset, name)
+        name = "counts"
+        for split in SPLITS:
+            dataset.in_the_middle(split)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LsmapError(
             f"{dataset.root / MANIFEST}: damaged (unusable {name}); run lsmap prepare again"

@@ -65,7 +65,7 @@ class PrepareReport:
                 f"--tile-size {self.info['tile_size'] // 2}"
             ]
         few = " --batch-size 2" if train["tiles"] < 4 else ""
-        shift = f" {MOVE_THEM}" if Dataset(self.root, self.info, ()).centred else ""
+        shift = f" {MOVE_THEM}" if Dataset(self.root, self.info, ()).centred() else ""
         return [f"Next: lsmap train{target}{few}{shift}"]
 
 

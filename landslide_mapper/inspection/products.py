@@ -35,13 +35,13 @@ def dataset_report(path: str) -> Report:
         plain("created", "created", info.get("created")),
         plain("lsmap_version", "by lsmap", info.get("lsmap_version")),
     )
-    shift = f" {MOVE_THEM}" if dataset.centred else ""
+    shift = f" {MOVE_THEM}" if dataset.centred() else ""
     return Report("dataset", path, facts, f"lsmap train {shlex.quote(path)}{shift}")
 
 
 def _middle(dataset: Dataset) -> Fact:
     """How much of the landslide lies where a network would learn to look only."""
-    share = dataset.in_the_middle
+    share = dataset.in_the_middle()
     lies = "of the train tiles' landslide lies in their middle quarter"
     text = "not known" if share is None else f"{share:.0%} {lies}"
     return Fact("in_the_middle", "middle", share, text)

@@ -64,9 +64,9 @@ def warn_of_tiles(config: TrainConfig, datasets: Sequence[Dataset]) -> None:
             "(unless --gsd native)"
         )
     for dataset in datasets:
-        if dataset.centred and not config.shift:
+        if dataset.centred() and not config.shift:
             warn(
-                f"{dataset.middle_in_words}, so a network learns to look there only, and its "
+                f"{dataset.middle_in_words()}, so a network learns to look there only, and its "
                 f"validation flatters it: train with {MOVE_THEM}"
             )
     if config.shift and config.model.unseen == "mean":
