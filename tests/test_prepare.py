@@ -22,7 +22,8 @@ from preparing import GRID, make
 from range_server import serve
 from test_scene import write
 
-from landslide_mapper.data.manifest import Dataset
+from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.report import PrepareReport
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.aoi import place, read_area
 from landslide_mapper.geo.scan import link
@@ -508,3 +509,15 @@ def test_the_next_command_suits_the_tiles(
     given["scenes"] *= 2
     with pytest.raises(LsmapError, match="given twice"):
         prepare(PrepareConfig(tmp_path / "d", **given))
+
+
+@pytest.mark.parametrize(("size", "half"), [(64, None), (120, None), (136, 64), (512, 256)])
+def test_smaller_tiles_are_advised_where_there_are_any(
+    dataset: Path, size: int, half: int | None
+) -> None:
+    info = load_dataset(dataset).info
+    train = info["counts"]["train"] | {"positive_tiles": 1}
+    few = info | {"tile_size": size, "counts": info["counts"] | {"train": train}}
+    smaller = f" or make tiles smaller, e.g. --tile-size {half}" if half else ""
+    said = f"Too few tiles with landslide to train on: add scenes{smaller}"
+    assert PrepareReport(dataset, few).lines()[-1] == said

@@ -12,6 +12,7 @@ from landslide_mapper.errors import LsmapError
 SAMPLINGS = ("grid", "centered")
 PAIRS_FITS = ("scale", "crop")
 MISSING_MASKS = ("error", "background")
+LEAST_TILE, TILE_STEP = 64, 8  # pixels a side, and what they are a multiple of
 NEGATIVES = 0.33  # tiles without landslide per tile with: few scenes lack ground to draw from
 
 
@@ -60,8 +61,9 @@ class PrepareConfig:
                 "Give at least one SCENE and, last, the LABELS: "
                 "lsmap prepare scene.tif labels.shp (or --pairs IMAGES MASKS)"
             )
-        if self.tile_size < 64 or self.tile_size % 8:
-            raise LsmapError(f"--tile-size {self.tile_size}: use a multiple of 8, at least 64")
+        if self.tile_size < LEAST_TILE or self.tile_size % TILE_STEP:
+            sides = f"a multiple of {TILE_STEP}, at least {LEAST_TILE}"
+            raise LsmapError(f"--tile-size {self.tile_size}: use {sides}")
         if self.stride is not None and not 0 < self.stride <= self.tile_size:
             raise LsmapError(f"--stride {self.stride}: use 1 to the tile size ({self.tile_size})")
         if self.negatives not in (None, "all") and not _at_least_0(self.negatives):

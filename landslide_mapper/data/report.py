@@ -12,6 +12,7 @@ import shapely
 from affine import Affine
 
 from landslide_mapper.config import SPLITS
+from landslide_mapper.data.config import LEAST_TILE, TILE_STEP
 from landslide_mapper.data.manifest import MOVE_THEM, Dataset
 from landslide_mapper.data.tiles import SceneSource, TileRecord
 from landslide_mapper.geo.crs import unit_metres
@@ -60,10 +61,9 @@ class PrepareReport:
         train = self.info["counts"]["train"]
         target = "" if str(self.root) == "dataset" else f" {self.root}"
         if train["positive_tiles"] < 2:
-            return [
-                "Too few tiles with landslide to train on: add scenes or make tiles smaller, e.g. "
-                f"--tile-size {self.info['tile_size'] // 2}"
-            ]
+            half = self.info["tile_size"] // (2 * TILE_STEP) * TILE_STEP
+            smaller = f" or make tiles smaller, e.g. --tile-size {half}" * (half >= LEAST_TILE)
+            return [f"Too few tiles with landslide to train on: add scenes{smaller}"]
         few = " --batch-size 2" if train["tiles"] < 4 else ""
         shift = f" {MOVE_THEM}" if Dataset(self.root, self.info, ()).centred() else ""
         return [f"Next: lsmap train{target}{few}{shift}"]
