@@ -223,13 +223,13 @@ def test_what_is_explained_is_what_the_network_was_shown(
     )
 
 
-def padded_tiles(folder: Path) -> Path:
-    """A data set of images of 40 pixels in tiles of 64, each with a landslide."""
+def padded_tiles(folder: Path, place: slice = slice(10, 30)) -> Path:
+    """A data set of images of 40 pixels in tiles of 64, each with a landslide at `place`."""
     for name in ("images", "masks"):
         (folder / name).mkdir()
     rng = np.random.default_rng(0)
     mask = np.zeros((40, 40), np.uint8)
-    mask[10:30, 10:30] = 1
+    mask[place, place] = 1
     for number in range(20):
         image = rng.integers(1, 255, (40, 40), dtype=np.uint8)
         write_scene(folder / "images" / f"{number}.tif", image, crs=None)
@@ -279,6 +279,13 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     manifest.write_text(json.dumps(content | {"counts": [1]}), "utf-8")
     with pytest.raises(LsmapError, match="unusable counts"):
         load_dataset(root)
+
+
+def test_the_middle_of_small_images_is_their_own(tmp_path: Path) -> None:
+    """Training moves them within their tiles."""
+    dataset = load_dataset(padded_tiles(tmp_path, slice(2, 14)))  # 14 to 26 in the tile
+    assert dataset.in_the_middle() == pytest.approx((4 / 12) ** 2)
+    assert not dataset.centred()
 
 
 def test_a_small_image_is_mapped_as_its_tile_is_measured(tmp_path: Path) -> None:

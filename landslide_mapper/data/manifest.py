@@ -71,7 +71,7 @@ class Dataset:
         return None if value is None else float(value)
 
     def in_the_middle(self, split: str = "train") -> float | None:
-        """Share of the landslide of a split that lies in the middle quarter of its tiles.
+        """Share of the landslide of a split that lies in the middle quarter of what tiles show.
 
         A quarter where landslides lie anywhere; None without landslide, and older data sets do not
         tell.

@@ -68,7 +68,8 @@ class Rendered:
 class TileRecord:
     """A tile that was looked at; `written` tells whether it is on disk.
 
-    `middle_px` of its `landslide_px` lie in the middle quarter, the half of both axes.
+    `middle_px` of its `landslide_px` lie in the middle quarter, the half of both axes, of what was
+    seen: small images lie in the middle of their tiles, and training moves them.
     """
 
     plan: Plan
@@ -227,12 +228,12 @@ def make_tile(
     pixels = source.render(plan, tile)
     ignored = int((pixels.mask == IGNORE).sum())
     landslide = pixels.mask == LANDSLIDE
-    middle = slice(tile // 4, tile - tile // 4)
+    seen: np.ndarray = np.any(pixels.image, axis=0)
     record = TileRecord(
         plan=plan,
         valid_px=pixels.mask.size - ignored,
         landslide_px=int(landslide.sum()),
-        middle_px=int(landslide[middle, middle].sum()),
+        middle_px=int(landslide[_middle(seen)].sum()),
         ignored_px=ignored,
         labelled_px=pixels.labelled_px,
     )
@@ -246,6 +247,15 @@ def make_tile(
     _write(mask, pixels.mask[None], transform, crs, nodata=None)
     mask.with_suffix(".qml").write_text(style.mask_qml(ignored=True), "utf-8")
     return replace(record, written=True)
+
+
+def _middle(seen: np.ndarray) -> tuple[slice, slice]:
+    """The half of both axes of what was seen of a tile, (H, W) bool; nothing where that is none."""
+    parts = []
+    for filled in seen.nonzero():
+        first, end = int(filled.min(initial=len(seen))), int(filled.max(initial=-1)) + 1
+        parts.append(slice(first + (end - first) // 4, end - (end - first) // 4))
+    return parts[0], parts[1]
 
 
 def _write(
