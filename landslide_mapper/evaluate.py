@@ -124,6 +124,11 @@ def _model(config: EvaluateConfig) -> EvaluateReport:
                 f"{dataset.middle_in_words(split)}, so these figures flatter a network that looks "
                 "there only; --moved shows tiles off the middle"
             )
+        if config.moved and info.model.unseen == "mean":
+            warn(
+                f"{info.name} is shown the frames of moved tiles in the mean colour, which windows "
+                "of a scene do not have and which may tell it where the middle is"
+            )
         answer = _answering(predict, config)
         found = evaluate_dataset(answer, info, dataset, split, config.threshold, config.tune)
         found = replace(found, moved=config.moved, tta=config.tta)

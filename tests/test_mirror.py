@@ -262,7 +262,12 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     assert "100% of the landslide in its test tiles lies in their middle quarter" in said
     assert "--moved shows tiles off the middle" in said
     evaluate(EvaluateConfig(str(root), tmp_path / "moved", "bundled", moved=True))
-    assert "their middle" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "their middle" not in said
+    assert "frames" not in said
+    mean = str(save_small(tmp_path, "mean"))
+    evaluate(EvaluateConfig(str(root), tmp_path / "mean", mean, moved=True))
+    assert "frames of moved tiles in the mean colour" in capsys.readouterr().err
     report = PrepareReport(root, dataset.info).lines()
     assert report[-1] == f"Next: lsmap train {root} --shift 0.4"
     info = describe(str(root))
