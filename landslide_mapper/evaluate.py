@@ -194,14 +194,14 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
             f"{config.reference}: is no data set (no {MANIFEST} in it), and a model is measured "
             "on one; make it with: lsmap prepare SCENE... LABELS"
         )
-    of_models = {"split": None, "threshold": None, "tune": True, "moved": False, "tta": False}
-    _refuse(config, "inventories", **of_models, device="auto")
     for path in (config.subject, config.reference):
         if not is_vector(path):
             raise LsmapError(
                 f"{path}: neither a vector layer that GDAL can read, nor a data set of lsmap "
                 "prepare; give MODEL DATASET, or two vector files"
             )
+    of_models = {"split": None, "threshold": None, "tune": True, "moved": False, "tta": False}
+    _refuse(config, "inventories", **of_models, device="auto")
     found = compare(
         config.subject, config.reference, config.aoi, config.layer, config.reference_layer
     )

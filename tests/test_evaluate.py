@@ -471,6 +471,8 @@ def test_what_is_no_pair_is_said(dataset: Path, bundled_model: Path, tmp_path: P
     assert "lsmap prepare" in run("evaluate", labels, *out, code=2)
     assert "no meaning" in run("evaluate", bundled_model, dataset, "--aoi", labels, *out, code=2)
     assert "no meaning" in run("evaluate", labels, labels, "--no-tune", *out, code=2)
+    said = run("evaluate", "nowhere", "neither", "--moved", *out, code=2)  # not what --moved means
+    assert "nowhere: there is no such file" in said
     assert "no meaning" in run("evaluate", labels, labels, "--device", "cpu", *out, code=2)
     assert "[MODEL] DATASET" in run("evaluate", labels, labels, labels, *out, code=2)
     assert not (tmp_path / "out").exists()

@@ -181,6 +181,21 @@ def test_a_changed_table_of_tiles_is_one_line(tmp_path: Path, scene: str, slides
         assert result.stderr.startswith(f"Error: {dataset.root}: {TILES} is missing or damaged")
 
 
+def test_tiles_of_unknown_splits_are_not_left_out_unsaid(
+    tmp_path: Path, scene: str, slides: str
+) -> None:
+    dataset = make(tmp_path, [scene], slides)
+    table = geopandas.read_file(dataset.root / TILES, layer=LAYER)
+    for name in ("validation", None):
+        table.loc[0, "split"] = name
+        (dataset.root / TILES).unlink()
+        pyogrio.write_dataframe(table, dataset.root / TILES, layer=LAYER)
+        with pytest.raises(LsmapError, match=rf"1 tiles .*in '{name}'.*delete its row"):
+            load_dataset(dataset.root)
+    pyogrio.write_dataframe(table[1:], dataset.root / TILES, layer=LAYER)
+    assert len(load_dataset(dataset.root).tiles) == len(table) - 1
+
+
 def test_advice_on_empty_splits_suits_how_they_came_about(
     tmp_path: Path, scene: str, slides: str
 ) -> None:

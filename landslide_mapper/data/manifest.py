@@ -125,6 +125,11 @@ def load_dataset(path: str | Path) -> Dataset:
         raise LsmapError(f"{root}: {TILES} is missing or damaged; run lsmap prepare again") from (
             error
         )
+    if astray := [t for t in tiles if t.split not in SPLITS]:
+        raise LsmapError(
+            f"{root / TILES}: {len(astray)} tiles are in no split of {', '.join(SPLITS)} (first: "
+            f"{astray[0].tile_id}, in {astray[0].split!r}); to leave a tile out delete its row"
+        )
     lacking = [t for t in tiles if not (t.image.is_file() and t.mask.is_file())]
     if lacking:
         raise LsmapError(
