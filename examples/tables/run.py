@@ -36,9 +36,9 @@ from results import (
 from show import RESULTS, THRESHOLDS, report
 
 from landslide_mapper import __version__
-from landslide_mapper.checkpoint import BEST, CONFIG, LOG
+from landslide_mapper.checkpoint import BEST, LOG
 from landslide_mapper.cli import train_command
-from landslide_mapper.config import read_train_config, to_dict
+from landslide_mapper.config import to_dict
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.device import choose_device
@@ -50,7 +50,7 @@ from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.prepare import prepare
 from landslide_mapper.training.history import best_row, read_log
-from landslide_mapper.training.runs import STATE
+from landslide_mapper.training.runs import STATE, settings_of
 
 Runner = Callable[[Experiment], Result]
 
@@ -110,7 +110,7 @@ def run_experiment(
     """
     train(experiment, dataset, run, weights, machine)
     predict, info = load_predictor(run / BEST, machine["device"])
-    if "shift" in experiment.settings:
+    if settings_of(run).shift:
         predict = Quarters(predict)
     threshold = Calibration(*info.calibration)(PAPER_THRESHOLD)
     found = evaluate_dataset(predict, info, load_dataset(dataset), "test", threshold)
@@ -135,7 +135,7 @@ def describe(experiment: Experiment, run: Path, found: Evaluation, device: str) 
     """A line of the results: nothing in it depends on where files lie."""
     log = read_log(run / LOG)
     best = best_row(log)
-    config = to_dict(read_train_config(run / CONFIG))
+    config = to_dict(settings_of(run))
     config |= {"datasets": [experiment.data], "weights": experiment.common["weights"]}
     values = found.to_dict()
     kept = ("split", "bootstrap", "average_precision", "calibration")

@@ -137,7 +137,8 @@ def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
 
     Far from the scene its CRS may be undefined, so what is there must not be taken along.
     """
-    ring = shapely.segmentize(scene.outline, scene.outline.length / 4 / EDGE_PIECES)
+    ring = scene.outline
+    ring = shapely.segmentize(ring, ring.length / 4 / EDGE_PIECES)
     assert scene.crs is not None  # see `same_map`
     assert labels.crs is not None
     try:

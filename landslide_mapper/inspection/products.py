@@ -7,13 +7,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from landslide_mapper.checkpoint import BEST, CONFIG, LOG, ModelInfo
-from landslide_mapper.config import SPLITS, read_train_config
+from landslide_mapper.checkpoint import BEST, LOG, ModelInfo
+from landslide_mapper.config import SPLITS
 from landslide_mapper.data.manifest import MOVE_THEM, Dataset, load_dataset
 from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
 from landslide_mapper.training.history import best_row, measured, read_log
+from landslide_mapper.training.runs import settings_of
 
 UNSEEN_TEXT = {"mirror": "shown as mirrored ground", "mean": "shown as the mean colour"}
 
@@ -76,7 +77,7 @@ def _sources(sources: list[dict[str, Any]]) -> Fact:
 def run_report(path: str) -> Report:
     """Settings of a run, how far it is, and its best model."""
     folder, command = Path(path), None
-    config = read_train_config(folder / CONFIG)
+    config = settings_of(folder)
     model = config.model
     facts = [
         Fact("datasets", "datasets", list(config.datasets), ", ".join(config.datasets)),
