@@ -24,7 +24,7 @@ from landslide_mapper.config import TrainConfig
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.nn.network import Losses
-from landslide_mapper.nn.optimiser import learning_rate
+from landslide_mapper.nn.optimiser import follow, learning_rate
 from landslide_mapper.staging import only_one
 from landslide_mapper.training.history import best_row, improves, measured
 from landslide_mapper.training.loaders import (
@@ -126,14 +126,16 @@ def train(
             losses = _train_epoch(config, epoch, parallel, session, training, process)
             samples = len(batches) * config.batch_size * process.world
             speed = samples / (time.perf_counter() - began)
-            process.share_buffers(session.model)
+            # On a CPU each process has batch statistics of its own: what is saved is validated.
+            process.share(session.model.buffers())
+            process.share(session.outcome.state_dict().values())
             row: Row = {
                 "epoch": epoch + 1,
                 "lr": float(session.optimizer.param_groups[0]["lr"]),
                 **dict.fromkeys(("loss", *session.model.loss_names), math.nan),
                 **losses,
                 "samples_per_s": speed,
-                **(chosen or validation_figures(validate(session.model, validation, process))),
+                **(chosen or validation_figures(validate(session.outcome, validation, process))),
             }
             improved = session.model.ready and improves(row, session.rows, config.best_at)
             row |= {"kept": float(improved), "seconds": time.perf_counter() - began}
@@ -180,6 +182,8 @@ def _train_epoch(
         losses.total.backward()
         optimizer.step()
         model.after_step()
+        if session.mean is not None:
+            follow(session.mean, model, config.average)
         names = ("loss", *losses.parts)
         sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
         if step % SHOW_EVERY == 0 and not bar.disable:

@@ -83,7 +83,9 @@ def test_a_run_goes_on_with_its_own_tiles_only(dataset: Path, tmp_path: Path) ->
     assert (folder / "last.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "value"), [("aspp_channels", 64), ("optimizer", "adamw")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("aspp_channels", 64), ("optimizer", "adamw"), ("average", 0.9)]
+)
 def test_a_run_goes_on_with_its_own_settings_only(
     name: str, value: object, dataset: Path, tmp_path: Path
 ) -> None:

@@ -40,6 +40,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     optimizer.load_state_dict(state)
 
 
+@torch.no_grad()
+def follow(mean: Network, model: Network, momentum: float) -> None:
+    """Take the weights and batch statistics of a step into their running mean."""
+    pairs = zip(mean.state_dict().values(), model.state_dict().values(), strict=True)
+    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(means, values, 1 - momentum)
+
+
 def learning_rate(config: TrainConfig, epoch: float) -> float:
     """Learning rate after `epoch` epochs: constant, or polynomial (power 0.9) down to 0.
 

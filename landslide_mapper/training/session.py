@@ -5,6 +5,7 @@ It is made anew by `begun`, or by `resumed` from what `Session.save` left.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -45,7 +46,8 @@ class Session:
 
     Attributes:
         model: the network, on its device.
-        optimizer: of its parameters.
+        mean: the same with the running mean of the weights, where one is taken.
+        optimizer: of the network's parameters.
         rows: the log, a row per finished epoch.
         start: where its weights came from, in words.
         learnt: what the model that it went on from had learnt.
@@ -53,11 +55,17 @@ class Session:
     """
 
     model: Network
+    mean: Network | None
     optimizer: torch.optim.Optimizer
     rows: list[Row]
     start: str
     learnt: tuple[Learnt, ...]
     data: list[str]
+
+    @property
+    def outcome(self) -> Network:
+        """The network that is validated and whose weights are kept."""
+        return self.model if self.mean is None else self.mean
 
     def save(self, run: Path, info: ModelInfo | None) -> None:
         """Write log, curves, state and, given `info`, the model into the folder of the run.
@@ -67,11 +75,12 @@ class Session:
         """
         with saving(run):
             if info is not None:
-                save_model(self.model, info, run / BEST, calibration=info.calibration)
+                save_model(self.outcome, info, run / BEST, calibration=info.calibration)
             write_log(self.rows, run / LOG)
             plot_curves(self.rows, run / CURVES)
             state = {
                 "model": self.model.state_dict(),
+                "mean": None if self.mean is None else self.mean.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "rows": self.rows,
                 "start": self.start,
@@ -102,8 +111,8 @@ def begun(config: TrainConfig, run: Path, datasets: Sequence[Dataset], process: 
     if process.leads:  # the others get its weights when they join
         start = start_network(model, config.weights)
         write_settings(run, config)
-    model, optimizer = _placed(model, config, process)
-    return Session(model, optimizer, [], start, learnt, [it.digest for it in datasets])
+    model, mean, optimizer = _placed(model, config, process)
+    return Session(model, mean, optimizer, [], start, learnt, [it.digest for it in datasets])
 
 
 def resumed(
@@ -117,19 +126,25 @@ def resumed(
     """
     state = load_state(run / STATE)
     _check_tiles(state.get("data", []), datasets, run)  # older runs do not say all
-    model, optimizer = _placed(_built(config), config, process)
-    _check_state(state, model, optimizer, run)
+    model, mean, optimizer = _placed(_built(config), config, process)
+    _check_state(state, model, mean, optimizer, run)
     model.load_state_dict(state["model"])
+    if mean is not None:
+        mean.load_state_dict(state["mean"])
     load_optimizer(optimizer, state["optimizer"])
     if process.leads:
         resume_run(run, config, len(state["rows"]))
     learnt = tuple(Learnt(**it) for it in state.get("learnt", ()))
     data = [it.digest for it in datasets]
-    return Session(model, optimizer, state["rows"], state.get("start", ""), learnt, data)
+    return Session(model, mean, optimizer, state["rows"], state.get("start", ""), learnt, data)
 
 
 def _check_state(
-    state: dict[str, Any], model: Network, optimizer: torch.optim.Optimizer, run: Path
+    state: dict[str, Any],
+    model: Network,
+    mean: Network | None,
+    optimizer: torch.optim.Optimizer,
+    run: Path,
 ) -> None:
     """Raise `LsmapError` unless the state is one of this network and of this kind of optimiser."""
     shapes, own = (
@@ -138,7 +153,8 @@ def _check_state(
     )
     groups = state["optimizer"]["param_groups"], optimizer.param_groups
     settings, known = ({"momentum", "betas"} & group[0].keys() for group in groups)
-    if shapes != own or settings != known:
+    means = state.get("mean") is not None, mean is not None  # older states do not say
+    if shapes != own or settings != known or means[0] != means[1]:
         raise LsmapError(
             f"{run / STATE} is not the state of the network and the optimiser in {run / CONFIG}: "
             "put back the settings that the run began with, or start a new one"
@@ -152,13 +168,14 @@ def _built(config: TrainConfig) -> Network:
 
 def _placed(
     model: Network, config: TrainConfig, process: Process
-) -> tuple[Network, torch.optim.Optimizer]:
-    """The network on its device, compiled if that is wanted, with an optimiser."""
+) -> tuple[Network, Network | None, torch.optim.Optimizer]:
+    """The network on its device, compiled if that is wanted, with its mean and an optimiser."""
     model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     process.synchronise_batch_norm(model)
+    mean = copy.deepcopy(model).requires_grad_(False) if config.average else None
     if config.compile:
         _compile(model)
-    return model, make_optimizer(config, model, process.device)
+    return model, mean, make_optimizer(config, model, process.device)
 
 
 def _compile(model: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from landslide_mapper.config import ARCHITECTURES, OPTIMIZERS, ModelConfig, Trai
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.on_cuda import CudaPredictor
-from landslide_mapper.nn.optimiser import make_optimizer
+from landslide_mapper.nn.optimiser import follow, make_optimizer
 from landslide_mapper.predictors import default_batch, load_predictor
 
 pytestmark = pytest.mark.gpu
@@ -61,9 +62,11 @@ def test_a_training_step_never_waits(kind: str, arch: str) -> None:
     for epoch in (0, 1):  # in each, libraries may ask for something once
         network.begin_epoch(epoch)
         training_step(network, optimizer, images, labels, generator)
+        mean = copy.deepcopy(network)
         torch.cuda.set_sync_debug_mode("error")
         try:
             training_step(network, optimizer, images, labels, generator)
+            follow(mean, network, 0.9)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
