@@ -161,8 +161,8 @@ class TrainConfig:
         weight_decay: of either optimizer; AdamW wants a larger one.
         schedule: ``constant`` (the paper's) or ``poly``, lr·(1 − step/steps)^0.9.
         warmup: epochs in which the learning rate rises from 0.
-        average: momentum of a running mean of the weights, which is validated and kept in their
-            place and changes nothing in what is learnt (Polyak and Juditsky 1992); 0: no mean.
+        average: epochs that a running mean of the weights spans, which is validated and kept in
+            their place and changes nothing in what is learnt; 0: no mean.
         zoom: tiles are zoomed by a random factor between 1 / zoom and zoom; 1 leaves them alone.
         shift: tiles are moved by up to this share of their side; what comes in was not seen.
             Unless it is 0, validation shows tiles off the middle as well.
@@ -215,7 +215,7 @@ class TrainConfig:
         _between("momentum", self.momentum, 0.0, 0.9999)
         _between("weight_decay", self.weight_decay, 0.0, 10.0)
         _between("warmup", self.warmup, 0.0, float(self.epochs))
-        _between("average", self.average, 0.0, 0.9999)
+        _between("average", self.average, 0.0, 1_000_000.0)
         _between("zoom", self.zoom, 1.0, 2.0)
         _between("shift", self.shift, 0.0, 0.5)
         _between("jitter", self.jitter, 1.0, 4.0)

@@ -183,7 +183,8 @@ def _train_epoch(
         optimizer.step()
         model.after_step()
         if session.mean is not None:
-            follow(session.mean, model, config.average)
+            steps = len(training)
+            follow(session.mean, model, epoch * steps + step, config.average * steps)
         names = ("loss", *losses.parts)
         sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
         if step % SHOW_EVERY == 0 and not bar.disable:

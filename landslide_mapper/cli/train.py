@@ -86,8 +86,7 @@ def _setting(*names: str, kind: Any, text: str, **more: Any) -> Any:
 @_setting(
     "--average",
     kind=float,
-    text="Momentum of a running mean of the weights, which is validated and kept; 0.998 spans 500 "
-    "steps.",
+    text="Validate and keep a running mean of the weights over about so many epochs.",
 )
 @_setting("--zoom", kind=float, text="Tiles are zoomed by up to this factor.")
 @_setting(

@@ -41,11 +41,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 @torch.no_grad()
-def follow(mean: Network, model: Network, momentum: float) -> None:
-    """Take the weights and batch statistics of a step into their running mean."""
+def follow(mean: Network, model: Network, step: int, span: float) -> None:
+    """Take the weights and batch statistics after a step into their running mean.
+
+    The plain mean of all steps (Polyak and Juditsky 1992) while there are fewer than `span`, then
+    an exponential one, so that what a run started from is forgotten at once.
+
+    Args:
+        mean: changed in place.
+        model: after the step.
+        step: of the run, counted from 0.
+        span: steps.
+    """
     pairs = zip(mean.state_dict().values(), model.state_dict().values(), strict=True)
     means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-    torch._foreach_lerp_(means, values, 1 - momentum)
+    torch._foreach_lerp_(means, values, 1 / max(1.0, min(step + 1, span)))
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:

@@ -66,7 +66,7 @@ def test_a_training_step_never_waits(kind: str, arch: str) -> None:
         torch.cuda.set_sync_debug_mode("error")
         try:
             training_step(network, optimizer, images, labels, generator)
-            follow(mean, network, 0.9)
+            follow(mean, network, 9, 10)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
