@@ -85,6 +85,7 @@ ADAMW = {"optimizer": "adamw", "lr": "0.0005", "weight-decay": "0.01", "warmup":
 ZOOM = {"zoom": "1.5"}
 NEAR = {"aspp-rates": "6,12,18"}
 JITTER = {"jitter": "1.4"}
+AVERAGED = {"average": "2"}
 PERCENTILE = {STRETCH: "percentile"}
 UNSTRETCHED = {STRETCH: "none"}
 MIRRORED = {"unseen": "mirror"}
@@ -185,6 +186,7 @@ TABLES = (
             Row("B, AdamW", BASELINE | ADAMW),
             Row("B, AdamW, zoom", BASELINE | ADAMW | ZOOM),
             Row("B, AdamW, jitter", BASELINE | ADAMW | JITTER),
+            Row("B, AdamW, mean of the weights", BASELINE | ADAMW | AVERAGED),
             Row("B, AdamW, percentile", BASELINE | ADAMW | PERCENTILE),
             Row("B, AdamW, no stretch", BASELINE | ADAMW | UNSTRETCHED),
             Row("B, percentile", BASELINE | PERCENTILE),
@@ -200,6 +202,7 @@ TABLES = (
             ("B, AdamW", "B"),
             ("B, AdamW, zoom", "B, AdamW"),
             ("B, AdamW, jitter", "B, AdamW"),
+            ("B, AdamW, mean of the weights", "B, AdamW"),
             ("B, AdamW, percentile", "B, AdamW"),
             ("B, AdamW, no stretch", "B, AdamW"),
             ("B, percentile", "B"),
