@@ -269,7 +269,10 @@ def test_landslides_in_the_middle_of_all_tiles_are_told(
     evaluate(EvaluateConfig(str(root), tmp_path / "mean", mean, moved=True))
     assert "frames of moved tiles in the mean colour" in capsys.readouterr().err
     report = PrepareReport(root, dataset.info).lines()
-    assert report[-1] == f"Next: lsmap train {root} --shift 0.4"
+    said = f"{root}: 100% of the landslide in its train tiles lies in their middle quarter"
+    assert [line for line in report if line.startswith(said)]
+    assert report[-2:] == ["", f"Next: lsmap train {root} --shift 0.4"]
+    assert ["", ""] not in [report[n : n + 2] for n in range(len(report))]
     info = describe(str(root))
     assert info.to_dict()["in_the_middle"] == 1
     assert "100% of the train tiles' landslide lies in their middle quarter" in info.to_text()

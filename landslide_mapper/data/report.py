@@ -50,11 +50,21 @@ class PrepareReport:
                 f"{split:<7}{counts['tiles']:>{max(width, 7)}}{counts['positive_tiles']:>16}"
                 f"{share:>17.2%}"
             )
-        out += ["", *_area_lines(info), *_left_out_lines(info)]
+        notes = [*_area_lines(info), *_left_out_lines(info), *self._middle()]
         empty = [split for split in SPLITS if not info["counts"][split]["tiles"]]
         if empty:
-            out.append(f"No tiles in {' and '.join(empty)}: {_why_empty(info['split'])}.")
-        return [*out, "", *self._next()]
+            notes.append(f"No tiles in {' and '.join(empty)}: {_why_empty(info['split'])}.")
+        return [*out, *([""] if notes else []), *notes, "", *self._next()]
+
+    def _middle(self) -> list[str]:
+        """Why the next command moves the tiles, where it does."""
+        dataset = Dataset(self.root, self.info, ())
+        if not dataset.centred():
+            return []
+        return [
+            f"{dataset.middle_in_words()}; trained without {MOVE_THEM} a network learns to look "
+            "there only."
+        ]
 
     def _next(self) -> list[str]:
         """The next command, as far as there are tiles for it."""
