@@ -44,6 +44,12 @@ def test_help_of_every_command_shows_an_example(name: str) -> None:
     assert f"\n    lsmap {name} " in result.output
 
 
+def test_the_list_of_commands_has_whole_sentences() -> None:
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:")
+    assert len(listed[2].splitlines()) == 1 + len(main.commands)
+    assert "..." not in listed[2]
+
+
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_every_option_of_every_command_has_a_help_text(name: str) -> None:
     options = [p for p in main.commands[name].params if isinstance(p, click.Option)]

@@ -14,12 +14,12 @@ from landslide_mapper.cli.options import area, device, output, overwrite, thresh
 @click.argument("paths", nargs=-1, required=True, metavar="[MODEL] REGION")
 @output("explained", "Folder of the files, which are called after REGION.")
 @click.option("--labels", help="Known landslides (any format): outlines and figures.")
-@threshold("Explain what is called landslide from here on.")
+@threshold("Probability from which on a pixel is landslide, and explained.")
 @area
 @device
 @overwrite("Replace files that exist.")
 def explain_command(paths: tuple[str, ...], **options: Any) -> None:
-    """Show where a model looks when it maps REGION: Grad-CAM of its branches.
+    """Show where a model looks in REGION: Grad-CAM of its branches.
 
     MODEL is a model file, a run, or bundled; by default as in detect. REGION is a scene of any
     size, or a tile of a data set (DATASET/images/TILE.tif), which brings its labels. What speaks

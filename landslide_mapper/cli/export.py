@@ -17,7 +17,7 @@ from landslide_mapper.cli.options import output, overwrite
 @click.option("--opset", type=int, default=18, show_default=True, help="Version of the operators.")
 @overwrite("Replace the file that is there.")
 def export_command(**options: Any) -> None:
-    """Write MODEL as ONNX, for GeoDeep, Deepness in QGIS, and onnxruntime.
+    """Write MODEL as ONNX, for GeoDeep, Deepness and onnxruntime.
 
     MODEL is a model file, the folder of a run, or bundled; by default the newest run in ./runs,
     else the bundled model. Normalisation is inside the graph, and what the tools need to know

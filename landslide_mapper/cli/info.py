@@ -15,7 +15,7 @@ from landslide_mapper.cli.options import asset
 @asset
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 def info_command(path: str, asset: tuple[str, ...], as_json: bool) -> None:
-    """Say what is in PATH: a scene, a label layer, a dataset, a run or a model.
+    """Say what is in PATH: scene, labels, dataset, run or model.
 
     A folder, a quoted pattern or a STAC item stand for scenes, as in detect.
 

@@ -82,7 +82,7 @@ def bands(default: str) -> Any:
     )
 
 
-def threshold(text: str = "Landslide from here on.") -> Any:
+def threshold(text: str = "Probability from which on a pixel is landslide.") -> Any:
     """The probability from which a pixel is a landslide."""
     return click.option("--threshold", type=float, help=f"{text}  [default: the model's]")
 
