@@ -511,6 +511,22 @@ def test_the_next_command_suits_the_tiles(
         prepare(PrepareConfig(tmp_path / "d", **given))
 
 
+def test_no_training_is_advised_where_there_is_nothing_to_validate_on(
+    tmp_path: Path, train_scenes: list[Path], train_labels: Path
+) -> None:
+    scenes = tuple(map(str, train_scenes))
+    config = PrepareConfig(
+        tmp_path / "d", scenes=scenes, labels=str(train_labels), tile_size=128, sampling="centered"
+    )
+    report = prepare(config)
+    assert report.info["counts"]["train"]["positive_tiles"] >= 2
+    assert report.info["counts"]["val"]["tiles"] == 0
+    said = "\n".join(report.lines())
+    assert "No tiles in val: too few blocks hold landslides" in said
+    assert "Next: lsmap train" not in said
+    assert report.lines()[-1].startswith("Not enough for lsmap train")
+
+
 @pytest.mark.parametrize(("size", "half"), [(64, None), (120, None), (136, 64), (512, 256)])
 def test_smaller_tiles_are_advised_where_there_are_any(
     dataset: Path, size: int, half: int | None
@@ -521,3 +537,7 @@ def test_smaller_tiles_are_advised_where_there_are_any(
     smaller = f" or make tiles smaller, e.g. --tile-size {half}" if half else ""
     said = f"Too few tiles with landslide to train on: add scenes{smaller}"
     assert PrepareReport(dataset, few).lines()[-1] == said
+    # Of images that are scaled to a tile there are no more of smaller ones.
+    pairs = few["options"] | {"pairs": [["images", "masks"]]}
+    said = PrepareReport(dataset, few | {"options": pairs}).lines()[-1]
+    assert said == "Too few tiles with landslide to train on: add images"

@@ -68,12 +68,17 @@ class PrepareReport:
 
     def _next(self) -> list[str]:
         """The next command, as far as there are tiles for it."""
-        train = self.info["counts"]["train"]
+        train, options = self.info["counts"]["train"], self.info["options"]
         target = "" if str(self.root) == "dataset" else f" {self.root}"
         if train["positive_tiles"] < 2:
             half = self.info["tile_size"] // (2 * TILE_STEP) * TILE_STEP
-            smaller = f" or make tiles smaller, e.g. --tile-size {half}" * (half >= LEAST_TILE)
-            return [f"Too few tiles with landslide to train on: add scenes{smaller}"]
+            scaled = options["pairs"] and options["pairs_fit"] == "scale"  # to a tile of any size
+            helps = half >= LEAST_TILE and not scaled
+            smaller = f" or make tiles smaller, e.g. --tile-size {half}" * helps
+            more = "images" if options["pairs"] else "scenes"
+            return [f"Too few tiles with landslide to train on: add {more}{smaller}"]
+        if not self.info["counts"]["val"]["positive_tiles"]:
+            return ["Not enough for lsmap train, which chooses its best epoch on val: see above"]
         few = " --batch-size 2" if train["tiles"] < 4 else ""
         shift = f" {MOVE_THEM}" if Dataset(self.root, self.info, ()).centred() else ""
         return [f"Next: lsmap train{target}{few}{shift}"]
