@@ -144,6 +144,27 @@ def test_landslides_that_tiles_cut_are_whole_objects(dataset: Path) -> None:
     assert by_size == {"< 100 m²": 1, "1 000 – 10 000 m²": 1}
 
 
+@pytest.mark.parametrize("blocks", ["scenes", "tiles"])
+def test_ground_that_counts_again_is_told(
+    dataset: Path, tmp_path: Path, blocks: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a stride below the tile size, windows overlap in blocks that are larger than a tile."""
+    folder = dataset.parent
+    scenes = [folder / f"{split}.tif" for split in ("train", "val", "test")]
+    options = ["--tile-size", TILE, "--stride", TILE // 2, "--stretch", "none", "--workers", 1]
+    split_file = ["--split-file", folder / "split.csv"] if blocks == "scenes" else []
+    run("prepare", *scenes, folder / "labels.gpkg", "-o", tmp_path / "d", *options, *split_file)
+    capsys.readouterr()
+    found = evaluate_dataset(brightness, model_info(), load_dataset(tmp_path / "d"), tune=False)
+    again = blocks == "scenes"
+    assert found.to_dict()["overlapping"] == found.overlapping == again
+    said = "tiles overlap, so pixels and landslides count as often as tiles show them"
+    assert (f"{tmp_path / 'd'}: {said}; to measure" in capsys.readouterr().err) == again
+    assert (said.capitalize() in render(found, b"", None, None)) == again
+    reference = found.at[0].objects.all.reference
+    assert reference > 2 if again else reference <= 2
+
+
 def test_batches_and_streams_change_nothing(dataset: Path) -> None:
     class Streaming:
         batch_size = 5

@@ -12,7 +12,12 @@ from landslide_mapper.data.manifest import Dataset, Tile
 from landslide_mapper.errors import LsmapError, warn
 from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
-from landslide_mapper.evaluation.result import AtThreshold, Evaluation, bootstrap_units
+from landslide_mapper.evaluation.result import (
+    OVERLAPPING,
+    AtThreshold,
+    Evaluation,
+    bootstrap_units,
+)
 from landslide_mapper.evaluation.tiles import Answer, Ground, answers, survey
 from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.learnt import learnt_validation, warn_of_another
@@ -46,8 +51,8 @@ def evaluate_dataset(
         tune: also find the best threshold on "val" (unless that is the split itself, is empty, or
             was trained on) and measure at that one. It takes a pass over those tiles.
 
-    Every tile counts as it is: with a ``--stride`` below the tile size, pixels count as often as
-    tiles hold them.
+    Every tile counts as it is: where tiles overlap, pixels and landslides count as often as tiles
+    show them, which is said.
 
     Raises:
         LsmapError: a split without landslides, or tiles that the model cannot
@@ -62,6 +67,8 @@ def evaluate_dataset(
         chosen.append((best, "validation"))
     tiles = dataset.split(split)
     ground = survey(dataset, tiles)
+    if ground.overlapping:
+        warn(f"{dataset.root}: {OVERLAPPING}; to measure, prepare without --stride and --sampling")
     scorers = [_Scorer(value, origin) for value, origin in chosen]
     unit = bootstrap_units(len(ground.sources), ground.source)
     counted = np.zeros((unit.max() + 1, 2, BINS), np.int64)
@@ -81,6 +88,7 @@ def evaluate_dataset(
         at=tuple(scorer.finish(ground) for scorer in scorers),
         unit_counted=counted,
         calibration=calibration,
+        overlapping=ground.overlapping,
     )
 
 

@@ -12,7 +12,13 @@ from landslide_mapper import __version__
 from landslide_mapper.evaluation.bootstrap import DRAWS
 from landslide_mapper.evaluation.boundary import boundary_rates
 from landslide_mapper.evaluation.pictures import MAPPED, REFERENCE
-from landslide_mapper.evaluation.result import AtThreshold, Evaluation, in_brackets, object_cells
+from landslide_mapper.evaluation.result import (
+    OVERLAPPING,
+    AtThreshold,
+    Evaluation,
+    in_brackets,
+    object_cells,
+)
 from landslide_mapper.metrics import METRICS
 
 STYLE = """
@@ -47,7 +53,7 @@ def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: byt
         "<h2>Pixels</h2>",
         _pixel_table(evaluation),
         f'<p class="note">Counted over all valid pixels of the split, never averaged over tiles. '
-        f"{_caveat(evaluation)}</p>",
+        f"{_caveat(evaluation)}{_overlaps(evaluation)}</p>",
         "<h2>Landslides as objects</h2>",
         _object_table(first),
         '<p class="note">An object is a component of pixels that hang together by their edges, '
@@ -84,6 +90,11 @@ def _caveat(evaluation: Evaluation) -> str:
         f"In brackets: 95 % bootstrap interval, {DRAWS} draws of tiles. There {scenes}, too few "
         "to draw; tiles of one scene are alike, so these intervals are too narrow."
     )
+
+
+def _overlaps(evaluation: Evaluation) -> str:
+    """That ground counts again, where it does."""
+    return f" {OVERLAPPING.capitalize()}." if evaluation.overlapping else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

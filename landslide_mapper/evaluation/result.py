@@ -21,6 +21,8 @@ from landslide_mapper.metrics import (
     rates,
 )
 
+OVERLAPPING = "tiles overlap, so pixels and landslides count as often as tiles show them"
+
 # With fewer scenes than this, drawing them again says little: tiles are drawn instead.
 FEWEST_SOURCES = 8
 
@@ -85,6 +87,7 @@ class Evaluation:
         calibration: (3, CALIBRATION_BINS) float64, `reliability` of the split.
         moved: whether each quarter of a tile was predicted from a window about it.
         tta: whether answers are means over the 8 symmetries of a tile.
+        overlapping: whether tiles show the same ground, which then counts again.
     """
 
     model: str
@@ -98,6 +101,7 @@ class Evaluation:
     calibration: np.ndarray
     moved: bool = False
     tta: bool = False
+    overlapping: bool = False
 
     @cached_property
     def curve(self) -> Curve:
@@ -189,6 +193,7 @@ class Evaluation:
             "split": self.split,
             "moved": self.moved,
             "tta": self.tta,
+            "overlapping": self.overlapping,
             "bootstrap": {"unit": self.unit, "draws": DRAWS, "seed": SEED, "level": LEVEL},
             "at": [self._threshold_dict(at) for at in self.at],
             "average_precision": self.average_precision,

@@ -27,6 +27,7 @@ from landslide_mapper.geo.blend import Predictor
 from landslide_mapper.geo.measure import Measurer
 
 READERS = 4  # threads; GDAL lets go of the interpreter lock while it decodes
+HAIR = 1e-3  # pixels that are rounding between the transforms of tiles of one grid
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Ground:
         sources: names of the scenes or images.
         source: (tiles,) number of each tile's source.
         places: of each tile; None where tiles are not parts of one grid (crops, overlaps).
+        overlapping: whether tiles of one source show the same ground, so that it counts again.
         pixels: (tiles,) size of a pixel in `unit`.
         unit: "m²", or "px" when the pixel size of any tile is not known.
     """
@@ -105,6 +107,7 @@ class Ground:
     sources: tuple[str, ...]
     source: np.ndarray
     places: tuple[Place | None, ...]
+    overlapping: bool
     pixels: np.ndarray
     unit: str
 
@@ -118,16 +121,19 @@ def survey(dataset: Dataset, tiles: Sequence[Tile]) -> Ground:
     numbers = {name: number for number, name in enumerate(names)}
     source = np.array([numbers[tile.source] for tile in tiles])
     known = {str(source.get("name")): source for source in dataset.info.get("sources", [])}
-    gridded = dataset.info.get("stride") == dataset.tile_size
-    gridded &= dataset.info.get("sampling") == "grid"
-    placer, places, pixels = _Placer(), list[Place | None](), []
+    first, relative, pixels = dict[int, Affine](), list[Affine](), []
     for tile, number in zip(tiles, source.tolist(), strict=True):
         transform, crs = _georeference(tile)
-        places.append(placer.place(number, transform) if gridded else None)
+        relative.append(~first.setdefault(number, transform) * transform)
         pixels.append(_pixel_area(transform, crs, dataset.tile_size, known.get(tile.source, {})))
+    overlapping = _overlapping(relative, source, dataset.tile_size)
+    places = tuple(
+        None if overlapping else _place(number, transform)
+        for number, transform in zip(source.tolist(), relative, strict=True)
+    )
     if any(math.isnan(area) for area in pixels):
-        return Ground(names, source, tuple(places), np.ones(len(tiles)), "px")
-    return Ground(names, source, tuple(places), np.array(pixels), "m²")
+        return Ground(names, source, places, overlapping, np.ones(len(tiles)), "px")
+    return Ground(names, source, places, overlapping, np.array(pixels), "m²")
 
 
 def _georeference(tile: Tile) -> tuple[Affine, pyproj.CRS | None]:
@@ -139,19 +145,27 @@ def _georeference(tile: Tile) -> tuple[Affine, pyproj.CRS | None]:
         raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
 
 
-class _Placer:
-    """Rows and columns of tiles, counted from the first tile of their scene."""
+def _place(source: int, relative: Affine) -> Place | None:
+    """Where a tile lies, given its transform into pixels of the first tile of its source.
 
-    def __init__(self) -> None:
-        self._first: dict[int, Affine] = {}
+    None when its pixels are not those of the first one's grid.
+    """
+    col, row = round(relative.c), round(relative.f)
+    on_grid = relative.almost_equals(Affine.translation(col, row), precision=HAIR)
+    return Place(source, row, col) if on_grid else None
 
-    def place(self, source: int, transform: Affine) -> Place | None:
-        """Where a tile lies; None when its pixels are not those of the first one's grid."""
-        first = self._first.setdefault(source, transform)
-        relative = ~first * transform
-        col, row = round(relative.c), round(relative.f)
-        on_grid = relative.almost_equals(Affine.translation(col, row), precision=1e-3)
-        return Place(source, row, col) if on_grid else None
+
+def _overlapping(relative: Sequence[Affine], source: np.ndarray, size: int) -> bool:
+    """Whether any two tiles of one source, of `size` pixels a side, show the same ground."""
+    starts = np.array([(it.c, it.f) for it in relative]) + HAIR
+    ends = np.array([it * (size, size) for it in relative]) - HAIR
+    for number in range(int(source.max()) + 1):
+        own = source == number
+        squares = shapely.box(*starts[own].T, *ends[own].T)
+        one, other = shapely.STRtree(squares).query(squares, predicate="intersects")
+        if (one != other).any():
+            return True
+    return False
 
 
 def _pixel_area(
