@@ -104,6 +104,16 @@ def near_training(ratio: float) -> bool:
     return 1 / GSD_FACTOR <= ratio <= GSD_FACTOR
 
 
+def odd_size(gsd: float | None, model: ModelInfo) -> str | None:
+    """What is odd to the model about pixels of so many metres; None for nothing, or not known."""
+    if gsd is None or model.gsd is None or near_training(gsd / model.gsd):
+        return None
+    return (
+        f"pixels are {gsd:.2g} m, and {model.name} was trained at {model.gsd:.2g} m: landslides "
+        "look another size to it"
+    )
+
+
 def working_scene(scene: Scene, model: ModelInfo, gsd: str | float | None) -> Scene:
     """The scene at the pixel size to work at.
 

@@ -290,6 +290,13 @@ def test_another_stretch_is_a_warning(dataset: Path, capsys: pytest.CaptureFixtu
     assert "--stretch none" in capsys.readouterr().err
 
 
+def test_another_pixel_size_is_a_warning(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for gsd, told in ((0.4, False), (0.2, True), (10.0, True), (None, False)):
+        evaluate_dataset(brightness, model_info(gsd=gsd), load_dataset(dataset), tune=False)
+        said = f"{dataset}: pixels are 0.5 m, and fake was trained at {gsd} m: landslides look"
+        assert (said.replace("10.0", "10") in capsys.readouterr().err) == told
+
+
 def test_one_scene_is_said_to_be_one(dataset: Path) -> None:
     found = evaluate_dataset(brightness, model_info(), load_dataset(dataset), tune=False)
     assert "There is only 1 scene, too few to draw" in render(found, b"", None, None)

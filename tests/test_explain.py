@@ -294,13 +294,19 @@ def tile(tmp_path: Path) -> Path:
     return found
 
 
-def test_a_tile_brings_its_labels(tmp_path: Path, model: Path, tile: Path) -> None:
+def test_a_tile_brings_its_labels(
+    tmp_path: Path, model: Path, tile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tile.parents[1] / "dataset.json"
+    known = manifest.read_text("utf-8").replace('"gsd": null', '"gsd": 5.0', 1)
+    manifest.write_text(known, "utf-8")
     mask = tile.parents[1] / "masks" / tile.name
     with rasterio.open(mask, "r+") as raster:
         values = raster.read(1)
         values[60:] = 255
         raster.write(values, 1)
     report = explained(model, tile, tmp_path / "out")
+    assert "pixels are 5 m, and small was trained at 0.5 m" in capsys.readouterr().err
     with rasterio.open(tmp_path / "out" / f"{tile.stem}_fused.tif") as raster:
         heat = raster.read(1) / 100
     row = report.figures["layers"]["fused"]

@@ -179,7 +179,7 @@ def test_a_model_goes_on_only_with_images_like_its_own(
     check_start(weights, dataset(3, "equalize", None))
     assert capsys.readouterr().err == ""
     check_start(weights, dataset(3, "equalize", 5.0))
-    assert "0.5 m, tiles has 5 m" in capsys.readouterr().err
+    assert "tiles: pixels are 5 m, and before was trained at 0.5 m" in capsys.readouterr().err
     with pytest.raises(LsmapError, match="3 bands with --stretch equalize, tiles has 4"):
         check_start(weights, dataset(4, "equalize", 0.5))
     with pytest.raises(LsmapError, match="--stretch equalize, tiles has 3 with percentile"):

@@ -30,6 +30,7 @@ from landslide_mapper.metrics import (
     histogram,
     reliability,
 )
+from landslide_mapper.serving import odd_size
 
 
 def evaluate_dataset(
@@ -99,6 +100,8 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
             f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
             f"{info.name} was trained with {info.radiometry}: the figures are not what it can do"
         )
+    if odd := odd_size(dataset.gsd, info):
+        warn(f"{dataset.root}: {odd}, so the figures are not what it can do")
     warn_of_another(info, dataset, "tiles that are tested now may have been learnt")
     if split == "val" and _validation_learnt(info, dataset):
         warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")

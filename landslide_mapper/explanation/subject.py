@@ -27,7 +27,7 @@ from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.sources import expand_sources
 from landslide_mapper.geo.vectorize import vectorize_block
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
-from landslide_mapper.serving import open_for, working_scene
+from landslide_mapper.serving import odd_size, open_for, working_scene
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def _tile(config: ExplainConfig, info: ModelInfo, dataset: Dataset) -> Subject:
             f"{dataset.root} was prepared with --stretch {dataset.radiometry_rule}, the model "
             f"{info.name} was trained with {info.radiometry}"
         )
+    if odd := odd_size(dataset.gsd, info):
+        warn(f"{dataset.root}: {odd}")
     for option in ("gsd", "bands", "asset"):
         if getattr(config, option):
             raise LsmapError(f"--{option} has no meaning for a tile of a data set; leave it out")

@@ -19,7 +19,7 @@ from landslide_mapper.config import TrainConfig
 from landslide_mapper.data.manifest import Dataset
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.learnt import learnt_validation, warn_of_another
-from landslide_mapper.serving import near_training
+from landslide_mapper.serving import odd_size
 
 if TYPE_CHECKING:
     import torch
@@ -99,11 +99,8 @@ def check_start(weights: str, dataset: Dataset) -> None:
             f"weights {weights}: {info.name} was trained on {theirs[0]} bands with --stretch "
             f"{theirs[1]}, {dataset.root} has {ours[0]} with {ours[1]}: prepare it like that"
         )
-    if info.gsd and dataset.gsd and not near_training(dataset.gsd / info.gsd):
-        note(
-            f"{info.name} was trained on pixels of {info.gsd:.2g} m, {dataset.root} has "
-            f"{dataset.gsd:.2g} m: landslides look another size to it"
-        )
+    if odd := odd_size(dataset.gsd, info):
+        note(f"{dataset.root}: {odd}")
 
 
 def warn_of_learnt(info: ModelInfo, datasets: Sequence[Dataset]) -> None:
