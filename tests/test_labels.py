@@ -289,11 +289,13 @@ def test_geocentric_labels_are_refused(shared_data: Path, tmp_path: Path) -> Non
     [
         ("a.shp", "no such file"),
         ("t.txt", "vector layer.*must be polygons"),
+        ("mask.tif", r"mask\.tif: this is a raster, and polygons are wanted.*gdal_polygonize\.py"),
         ("t.txt|layername=a", r"what QGIS adds .* give .*t\.txt$"),
     ],
 )
 def test_unreadable(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "t.txt").write_text("nothing")
+    write(tmp_path / "mask.tif", ramp())
     with pytest.raises(LsmapError, match=says):
         read_labels(str(tmp_path / name))
 

@@ -21,6 +21,7 @@ from shapely import GeometryType
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.crs import repaired
+from landslide_mapper.geo.scene import is_raster
 from landslide_mapper.staging import check_letters
 
 PARQUET = (".parquet", ".geoparquet")
@@ -280,6 +281,11 @@ def _only_layer(path: str, vector: str | bytes, options: OptionNames) -> str:
     except GeometryError as error:
         raise LsmapError(_odd_geometry(path, error)) from error
     except (DataSourceError, DataLayerError) as error:
+        if is_raster(path):
+            raise LsmapError(
+                f"{path}: this is a raster, and polygons are wanted; make them of what is not 0: "
+                "gdal_polygonize.py RASTER -mask RASTER -f GPKG OUTPUT.gpkg"
+            ) from error
         said = one_line(error)
         hint = "this must be polygons (shp, gpkg, geojson, fgb, ...)"
         if any(sign in said for sign in SQLITE_SIGNS):
