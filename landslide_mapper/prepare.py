@@ -218,7 +218,9 @@ def _info(
 ) -> dict[str, Any]:
     written = [record for record in records if record.written]
     stride = config.stride or config.tile_size
-    comparable = config.sampling == "grid" and stride == config.tile_size
+    split = layout.facts["split"]
+    single = stride == config.tile_size or split.get("block_px") == config.tile_size
+    comparable = config.sampling == "grid" and single
     first = layout.sources[0]
     negatives = config.negatives_per_landslide
     options = {name: value for name, value in vars(config).items() if name != "command"}
@@ -244,7 +246,7 @@ def _info(
         "radiometry": {"rule": config.stretch},
         "gsd": statistics.median(sizes) if sizes else None,
         "seed": config.seed,
-        "split": layout.facts["split"],
+        "split": split,
         "negatives": "all" if math.isinf(negatives) else negatives,
         "labels": layout.facts["labels"],
         "options": {name: _plain(value) for name, value in options.items()},

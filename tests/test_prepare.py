@@ -107,6 +107,26 @@ def test_splits_share_no_pixel(
         assert painted(dataset, (700, 900)).max() == 1
 
 
+def test_a_stride_that_changes_nothing_is_told(
+    tmp_path: Path,
+    scene: str,
+    slides: str,
+    bundled_scene: Path,
+    bundled_labels: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset = make(tmp_path, [scene], slides, stride=32)
+    assert painted(dataset, (700, 900)).max() > 1
+    assert "--stride" not in capsys.readouterr().err
+    assert "tiles overlap" in "\n".join(PrepareReport(dataset.root, dataset.info).lines())
+    given: dict[str, Any] = {"scenes": (str(bundled_scene),), "labels": str(bundled_labels)}
+    report = prepare(PrepareConfig(tmp_path / "d", tile_size=256, stride=128, **given))
+    plain = prepare(PrepareConfig(tmp_path / "p", tile_size=256, **given))
+    assert report.info["counts"] == plain.info["counts"]
+    assert "--stride 128 changes nothing: too few blocks hold" in capsys.readouterr().err
+    assert "(100.00%)" in "\n".join(report.lines())
+
+
 def test_one_radiometry_for_the_whole_scene(tmp_path: Path, scene: str, slides: str) -> None:
     dataset = make(tmp_path, [scene], slides, negatives="all")
     with rasterio.open(scene) as raster:

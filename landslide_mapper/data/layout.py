@@ -33,7 +33,7 @@ from landslide_mapper.data.tiles import (
     Territory,
     TileSource,
 )
-from landslide_mapper.errors import LsmapError, warn
+from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import grid
 from landslide_mapper.geo.aoi import bounds_text
 from landslide_mapper.geo.crs import crs_name
@@ -73,6 +73,11 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     polygons, where = _place(labels.landslides, scenes)
     sources = _scene_sources(config, scenes, labels, polygons, for_each)
     split = by_file or _split_by_blocks(config, sources, for_each)
+    if (config.stride or config.tile_size) < config.tile_size and split.side <= config.tile_size:
+        note(
+            f"--stride {config.stride} changes nothing: too few blocks hold landslides, so those "
+            "of the split are single tiles; add scenes or give a --split-file"
+        )
     windows = _windows(config, sources, split)
     crops: list[Plan] = []
     if config.sampling == "centered":
