@@ -392,6 +392,29 @@ def test_sizes_must_agree(folder: Path) -> None:
         make(folder)
 
 
+def test_images_that_are_shown_turned_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    mask = np.zeros((64, 72), np.uint8)
+    mask[:30] = 255
+    for number, orientation in enumerate((None, 0, 1, 3)):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[0x0112] = orientation
+        photo = Image.fromarray(np.moveaxis(image(64, 72, number), 0, -1))
+        photo.save(tmp_path / "images" / f"{number}.jpg", exif=exif)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+    make(tmp_path, tile_size=80)
+    said = capsys.readouterr().err
+    assert "1 images are read as they are stored, though their EXIF orientation" in said
+    assert str(tmp_path / "images" / "3.jpg") in said
+    Image.fromarray(mask.T).save(tmp_path / "masks" / "3.png")
+    with pytest.raises(LsmapError, match=r"72×64; is one of them turned\?$"):
+        make(tmp_path, tile_size=80, overwrite=True)
+
+
 def test_nothing_in_common(folder: Path) -> None:
     for path in (folder / "masks").iterdir():
         path.rename(path.with_name(f"x{path.name}"))

@@ -77,6 +77,7 @@ def _scan_folders(
     rules: list[MaskRule] = []
     for (_, masks), folder in zip(config.pairs, found, strict=True):
         own = list(for_each(partial(scan, bands=config.bands), folder, "masks"))
+        _warn_of_turned(own)
         rule = mask_rule(own)
         unknown = sum(s.unknown for s in own)
         if unknown and not any(landslide_px(s, rule) for s in own):
@@ -88,6 +89,16 @@ def _scan_folders(
         scans += own
         rules += [rule] * len(own)
     return scans, rules
+
+
+def _warn_of_turned(scans: Sequence[ScannedPair]) -> None:
+    """Say that images are shown turned elsewhere: masks that were drawn there do not fit."""
+    if turned := [s.pair.image for s in scans if s.turned]:
+        warn(
+            f"{len(turned)} images are read as they are stored, though their EXIF orientation says "
+            "to turn them, as many programs for labels do; if these masks were drawn on turned "
+            f"images, turn the files first (mogrify -auto-orient): {turned[0]}"
+        )
 
 
 def _check_share(masks: Path, scans: Sequence[ScannedPair], rule: MaskRule) -> None:

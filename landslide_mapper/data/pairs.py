@@ -18,7 +18,7 @@ from landslide_mapper.data.masks import Mask, mask_of
 from landslide_mapper.data.tiles import Plan, Rendered
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo.radiometry import fit
-from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.geo.scene import Scene, open_raster, open_scene
 from landslide_mapper.geo.scene_info import is_plain
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
@@ -42,8 +42,8 @@ class Pair:
 class ScannedPair:
     """What is known of a pair before its tiles are made: the image, how often each value 0..255
     is in the mask, how many of its pixels say nothing (nodata), what was `said` of the mask,
-    whether its compression is `lossy`, and the digest of the image's file, by which copies of it
-    are told."""
+    whether its compression is `lossy`, the digest of the image's file, by which copies of it are
+    told, and whether the image says that it is to be `turned` when it is shown."""
 
     pair: Pair
     scene: Scene
@@ -52,6 +52,7 @@ class ScannedPair:
     said: str
     lossy: bool
     digest: str
+    turned: bool
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,20 @@ def scan(pair: Pair, bands: Sequence[int] | None) -> ScannedPair:
     """Open both files; raises `LsmapError` when their sizes or places differ."""
     with local_raster(pair.image) as path:
         found = open_scene(path, bands, picture=True)
+        turned = _turned(found)
     scene = replace(found, path=str(pair.image))
     mask = _read_mask(pair, scene)
     known = mask.values[~mask.unknown]
     histogram = np.bincount(known, minlength=256)
     digest = hashlib.sha256(pair.image.read_bytes()).hexdigest()
     unknown = int(mask.unknown.sum())
-    return ScannedPair(pair, scene, histogram, unknown, mask.said, mask.lossy, digest)
+    return ScannedPair(pair, scene, histogram, unknown, mask.said, mask.lossy, digest, turned)
+
+
+def _turned(scene: Scene) -> bool:
+    """Whether EXIF wants the image to be shown turned or mirrored, which GDAL does not do."""
+    with open_raster(scene) as raster:
+        return raster.tags().get("EXIF_Orientation", "1") not in ("0", "1")
 
 
 def _read_mask(pair: Pair, scene: Scene) -> Mask:
@@ -195,6 +203,8 @@ def _check_place(mask: rasterio.DatasetReader, pair: Pair, scene: Scene) -> None
         raise LsmapError(
             f"{pair.mask}: the mask has {mask.width}×{mask.height} pixels and its image "
             f"{pair.image.name} has {scene.width}×{scene.height}"
+            + "; is one of them turned?"
+            * (mask.shape == (scene.width, scene.height))
         )
     if is_plain(mask.transform) or is_plain(scene.transform):
         return  # a picture: it lies where the other one does
