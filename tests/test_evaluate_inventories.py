@@ -166,6 +166,16 @@ def test_what_may_not_have_been_mapped_is_said(
     assert "landslides of" not in capsys.readouterr().err
 
 
+def test_a_dissolved_layer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All landslides are one there, and none of the other layer matches it."""
+    mapped = write(tmp_path / "a.gpkg", [*MAPPED[:2], shapely.MultiPolygon(MAPPED[2:3])])
+    reference = write(tmp_path / "b.gpkg", [shapely.union_all(MAPPED[:3]), box(50, 0, 9, 9)])
+    assert len(compare(mapped, reference).reference) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"Note: {reference}: 1 of 2 landslides are polygons in several parts, 3")
+    assert "ogr2ogr -explodecollections" in said
+
+
 def test_an_aoi_without_polygons_is_named(tmp_path: Path) -> None:
     reference = write(tmp_path / "b.gpkg", REFERENCE)
     points = write(tmp_path / "points.gpkg", [shapely.Point(X, Y)])

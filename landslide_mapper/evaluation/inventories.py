@@ -160,6 +160,7 @@ def compare(
         left = counts.null_or_empty + counts.not_polygon + counts.degenerate
         if counts.repaired or left:
             note(f"{labels.path}: {counts.repaired} polygons repaired, {left} features left out")
+        _tell_of_parts(labels)
     area = read_aoi(aoi) if aoi else None
     layers = [mapped, reference] if area is None else [mapped, reference, area]
     layers, flat = in_plane(layers)
@@ -173,6 +174,17 @@ def compare(
         if not len(reference.polygons):
             raise LsmapError(f"{reference_path}: there is no polygon in it inside {aoi}")
     return _judge(_Side.of(mapped, flat[0]), _Side.of(reference, flat[1]))
+
+
+def _tell_of_parts(labels: Labels) -> None:
+    """Say that landslides come in several parts: in a dissolved layer all landslides are one."""
+    parts = shapely.get_num_geometries(labels.polygons)
+    if several := np.count_nonzero(parts > 1):
+        note(
+            f"{labels.path}: {several} of {len(parts)} landslides are polygons in several parts, "
+            f"{parts[parts > 1].sum()} in all; if each is a landslide: "
+            "ogr2ogr -explodecollections OUTPUT.gpkg INPUT"
+        )
 
 
 def _tell_what_lies_apart(
