@@ -79,7 +79,7 @@ def _prepare(config: PrepareConfig) -> PrepareReport:
         writing(config.output, "the data set"),
         _whole_or_not_at_all(config.output) as folder,
     ):
-        records, dropped = _write_tiles(config, layout, folder, for_each)
+        records, dropped, undrawn = _write_tiles(config, layout, folder, for_each)
         written = [record for record in records if record.written]
         if not any(record.landslide_px for record in written):
             raise LsmapError(
@@ -87,7 +87,7 @@ def _prepare(config: PrepareConfig) -> PrepareReport:
                 "ground, or are smaller than a pixel"
             )
         _write_footprints(folder / TILES, layout, written)
-        info = _info(config, layout, records, dropped)
+        info = _info(config, layout, records, dropped, undrawn)
         (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     return PrepareReport(config.output, info)
 
@@ -135,8 +135,13 @@ def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
 
 def _write_tiles(
     config: PrepareConfig, layout: TileLayout, folder: Path, for_each: ForEach
-) -> tuple[list[TileRecord], dict[str, int]]:
-    """Write every tile with landslide, then the negatives that are drawn, split by split."""
+) -> tuple[list[TileRecord], dict[str, int], dict[str, int]]:
+    """Write every tile with landslide, then the negatives that are drawn, split by split.
+
+    Returns:
+        What was looked at, how many windows were left out by reason, and how many negatives were
+        not drawn by split.
+    """
 
     def make(plan: Plan, wanted: Callable[[TileRecord], bool]) -> TileRecord:
         return make_tile(layout.sources[plan.source], plan, config.tile_size, folder, wanted)
@@ -147,7 +152,7 @@ def _write_tiles(
         candidates += [r.plan for r in records if not r.written and r.valid_px]
     empty = sum(not r.valid_px for r in records)
     rng = np.random.default_rng(config.seed)
-    left = 0
+    undrawn = {}
     for split in SPLITS:
         mine = sorted((p for p in candidates if p.split == split), key=lambda p: p.tile_id)
         mine = [mine[i] for i in rng.permutation(len(mine))]
@@ -161,14 +166,15 @@ def _write_tiles(
             records += made
             empty += sum(not r.valid_px for r in made)
             quota -= sum(r.written for r in made)
-        left += len(mine)
+        undrawn[split] = len(mine)
     dropped = {
         "empty": empty,
         "overlapping": layout.facts["dropped_overlapping"],
-        "unused_negatives": left,
+        "unused_negatives": sum(undrawn.values()),
     }
     # A window tried as a positive and then drawn as a negative is there twice; the last counts.
-    return list({record.plan.tile_id: record for record in records}.values()), dropped
+    records = list({record.plan.tile_id: record for record in records}.values())
+    return records, dropped, undrawn
 
 
 def _positive(record: TileRecord) -> bool:
@@ -215,6 +221,7 @@ def _info(
     layout: TileLayout,
     records: Sequence[TileRecord],
     dropped: dict[str, int],
+    undrawn: dict[str, int],
 ) -> dict[str, Any]:
     written = [record for record in records if record.written]
     stride = config.stride or config.tile_size
@@ -250,14 +257,14 @@ def _info(
         "negatives": "all" if math.isinf(negatives) else negatives,
         "labels": layout.facts["labels"],
         "options": {name: _plain(value) for name, value in options.items()},
-        "counts": {split: _counts(split, written) for split in SPLITS},
+        "counts": {split: _counts(split, written, undrawn[split]) for split in SPLITS},
         "dropped": dropped,
         "landslide_area": area and area | {"comparable": comparable},
         "sources": [_source_info(layout, i) for i in range(len(layout.sources))],
     }
 
 
-def _counts(split: str, written: Sequence[TileRecord]) -> dict[str, int]:
+def _counts(split: str, written: Sequence[TileRecord], undrawn: int) -> dict[str, int]:
     mine = [record for record in written if record.plan.split == split]
     return {
         "tiles": len(mine),
@@ -266,6 +273,7 @@ def _counts(split: str, written: Sequence[TileRecord]) -> dict[str, int]:
         "landslide_px": sum(record.landslide_px for record in mine),
         "middle_px": sum(record.middle_px for record in mine),
         "ignored_px": sum(record.ignored_px for record in mine),
+        "undrawn_negatives": undrawn,
     }
 
 

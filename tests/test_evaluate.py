@@ -290,6 +290,26 @@ def test_another_stretch_is_a_warning(dataset: Path, capsys: pytest.CaptureFixtu
     assert "--stretch none" in capsys.readouterr().err
 
 
+def test_ground_that_is_not_counted_is_told(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half as many negatives as landslide tiles are drawn; the scene has more."""
+    scene, labels = dataset.parent / "test.tif", dataset.parent / "labels.gpkg"
+    options = ["--tile-size", TILE, "--stretch", "none", "--workers", 1, "--negatives", 0.5]
+    split_file = ["--split-file", dataset.parent / "split.csv"]
+    run("prepare", scene, labels, "-o", tmp_path / "d", *options, *split_file)
+    drawn, every = load_dataset(tmp_path / "d"), load_dataset(dataset)
+    capsys.readouterr()
+    for tiles in (drawn, every):
+        found = evaluate_dataset(brightness, model_info(), tiles, tune=False)
+        lacking = len(every.split("test")) - len(tiles.split("test"))
+        assert (lacking > 0) == (tiles is drawn)
+        assert found.to_dict()["undrawn_negatives"] == found.undrawn == lacking
+        said = f"{lacking} windows without landslide are not in it"
+        assert (said in capsys.readouterr().err) == (tiles is drawn)
+        assert (said in render(found, b"", None, None)) == (tiles is drawn)
+
+
 def test_another_pixel_size_is_a_warning(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for gsd, told in ((0.4, False), (0.2, True), (10.0, True), (None, False)):
         evaluate_dataset(brightness, model_info(gsd=gsd), load_dataset(dataset), tune=False)

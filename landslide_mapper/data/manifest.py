@@ -81,6 +81,10 @@ class Dataset:
         known = landslide and "middle_px" in counts
         return float(counts["middle_px"] / landslide) if known else None
 
+    def undrawn(self, split: str) -> int:
+        """Windows of a split without landslide that were left out; older data sets do not tell."""
+        return int(self.info.get("counts", {}).get(split, {}).get("undrawn_negatives", 0))
+
     def centred(self, split: str = "train") -> bool:
         """Whether so much of it lies there that a network learns to look there only."""
         return (self.in_the_middle(split) or 0.0) > MIDDLE
@@ -167,6 +171,7 @@ def _check_entries(dataset: Dataset) -> None:
         name = "counts"
         for split in SPLITS:
             dataset.in_the_middle(split)
+            dataset.undrawn(split)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LsmapError(
             f"{dataset.root / MANIFEST}: damaged (unusable {name}); run lsmap prepare again"

@@ -9,11 +9,12 @@ import numpy as np
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.config import SPLITS
 from landslide_mapper.data.manifest import Dataset, Tile
-from landslide_mapper.errors import LsmapError, warn
+from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.evaluation.boundary import boundary_counts
 from landslide_mapper.evaluation.objects import ObjectTable, score, source_counts
 from landslide_mapper.evaluation.result import (
     OVERLAPPING,
+    UNDRAWN,
     AtThreshold,
     Evaluation,
     bootstrap_units,
@@ -90,6 +91,7 @@ def evaluate_dataset(
         unit_counted=counted,
         calibration=calibration,
         overlapping=ground.overlapping,
+        undrawn=dataset.undrawn(split),
     )
 
 
@@ -102,6 +104,11 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
         )
     if odd := odd_size(dataset.gsd, info):
         warn(f"{dataset.root}: {odd}, so the figures are not what it can do")
+    if undrawn := dataset.undrawn(split):
+        note(
+            f"{dataset.root}, {split}: {undrawn} {UNDRAWN}; to measure as a whole scene would, "
+            "prepare with --negatives all"
+        )
     warn_of_another(info, dataset, "tiles that are tested now may have been learnt")
     if split == "val" and _validation_learnt(info, dataset):
         warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")

@@ -14,6 +14,7 @@ from landslide_mapper.evaluation.boundary import boundary_rates
 from landslide_mapper.evaluation.pictures import MAPPED, REFERENCE
 from landslide_mapper.evaluation.result import (
     OVERLAPPING,
+    UNDRAWN,
     AtThreshold,
     Evaluation,
     in_brackets,
@@ -53,7 +54,7 @@ def render(evaluation: Evaluation, curves: bytes, worst: bytes | None, best: byt
         "<h2>Pixels</h2>",
         _pixel_table(evaluation),
         f'<p class="note">Counted over all valid pixels of the split, never averaged over tiles. '
-        f"{_caveat(evaluation)}{_overlaps(evaluation)}</p>",
+        f"{_caveat(evaluation)}{_counted(evaluation)}</p>",
         "<h2>Landslides as objects</h2>",
         _object_table(first),
         '<p class="note">An object is a component of pixels that hang together by their edges, '
@@ -92,9 +93,10 @@ def _caveat(evaluation: Evaluation) -> str:
     )
 
 
-def _overlaps(evaluation: Evaluation) -> str:
-    """That ground counts again, where it does."""
-    return f" {OVERLAPPING.capitalize()}." if evaluation.overlapping else ""
+def _counted(evaluation: Evaluation) -> str:
+    """What counts again and what does not count, where there is such ground."""
+    said = f" {OVERLAPPING.capitalize()}." if evaluation.overlapping else ""
+    return said + (f" {evaluation.undrawn} {UNDRAWN}." if evaluation.undrawn else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

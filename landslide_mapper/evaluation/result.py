@@ -21,6 +21,7 @@ from landslide_mapper.metrics import (
     rates,
 )
 
+UNDRAWN = "windows without landslide are not in it, nor are the false alarms there"
 OVERLAPPING = "tiles overlap, so pixels and landslides count as often as tiles show them"
 
 # With fewer scenes than this, drawing them again says little: tiles are drawn instead.
@@ -88,6 +89,7 @@ class Evaluation:
         moved: whether each quarter of a tile was predicted from a window about it.
         tta: whether answers are means over the 8 symmetries of a tile.
         overlapping: whether tiles show the same ground, which then counts again.
+        undrawn: windows without landslide that the split lacks, so that their false alarms do.
     """
 
     model: str
@@ -102,6 +104,7 @@ class Evaluation:
     moved: bool = False
     tta: bool = False
     overlapping: bool = False
+    undrawn: int = 0
 
     @cached_property
     def curve(self) -> Curve:
@@ -194,6 +197,7 @@ class Evaluation:
             "moved": self.moved,
             "tta": self.tta,
             "overlapping": self.overlapping,
+            "undrawn_negatives": self.undrawn,
             "bootstrap": {"unit": self.unit, "draws": DRAWS, "seed": SEED, "level": LEVEL},
             "at": [self._threshold_dict(at) for at in self.at],
             "average_precision": self.average_precision,
