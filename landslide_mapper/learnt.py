@@ -27,6 +27,11 @@ def learnt_another(info: ModelInfo, dataset: Dataset) -> bool:
     return False
 
 
+def learnt(info: ModelInfo, dataset: Dataset) -> bool:
+    """Whether a training was on this data set: learnt its train tiles, chose by its val tiles."""
+    return any(dataset.digest in it.digests.values() for it in info.trainings)
+
+
 def learnt_validation(info: ModelInfo, dataset: Dataset) -> bool:
     """Whether a training has learnt the validation tiles of this data set as well."""
     return any(it.final and dataset.digest in it.digests.values() for it in info.trainings)

@@ -310,6 +310,23 @@ def test_ground_that_is_not_counted_is_told(
         assert (said in render(found, b"", None, None)) == (tiles is drawn)
 
 
+def test_figures_on_what_was_learnt_or_chosen_by_are_said_to_flatter(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = load_dataset(dataset)
+    trained = model_info(digests={"data": tiles.digest})
+    for split, said in (
+        ("train", "fake was trained on these tiles: the figures flatter it"),
+        ("val", "epoch, threshold and calibration of fake were chosen by these tiles"),
+        ("test", ""),
+    ):
+        evaluate_dataset(brightness, trained, tiles, split, tune=False)
+        err = capsys.readouterr().err
+        assert said in err if said else err == ""
+        evaluate_dataset(brightness, model_info(), tiles, split, tune=False)
+        assert capsys.readouterr().err == ""
+
+
 def test_another_pixel_size_is_a_warning(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for gsd, told in ((0.4, False), (0.2, True), (10.0, True), (None, False)):
         evaluate_dataset(brightness, model_info(gsd=gsd), load_dataset(dataset), tune=False)

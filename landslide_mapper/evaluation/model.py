@@ -21,7 +21,7 @@ from landslide_mapper.evaluation.result import (
 )
 from landslide_mapper.evaluation.tiles import Answer, Ground, answers, survey
 from landslide_mapper.geo.blend import Predictor
-from landslide_mapper.learnt import learnt_validation, warn_of_another
+from landslide_mapper.learnt import learnt, learnt_validation, warn_of_another
 from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 from landslide_mapper.metrics import (
     BINS,
@@ -32,6 +32,8 @@ from landslide_mapper.metrics import (
     reliability,
 )
 from landslide_mapper.serving import odd_size
+
+FLATTER = "the figures flatter it, and only those of the test split say what it can do"
 
 
 def evaluate_dataset(
@@ -112,6 +114,12 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
     warn_of_another(info, dataset, "tiles that are tested now may have been learnt")
     if split == "val" and _validation_learnt(info, dataset):
         warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
+    elif split == "val" and learnt(info, dataset):
+        note(
+            f"epoch, threshold and calibration of {info.name} were chosen by these tiles: {FLATTER}"
+        )
+    elif split == "train" and learnt(info, dataset):
+        note(f"{info.name} was trained on these tiles: {FLATTER}")
 
 
 def _validation_learnt(info: ModelInfo, dataset: Dataset) -> bool:
