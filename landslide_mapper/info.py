@@ -9,7 +9,7 @@ from landslide_mapper.checkpoint import BUNDLED, CONFIG, SUFFIX, bundled_model
 from landslide_mapper.data.manifest import MANIFEST
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import is_vector
-from landslide_mapper.geo.remote import is_local, is_remote
+from landslide_mapper.geo.remote import is_local, is_remote, no_such
 from landslide_mapper.geo.scene import Source, open_raster
 from landslide_mapper.geo.sources import expand_sources, is_several
 from landslide_mapper.geo.stac import is_stac_item
@@ -52,7 +52,7 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
         open_raster(path).close()
     except LsmapError as error:
         if is_local(path) and not Path(path).exists():
-            raise LsmapError(f"{path}: there is no such file or folder") from None
+            raise LsmapError(no_such(path, "file or folder")) from None
         if is_vector(path):
             return label_report(path)
         if is_remote(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -374,6 +375,7 @@ def test_what_is_nothing_of_ours(tmp_path: Path) -> None:
     folder.mkdir()
     for path, said in (
         (tmp_path / "absent.tif", "there is no such file"),
+        (f"{text}|layername=notes", rf"what QGIS adds .* give {re.escape(str(text))}$"),
         (text, "neither a raster nor a vector layer"),
         (cut, "TIFFReadDirectory"),  # what GDAL says of it
         (folder, "this folder is no dataset"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -274,6 +275,12 @@ def looking_down() -> RPC:
 def test_a_name_that_is_no_utf8_is_refused() -> None:
     with pytest.raises(LsmapError, match="rename it"):
         open_scene(os.fsdecode(b"\xb2\xe2.tif"))
+
+
+def test_what_qgis_adds_to_a_name_is_no_part_of_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", ramp(1))
+    with pytest.raises(LsmapError, match=rf"what QGIS adds .* give {re.escape(path)}$"):
+        open_scene(f"{path}|option:OVERVIEW_LEVEL=NONE")
 
 
 def test_bands_of_several_types_are_read_as_one(tmp_path: Path) -> None:

@@ -190,12 +190,7 @@ def open_vector(path: str) -> str | bytes:
     check_letters(path)
     local = remote.is_local(path)
     if local and not Path(path).exists():
-        file, sign, _ = path.partition("|")
-        if sign and Path(file).exists():
-            raise LsmapError(
-                f"{path}: what QGIS adds from '|' on is no part of the name; give {file}"
-            )
-        raise LsmapError(f"{path}: there is no such file")
+        raise LsmapError(remote.no_such(path))
     if local and _hides_changes(path):
         raise LsmapError(
             f"{path}: its last changes lie in {Path(path).name}-wal, which cannot be read in a "

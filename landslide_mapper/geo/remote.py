@@ -67,6 +67,14 @@ def is_local(path: str) -> bool:
     return _DRIVER.match(path) is None or os.path.exists(path)
 
 
+def no_such(path: str, what: str = "file") -> str:
+    """One line on a local `path` where there is nothing; `what` was looked for."""
+    file, sign, _ = path.partition("|")
+    if sign and os.path.exists(file):
+        return f"{path}: what QGIS adds from '|' on is no part of the name; give {file}"
+    return f"{path}: there is no such {what}"
+
+
 def shown_name(path: str) -> str:
     """File name without folder, and without the query of a URL."""
     where = urlsplit(path).path if "://" in path else path

@@ -130,7 +130,7 @@ def _open_error(path: str, name: str, error: Exception) -> str:
         return remote.open_error(path, error)
     local = remote.is_local(path)
     if local and not Path(path).exists():
-        return f"{path}: there is no such file"
+        return remote.no_such(path)
     if local and Path(path).is_dir():
         return f"{path}: this is a folder; give the raster files in it (e.g. {path}/*.tif)"
     driver = UNFREE.get(Path(path).suffix.lower())
