@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -197,28 +198,41 @@ def only_one(output: Path, doing: str, lock: Path | None = None) -> Iterator[Non
         lock: the file to lock, in a folder that is made; None: a hidden one beside the output.
 
     Raises:
-        LsmapError: another process is in it, or there is no place for the lock.
+        LsmapError: another process is in it, or there is no place for the lock, or no locks at all
+            (NFS may be without).
     """
     place = output.resolve()
     lock = lock or place.parent / f".{place.name}.lock"
     missing = [folder for folder in lock.parents if not folder.exists()]
+    new = not lock.exists()
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock)
-        held.acquire(timeout=0)
+        with warnings.catch_warnings():  # of another kind of lock, which serves as well
+            warnings.filterwarnings("ignore", "flock not supported")
+            held.acquire(timeout=0)
     except Timeout as error:
         raise LsmapError(
             f"{output}: another lsmap is {doing} this; wait for it to end or choose another name"
         ) from error
     except OSError as error:
+        if new:
+            with suppress(OSError):
+                lock.unlink()
+        _remove_empty(missing)
         raise LsmapError(
-            f"{lock.parent}: cannot be written to ({error.strerror}); choose another place"
+            f"{place.parent}: no file can be made and locked there ({error.strerror}); choose "
+            "another place"
         ) from error
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
         held.release()
-        for folder in missing:  # as it was, if nothing was made there
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(missing)  # as it was, if nothing was made there
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from landslide_mapper import staging
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.labels import open_vector
-from landslide_mapper.staging import check_targets, writing
+from landslide_mapper.staging import check_targets, only_one, writing
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,47 @@ def test_names_that_are_not_in_utf_8_are_refused_at_once(tmp_path: Path) -> None
     name.write_bytes(b"")
     with pytest.raises(LsmapError, match="not in UTF-8"):
         open_vector(str(name))
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_nothing_stays_where_files_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """As on NFS without a lock daemon."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    output = tmp_path / "slides.gpkg"
+    for lock in (None, tmp_path / "hidden" / "lock"):
+        with (
+            pytest.raises(LsmapError, match=rf"{tmp_path}: .* locked there \({os.strerror(code)}"),
+            only_one(output, "writing", lock),
+        ):
+            raise AssertionError("nobody may come in")
+        assert not list(tmp_path.iterdir())
+    theirs = tmp_path / ".slides.gpkg.lock"
+    theirs.touch()
+    with pytest.raises(LsmapError), only_one(output, "writing"):
+        raise AssertionError("nobody may come in")
+    assert theirs.exists()
+
+
+def test_where_flock_is_missing_one_at_a_time_is_in_and_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with only_one(tmp_path / "run", "training"):
+            with (
+                pytest.raises(LsmapError, match="another lsmap is training this"),
+                only_one(tmp_path / "run", "training"),
+            ):
+                raise AssertionError("nobody may come in")
+            assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
