@@ -22,7 +22,7 @@ from tqdm import tqdm
 from landslide_mapper.checkpoint import BEST, LOG, read_info
 from landslide_mapper.config import TrainConfig
 from landslide_mapper.device import enough_memory
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.nn.network import Losses
 from landslide_mapper.nn.optimiser import follow, learning_rate
 from landslide_mapper.staging import only_one
@@ -142,6 +142,7 @@ def train(
             session.rows.append(row)
             if process.leads:
                 session.save(run, describe(config, datasets, run, session) if improved else None)
+                _warn_of_idle(losses, session.rows)
                 if events is not None:
                     for name, value in row.items():
                         events.add_scalar(name, value, epoch + 1)
@@ -193,6 +194,21 @@ def _train_epoch(
     if not torch.isfinite(means).all():
         raise LsmapFailure(f"the loss is no longer finite in epoch {epoch + 1}: {DIVERGED}")
     return dict(zip(names, means.tolist(), strict=True))
+
+
+def _warn_of_idle(losses: dict[str, float], rows: list[Row]) -> None:
+    """Say of losses that were 0 for a whole epoch, the first time, that nothing entered them."""
+    idle = [
+        name.replace("_", "-")
+        for name, value in losses.items()
+        if name != "loss" and value == 0 and all(row.get(name) != 0 for row in rows[:-1])
+    ]
+    if idle:
+        warn(
+            f"{' and '.join(idle)}: 0 in every step of epoch {rows[-1]['epoch']:.0f}, as no batch "
+            "had what is compared there (landslides with enough seen ground beside them); larger "
+            "images, smaller tiles (prepare --tile-size) or a larger --batch-size may help"
+        )
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,25 @@ def test_epochs_are_whole_numbers_on_the_curves_of_a_run_of_one(
     row = {"epoch": 1.0, "loss": 1.5, "cross_entropy": 0.6, "samples_per_s": 2.0}
     plot_curves([row], tmp_path / "curves.png")
     assert ticks == [1.0]
+
+
+def test_losses_that_are_all_0_are_drawn_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales = []
+
+    def look(figure: Figure, path: Path, **_: object) -> None:
+        scales.append(figure.axes[0].get_yscale())
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    first = {"epoch": 1.0, "loss": 0.0, "contrast": 0.0, "other": np.nan, "samples_per_s": 2.0}
+    second = first | {"epoch": 2.0, "loss": 0.6, "other": 0.6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_curves([first], tmp_path / "curves.png")
+        plot_curves([first, second], tmp_path / "curves.png")
+    assert scales == ["linear", "log"]
 
 
 def test_curves_have_the_names_of_what_they_show(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import torch._dynamo
 from learning import learn_by_heart
@@ -437,3 +438,25 @@ def test_icssn_keeps_no_epoch_before_its_segmenter_has_learnt(
     rows = read_log(tmp_path / "run" / "log.csv")
     assert [row["kept"] for row in rows] == [0, 1]
     assert read_info(tmp_path / "run" / "best.safetensors").epoch == 2
+
+
+def test_losses_that_nothing_enters_are_told_once(tmp_path: Path) -> None:
+    """Objects are windows of half a tile, which images of 20 pixels do not fill by half."""
+    for folder, count in (("images", 3), ("masks", 1)):
+        (tmp_path / folder).mkdir()
+        for n in range(6):
+            pixels = np.full((count, 20, 20), 10 * n, np.uint8)
+            pixels[:, 6:14, 6:14] = 255
+            size = {"count": count, "height": 20, "width": 20}
+            path = tmp_path / folder / f"{n}.png"
+            with rasterio.open(path, "w", driver="PNG", dtype="uint8", **size) as raster:
+                raster.write(pixels)
+    tiles, folder = tmp_path / "tiles", tmp_path / "run"
+    pairs = ["--pairs", tmp_path / "images", tmp_path / "masks"]
+    run("prepare", *pairs, "-o", tiles, "--tile-size", 64, "--workers", 1)
+    options = [*QUICK, "--batch-size", 2, "--arch", "icssn", "--epochs", 3]
+    output = run("train", tiles, "-o", folder, *options)
+    said = "object-contrast and classification: 0 in every step of epoch "
+    assert f"{said}1, as no batch had what is compared" in output
+    assert f"{said}3" not in output
+    assert [row["loss"] == 0 for row in read_log(folder / "log.csv")] == [True, False, True]

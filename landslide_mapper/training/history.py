@@ -112,10 +112,13 @@ def plot_curves(rows: Sequence[Row], path: Path) -> None:
 
 def _draw_losses(axes: Axes, rows: Sequence[Row]) -> None:
     epochs = [row["epoch"] for row in rows]
-    for name in loss_columns(rows[0]):
+    names = loss_columns(rows[0])
+    for name in names:
         label = "total" if name == "loss" else name.replace("_", " ")
         axes.plot(epochs, [row[name] for row in rows], marker=".", label=label)
-    axes.set(xlabel="epoch", ylabel="loss", title="training", yscale="log")
+    axes.set(xlabel="epoch", ylabel="loss", title="training")
+    if any(row[name] > 0 for row in rows for name in names):  # 0 has no place on such a scale
+        axes.set_yscale("log")
 
 
 def _draw_metrics(axes: Axes, rows: Sequence[Row]) -> None:
