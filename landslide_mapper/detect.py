@@ -31,7 +31,7 @@ from landslide_mapper.geo.radiometry import Radiometry
 from landslide_mapper.geo.scene import Scene
 from landslide_mapper.geo.views import SymmetryAverage
 from landslide_mapper.mapping.config import DetectConfig
-from landslide_mapper.mapping.join import join_all
+from landslide_mapper.mapping.join import SMALL, Joined, join_all
 from landslide_mapper.mapping.outputs import EXTRAS, check_layer
 from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 from landslide_mapper.mapping.work import Loader, SceneWork, identify
@@ -134,19 +134,18 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
                 plan_detection(config, model.info)  # the outputs there are another run's
             _map(config, model, works, space)
             with Staging(config.output) as staging:
-                count, area, seen = join_all(config, model.info, works, plans, space.store, staging)
+                found = join_all(config, model.info, works, plans, space.store, staging)
                 staging.check(config.overwrite or stopped)
                 check_layer(config.output)
                 space.publishing()
                 staging.publish()
         space.clear()
-    if not seen:
-        warn("no valid pixel lies in what was asked for, so nothing was mapped")
+    _say_of_result(config, found)
     frames = [work.layout.frame for work in works]
     made = [path for p in plans for path in (p.mask, p.probability, p.overlay) if path]
     return DetectReport(
-        landslides=count,
-        area=area,
+        landslides=found.landslides,
+        area=found.area,
         megapixels=sum(frame.height * frame.width for frame in frames) / 1e6,
         seconds=time.monotonic() - started,
         polygons=config.output,
@@ -154,6 +153,17 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
         # QGIS takes no URLs, nor names of GDAL's own, from its command line.
         scenes=tuple(p.scene.gdal for p in plans if remote.is_local(p.scene.gdal)),
     )
+
+
+def _say_of_result(config: DetectConfig, found: Joined) -> None:
+    """Say what should make a person look twice at the result."""
+    if not found.seen:
+        warn("no valid pixel lies in what was asked for, so nothing was mapped")
+    if not config.min_area and found.small > max(1, found.landslides / 2):
+        note(
+            f"{found.small} of {found.landslides} landslides are smaller than {SMALL:g} m², which "
+            f"often are specks: --min-area {SMALL:g} leaves them out"
+        )
 
 
 def _resolved(config: DetectConfig) -> DetectConfig:

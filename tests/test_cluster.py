@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import blobs, brightness, grey, model_info, write_scene
+from fakes import blobs, brightness, grey, model_info, read, write_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,7 +59,7 @@ def scheduler() -> Iterator[str]:
 def config(scene: str, folder: Path, **options: Any) -> DetectConfig:
     folder.mkdir()
     rasters = {"mask": folder / "mask.tif", "probability": folder / "percent.tif"}
-    return DetectConfig((scene,), folder / "slides.gpkg", **rasters, min_area=5.0, **options)
+    return DetectConfig((scene,), folder / "slides.gpkg", **rasters, **{"min_area": 5.0} | options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -121,9 +121,14 @@ def scene(tmp_path: Path) -> str:
 def test_a_cluster_gives_the_identical_files(
     scene: str, tmp_path: Path, scheduler: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    detect_with(config(scene, tmp_path / "one"), brightness, model_info())
-    detect_with(config(scene, tmp_path / "two", dask=scheduler), brightness, model_info())
+    here = config(scene, tmp_path / "one", min_area=0.0)
+    there = config(scene, tmp_path / "two", min_area=0.0, dask=scheduler)
+    for each in (here, there):
+        detect_with(each, brightness, model_info())
     said = capsys.readouterr().err
+    areas = read(here.output).area_m2
+    specks = f"{(areas < 100).sum()} of {len(areas)} landslides are smaller than 100 m²"
+    assert said.count(specks) == 2
     assert "16 blocks in 2 tasks" in said
     assert "on 2 workers" in said
     assert len(contents(tmp_path / "one")) == 5

@@ -77,6 +77,39 @@ def test_polygons_and_mask_say_the_same_after_sieve_and_fill(tmp_path: Path) -> 
     assert ((values == 1) != mask).any()
 
 
+@pytest.mark.parametrize(
+    ("large", "small", "min_area", "said"),
+    [
+        (2, 3, 0, "3 of 5 landslides are smaller than 100 m²"),
+        (2, 2, 0, ""),
+        (0, 1, 0, ""),
+        (2, 3, 5, ""),  # who gives it knows of it
+        (2, 3, 100, ""),
+    ],
+)
+def test_a_map_that_is_mostly_specks_is_told(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    large: int,
+    small: int,
+    min_area: float,
+    said: str,
+) -> None:
+    band = np.full((100, 200), 50, np.uint8)
+    for n in range(large):
+        band[10:40, 10 + 40 * n : 40 + 40 * n] = 200  # 225 m²
+    for n in range(small):
+        band[60:79, 10 + 40 * n : 29 + 40 * n] = 200  # 90 m²
+    scene = write_scene(tmp_path / "scene.tif", band)
+    run(scene, tmp_path / "slides.gpkg", simplify=0, min_area=min_area)
+    errors = capsys.readouterr().err
+    assert ("smaller than" in errors) is bool(said)
+    assert said in errors
+    sizes = read(tmp_path / "slides.gpkg").area_m2
+    assert len(sizes) == (large if min_area == 100 else large + small)
+    assert (sizes < 100).sum() == len(sizes) - large
+
+
 def test_holes_that_hold_nodata_or_a_landslide_stay(tmp_path: Path) -> None:
     band = np.full((70, 200), 50, np.uint8)
     for left in (10, 70, 130):

@@ -127,6 +127,19 @@ def test_sheets_that_overlap_have_what_one_large_scene_has(
     assert bays > many.geometry.count_interior_rings().sum()  # and to fill
 
 
+def test_pieces_of_a_large_landslide_are_no_specks(
+    tmp_path: Path, sheets: Callable[[np.ndarray], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.full((120, 160), 50, np.uint8)
+    picture[10:21, 60:100] = 200  # 110 m², of which no sheet has more than 83
+    picture[50:70, 10:20] = picture[50:70, 120:130] = 200  # 50 m² each
+    run(sheets(picture), tmp_path / "slides.gpkg", simplify=0)
+    assert "2 of 3 landslides are smaller than 100 m²" in capsys.readouterr().err
+    picture[50:70, 120:130] = 50
+    run(sheets(picture), tmp_path / "fewer.gpkg", simplify=0)
+    assert "smaller than" not in capsys.readouterr().err
+
+
 def test_sheets_whose_landslides_are_all_alike_or_all_too_small(
     tmp_path: Path, sheets: Callable[[np.ndarray], list[str]]
 ) -> None:

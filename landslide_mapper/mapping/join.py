@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -30,10 +30,21 @@ from landslide_mapper.mapping.store import Store
 from landslide_mapper.mapping.work import SceneWork
 from landslide_mapper.staging import Staging
 
+SMALL = 100.0  # m²; below, nothing that the bundled model mapped on its test sites was right
+
 MASK, PROBABILITY = "mask.tif", "probability.tif"  # rasters of a scene before they are finished
 
 # Takes outlines in the CRS of the layer and what is said of each.
 Write = Callable[[np.ndarray, dict[str, Any]], None]
+
+
+class Joined(NamedTuple):
+    """What the outputs hold."""
+
+    landslides: int
+    small: int  # of them, below `SMALL`
+    area: float  # m², of all landslides
+    seen: int  # valid pixels
 
 
 def join_all(
@@ -43,11 +54,8 @@ def join_all(
     plans: Sequence[ScenePlan],
     store: Store,
     staging: Staging,
-) -> tuple[int, float, int]:
-    """Stage all outputs; returns the number of landslides, their area in m², and of valid pixels.
-
-    Landslides that several scenes show where they overlap are put together.
-    """
+) -> Joined:
+    """Stage all outputs; landslides that several scenes show where they overlap become one."""
     said = provenance(config, info)
     description = "lsmap: " + ", ".join(f"{name} {value}" for name, value in said.items())
     target = vector_formats.VectorTarget(config.output, plans[0].layer_crs, description)
@@ -56,7 +64,7 @@ def join_all(
     names = store.names()
     overlays: dict[int, Overlay] = {}
     areas: list[float] = []
-    seen = 0
+    small = seen = 0
     overlaps = Overlaps(plans, config.shaping)
 
     def strips(number: int) -> Path:
@@ -71,8 +79,10 @@ def join_all(
     with vectors.PolygonWriter(target, hidden, info.threshold_or(config.threshold)) as writer:
 
         def write(outlines: np.ndarray, columns: dict[str, Any]) -> None:
+            nonlocal small
             if len(outlines):
                 areas.append(float(columns["area_m2"].sum()))
+                small += int((columns["area_m2"] < SMALL).sum())
                 writer.write(outlines, columns | {"model": info.name})
 
         for number, (work, plan) in enumerate(zip(works, plans, strict=True)):
@@ -102,7 +112,7 @@ def join_all(
                 staging.stage_sidecar(path, config.overwrite)
         else:
             staging.stage(path, optional=path != config.output)
-    return writer.count, sum(areas), seen
+    return Joined(writer.count, small, sum(areas), seen)
 
 
 def _check_parts(work: SceneWork, names: Collection[str], store: Store) -> None:
