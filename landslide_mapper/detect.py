@@ -23,7 +23,7 @@ from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import NothingSeenError, note, warn
-from landslide_mapper.geo import blend, remote
+from landslide_mapper.geo import blend, remote, vector_formats
 from landslide_mapper.geo.blocks import Block, Layout, stacks
 from landslide_mapper.geo.fill import Fill, fit_and_look, told
 from landslide_mapper.geo.gdal import as_os_error
@@ -37,7 +37,7 @@ from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 from landslide_mapper.mapping.work import Loader, SceneWork, identify
 from landslide_mapper.mapping.workspace import Workspace
 from landslide_mapper.predictors import info_of, load_predictor
-from landslide_mapper.staging import Staging, writing
+from landslide_mapper.staging import Staging, check_targets, writing
 
 SHOWN = 20  # scenes, at most, that QGIS is told to open
 # What a part does not depend on, and what it depends on by rounding only (bf16 on CUDA: by up to
@@ -126,30 +126,34 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
     plans = plan_detection(replace(config, overwrite=config.overwrite or stopped), model.info)
     with space:
         plans, works = _seen(config, model.info, plans)
+        extras = [path for p in plans for path in (p.mask, p.probability, p.overlay) if path]
+        made = [*vector_formats.outputs(config.output), *extras]
         with _failures(config, space):
             description = _description(config, model, works)
             identity = space.identity(description)
             works = [replace(work, run=identity) for work in works]
-            if not space.begin(description) and stopped:
-                plan_detection(config, model.info)  # the outputs there are another run's
+            if stopped:  # before anything that is kept of that run is cleared away
+                own = space.own_outputs(description)
+                others = [path for path in made if path.exists() and path.resolve() not in own]
+                check_targets(others, config.overwrite)
+            space.begin(description)
             _map(config, model, works, space)
             with Staging(config.output) as staging:
                 found = join_all(config, model.info, works, plans, space.store, staging)
                 staging.check(config.overwrite or stopped)
                 check_layer(config.output)
-                space.publishing()
+                space.publishing(staging.targets)
                 staging.publish()
         space.clear()
     _say_of_result(config, found)
     frames = [work.layout.frame for work in works]
-    made = [path for p in plans for path in (p.mask, p.probability, p.overlay) if path]
     return DetectReport(
         landslides=found.landslides,
         area=found.area,
         megapixels=sum(frame.height * frame.width for frame in frames) / 1e6,
         seconds=time.monotonic() - started,
         polygons=config.output,
-        files=(config.output, *made),
+        files=(config.output, *extras),
         # QGIS takes no URLs, nor names of GDAL's own, from its command line.
         scenes=tuple(p.scene.gdal for p in plans if remote.is_local(p.scene.gdal)),
     )

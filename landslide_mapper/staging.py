@@ -71,6 +71,11 @@ class Staging:
             return self.folder(target) / target.name
         return self.stage(target)
 
+    @property
+    def targets(self) -> list[Path]:
+        """Where everything goes that was staged."""
+        return [target for _, target, _ in self._moves]
+
     def check(self, replace: bool) -> None:
         """Raise `LsmapError` where a file is by now that is not to be replaced."""
         for _, target, optional in self._moves:

@@ -156,7 +156,9 @@ def interrupted(store: FolderStore) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_run_stopped_among_its_moves_replaces_its_own_outputs_only(tmp_path: Path) -> None:
+def test_a_run_stopped_among_its_moves_replaces_its_own_outputs_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(8, (90, 80), 0.4)))
     detect_with(config(scene, tmp_path / "whole"), brightness, model_info())
     folders = tmp_path / "same", tmp_path / "other"
@@ -169,9 +171,33 @@ def test_a_run_stopped_among_its_moves_replaces_its_own_outputs_only(tmp_path: P
     detect_with(config(scene, folders[0]), brightness, model_info())
     assert contents(folders[0]) == contents(tmp_path / "whole")
     published = contents(folders[1])
+    capsys.readouterr()
     with pytest.raises(LsmapError, match="this file exists"):
         detect_with(config(scene, folders[1], threshold=0.1), brightness, model_info())
+    assert "starting afresh" not in capsys.readouterr().err
     assert contents(folders[1]) == published
+    # Nothing of the first one is lost by that.
+    detect_with(config(scene, folders[1]), brightness, model_info())
+    assert contents(folders[1]) == contents(tmp_path / "whole")
+    assert "starting afresh" not in capsys.readouterr().err
+
+
+def test_a_run_stopped_among_its_moves_replaces_no_picture_of_somebody_s(tmp_path: Path) -> None:
+    """The picture may be another one when the run goes on."""
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(8, (90, 80), 0.4)))
+    folder, theirs = tmp_path / "out", tmp_path / "theirs.png"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staging, "publish", stop_after_the_first_move)
+        first = config(scene, folder, overlay=folder / "picture.png")
+        with pytest.raises(KeyboardInterrupt):
+            detect_with(first, brightness, model_info())
+    theirs.write_text("holiday")
+    with pytest.raises(LsmapError, match=r"theirs\.png: this file exists"):
+        detect_with(config(scene, folder, overlay=theirs), brightness, model_info())
+    assert theirs.read_text() == "holiday"
+    detect_with(config(scene, folder, overlay=tmp_path / "new.png"), brightness, model_info())
+    assert set(OUTPUTS) <= set(contents(folder))
+    assert (tmp_path / "new.png").is_file()
 
 
 def test_a_run_stopped_while_it_cleaned_up_is_finished(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,32 +74,45 @@ class Workspace:
         """A few signs that stand for a description."""
         return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
 
-    def begin(self, description: dict[str, Any]) -> bool:
+    def own_outputs(self, description: dict[str, Any]) -> set[Path]:
+        """What may be replaced, as this very run (see `begin`) was stopped while it moved it."""
+        if PUBLISHING not in self.store.names() or self._before() != _plain(description):
+            return set()
+        return {Path(name) for name in json.loads(self.store.read(PUBLISHING) or b"[]")}
+
+    def begin(self, description: dict[str, Any]) -> None:
         """Keep the parts of an interrupted run if they are of this run, else clear them away.
 
-        `description` says, in JSON values, all that the parts depend on. Returns whether the
-        outputs may be replaced, because this very run was stopped while it made them.
+        `description` says, in JSON values, all that the parts depend on.
         """
-        names = self.store.names()
-        before = json.loads(self.store.read(DESCRIPTION)) if DESCRIPTION in names else None
-        now = json.loads(json.dumps(description))
+        before, now = self._before(), _plain(description)
         if before == now:
-            return PUBLISHING in names
+            return
         if before is not None and self.parts():  # without, a finished run was being cleared away
             changed = _changed(before, now)
             note(f"{self._output.name}: starting afresh, as {changed} since the run that stopped")
         self.store.clear()
         self.store.write(DESCRIPTION, json.dumps(now, indent=1).encode())
-        return False
 
-    def publishing(self) -> None:
-        """Note that outputs are going to be replaced."""
-        self.store.write(PUBLISHING, b"")
+    def _before(self) -> Any:
+        """The description of the run that the parts are of; None where there is none."""
+        there = DESCRIPTION in self.store.names()
+        return json.loads(self.store.read(DESCRIPTION)) if there else None
+
+    def publishing(self, outputs: Iterable[Path]) -> None:
+        """Note that these outputs are going to be made or replaced."""
+        names = sorted(str(path.resolve()) for path in outputs)
+        self.store.write(PUBLISHING, json.dumps(names).encode())
 
     def clear(self) -> None:
         """Forget everything. What says that the parts are good goes first."""
         self.store.delete(DESCRIPTION)
         self.store.clear()
+
+
+def _plain(description: dict[str, Any]) -> Any:
+    """The same as it comes back from a file."""
+    return json.loads(json.dumps(description))
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
