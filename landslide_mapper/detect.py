@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo, find_model
-from landslide_mapper.device import enough_memory
+from landslide_mapper.device import choose_device, enough_memory
 from landslide_mapper.errors import NothingSeenError, note, warn
 from landslide_mapper.geo import blend, remote, vector_formats
 from landslide_mapper.geo.blocks import Block, Layout, stacks
@@ -86,6 +86,8 @@ def detect(config: DetectConfig) -> DetectReport:
     exist, before any work; `LsmapFailure` when the work cannot be finished (disk full). Outputs
     are whole or not there; finished parts are kept for the next try.
     """
+    if not config.dask:  # whose workers have devices of their own
+        choose_device(config.device)
     path, why = find_model(config.model)
     info = info_of(path)
     threshold = info.threshold_or(config.threshold)

@@ -21,7 +21,7 @@ import shapely
 from fakes import UTM, blobs, brightness, detect_brightness, grey, model_info, read, write_scene
 
 from landslide_mapper import detect as detect_module
-from landslide_mapper.detect import detect_with
+from landslide_mapper.detect import detect, detect_with
 from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.geo.blocks import Layout
@@ -234,6 +234,18 @@ def test_finished_parts_are_not_predicted_again(
     assert f"going on with an unfinished run, {len(kept)} parts" in capsys.readouterr().err
     assert (tmp_path / "b").stat().st_size < 0.7 * all_windows
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_device_that_is_not_there_costs_no_finished_parts(
+    scene: str, tmp_path: Path, bundled_model: Path
+) -> None:
+    folder, slow = tmp_path / "out", Slow(tmp_path / "log", 0, stop_after=60)
+    with pytest.raises(KeyboardInterrupt):
+        detect_with(config(scene, folder), slow, model_info())
+    kept = contents(hidden_folder(folder / "slides.gpkg") / "parts")
+    with pytest.raises(LsmapError, match="'gpu' is not known"):
+        detect(config(scene, folder, model=str(bundled_model), device="gpu"))
+    assert contents(hidden_folder(folder / "slides.gpkg") / "parts") == kept != {}
 
 
 def write_area(path: Path, *boxes: tuple[int, int, int, int]) -> str:
