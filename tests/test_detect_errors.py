@@ -280,7 +280,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, limit: int) -> None:
 
 
 MEMORY = """
-import resource, sys
+import sys
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -289,19 +289,22 @@ from landslide_mapper import detect
 from landslide_mapper.detect import detect_with
 from landslide_mapper.mapping.config import DetectConfig
 folder = Path(sys.argv[2])
-# Blocks as small as the shorter scene: memory goes with the block, whatever it is.
+# Small blocks: memory goes with the block, whatever it is.
 detect.Layout = partial(detect.Layout, max_pixels=500 * 1000)
 config = DetectConfig((str(folder / "scene.tif"),), folder / "slides.gpkg",
                       mask=folder / "mask.tif")
 detect_with(config, brightness, model_info(tile_size=256))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not ru_maxrss: a process begins with that of the one that starts it.
+(peak,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(int(peak.split()[1]) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
     peaks = []
     band = grey(blobs(8, (500, 500), 0.2, smooth=20))
-    for repeat in (2, 32):
+    for repeat in (24, 96):
         folder = tmp_path / str(repeat)
         folder.mkdir()
         write_scene(folder / "scene.tif", np.tile(band, (repeat, 1)), compress="deflate")
@@ -314,8 +317,8 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
             check=True,
         )
         peaks.append(int(done.stdout.split()[-1]))
-    # All of the longer scene as float32 would be 32 MB, with its bands and mask 32 MB more.
-    assert peaks[1] - peaks[0] < 24, peaks
+    # What the longer scene has more would be 72 MB as float32, with its bands and mask 72 MB more.
+    assert peaks[1] - peaks[0] < 48, peaks
 
 
 def test_a_projected_layer_ends_at_the_antimeridian_too(tmp_path: Path) -> None:
