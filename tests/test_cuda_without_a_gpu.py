@@ -150,16 +150,17 @@ def test_an_epoch_stays_on_the_gpu_and_never_waits(
     monkeypatch.setattr(torch, "_fused_sgd_", fused_sgd)
     drawn, generator = [], torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device: drawn.append(device) or generator())
-    config = TrainConfig(model=dataclasses.replace(SMALL, **changes), optimizer=kind, epochs=4)
-    network = build(config.model)
+    model = dataclasses.replace(SMALL, **changes)
+    config = TrainConfig(model=model, optimizer=kind, epochs=4, average=2.0)
+    network, mean = build(model), build(model)
     kinds = set()
     with FakeTensorMode():
         moved(network).trained_encoders()[0].attention.register_forward_pre_hook(
             lambda _module, inputs: kinds.add(inputs[0].dtype)
         )
         optimizer = make_optimizer(config, network, GPU)
-        tiles, process = batches(config.model.band_count), Training(0, 1, GPU)
-        session = Session(network, optimizer, [], "", (), [])
+        tiles, process = batches(model.band_count), Training(0, 1, GPU)
+        session = Session(network, moved(mean), optimizer, [], "", (), [])
 
         def guarded(*arguments: Any) -> Any:
             with OnlyOnTheGpu():

@@ -75,7 +75,7 @@ def test_every_step_has_the_rate_of_its_part_of_the_epoch() -> None:
         return Losses(network(images.float()).mean(), {})
 
     batches = [(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))] * 4
-    session = Session(network, steps, [], "", (), [])  # type: ignore[arg-type]
+    session = Session(network, None, steps, [], "", (), [])  # type: ignore[arg-type]
     _train_epoch(config, 1, losses, session, batches, process)  # type: ignore[arg-type]
     assert rates == [learning_rate(config, epoch) for epoch in (1, 1.25, 1.5, 1.75)]
 
