@@ -104,8 +104,10 @@ class CudaPredictor:
         """Capture the network for batches of this shape."""
         images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         # Without benchmark and with deterministic kernels the bits do not depend on the run.
+        # Not in inference mode: torch makes tensors for random numbers here, which a replay (2.6)
+        # and other captures of the process (up to 2.10) write to outside of that mode.
         with (
-            torch.inference_mode(),
+            torch.no_grad(),
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
         ):
             self._compute.wait_stream(torch.cuda.current_stream(self.device))
