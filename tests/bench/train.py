@@ -16,6 +16,7 @@ augmented, from a data set on disk. Where that is less than the steps take, the 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from landslide_mapper.config import ModelConfig, TrainConfig
+from landslide_mapper.device import enough_memory
+from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.optimiser import make_optimizer
 from landslide_mapper.prepare import PrepareConfig, prepare
@@ -150,6 +153,8 @@ def hot_spots(step: Callable[[], None], device: torch.device) -> list[tuple[str,
     if on_cuda:  # kernels stand beside the operators that launched them; count each once
         times = [entry for entry in times if entry[0].startswith("aten::")]
     total = sum(spent for _, spent, _ in times)
+    if not total:
+        return [("no times: the profiler may not look into this device", "", "")]
     times.sort(key=lambda entry: -entry[1])
     return [
         (name, f"{spent / total:.1%}", f"{count / repeats:.0f}")
@@ -167,8 +172,9 @@ def with_best_batch(case: Case, device: torch.device) -> Case:
     case, fastest = case._replace(batch=SMALLEST_BATCH), 0.0
     while True:
         try:
-            speed = case.batch / seconds_per_step(case, device)
-        except torch.OutOfMemoryError:
+            with enough_memory(lambda: "the search ends"):
+                speed = case.batch / seconds_per_step(case, device)
+        except LsmapFailure:
             speed = 0.0
         if speed < GAIN * fastest or not speed:
             return case._replace(batch=case.batch // 2) if fastest else case
@@ -221,10 +227,13 @@ def run() -> None:
     for case in chosen:
         named = (f"{case.arch} {case.backbone}", str(case.batch), str(case.window))
         try:
-            rows.append((*named, *row(case, device, peak, read[case.window][0])))
-            profiles.append((case, hot_spots(steps(case, device), device)))
-        except torch.OutOfMemoryError:
-            rows.append((*named, "out of memory", *[""] * 4))
+            with enough_memory(lambda: "it is left out"):
+                measured = (*named, *row(case, device, peak, read[case.window][0]))
+                print(*measured, file=sys.stderr, flush=True)  # should time be up before the table
+                profiles.append((case, hot_spots(steps(case, device), device)))
+        except LsmapFailure:
+            measured = (*named, "out of memory", *[""] * 4)
+        rows.append(measured)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} thread(s)"
     print_table(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ def run(device: str | None = None, side: int | None = None) -> None:
                     **{kind: folder / file for kind, file in extra.items()},
                 )
                 rows.append((info.name, label, str(batch), *_ratio(config, predict, info, bare)))
+                print(*rows[-1], file=sys.stderr, flush=True)  # should time be up before the table
     where = (
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     )
