@@ -41,7 +41,7 @@ from landslide_mapper.staging import Staging, check_targets, writing
 
 SHOWN = 20  # scenes, at most, that QGIS is told to open
 # What a part does not depend on, and what it depends on by rounding only (bf16 on CUDA: by up to
-# 0.01), so that a run that is out of memory goes on with a smaller batch or on the CPU.
+# 0.02), so that a run that is out of memory goes on with a smaller batch or on the CPU.
 FREE = ("overwrite", "workers", "dask", "scratch", "output", "overlay", "device", "batch_size")
 
 

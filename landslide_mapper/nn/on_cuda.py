@@ -27,7 +27,7 @@ class CudaPredictor:
     """A folded network (see `landslide_mapper.nn.folding`) on a CUDA device.
 
     A call takes uint8 images (N, B, H, W), H and W multiples of 8, and returns probabilities
-    float32 (N, H, W), in bf16 up to about 0.01 from those of the CPU. Equal batches give equal
+    float32 (N, H, W), in bf16 up to about 0.02 from those of the CPU. Equal batches give equal
     bits. `stream` works ahead and is the faster way.
 
     Attributes:
