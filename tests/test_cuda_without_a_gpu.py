@@ -142,12 +142,21 @@ def fused_sgd(*lists: list[Tensor], **_options: object) -> None:
         assert {(tensor.device, tensor.dtype) for tensor in tensors} == {(GPU, torch.float32)}
 
 
+def lerp(means: list[Tensor], values: list[Tensor], weight: float) -> None:
+    """The kernel takes pairs of one kind and layout, and a weight that the host knows."""
+    fused_sgd(means, values)
+    assert isinstance(weight, float)
+    for mean, value in zip(means, values, strict=True):
+        assert mean.stride() == value.stride()
+
+
 @pytest.mark.parametrize(("kind", "changes"), TRAINED.values(), ids=TRAINED)
 def test_an_epoch_stays_on_the_gpu_and_never_waits(
     kind: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Tensor, "backward", backward)
     monkeypatch.setattr(torch, "_fused_sgd_", fused_sgd)
+    monkeypatch.setattr(torch, "_foreach_lerp_", lerp)  # a mean on the CPU would not be noticed
     drawn, generator = [], torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device: drawn.append(device) or generator())
     model = dataclasses.replace(SMALL, **changes)
