@@ -24,7 +24,7 @@ from landslide_mapper.config import TrainConfig
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.nn.network import Losses
-from landslide_mapper.nn.optimiser import follow, learning_rate
+from landslide_mapper.nn.optimiser import learning_rate
 from landslide_mapper.staging import only_one
 from landslide_mapper.training.history import best_row, improves, measured
 from landslide_mapper.training.loaders import (
@@ -185,7 +185,7 @@ def _train_epoch(
         model.after_step()
         if session.mean is not None:
             steps = len(training)
-            follow(session.mean, model, epoch * steps + step, config.average * steps)
+            session.mean.take(epoch * steps + step, config.average * steps)
         names = ("loss", *losses.parts)
         sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
         if step % SHOW_EVERY == 0 and not bar.disable:

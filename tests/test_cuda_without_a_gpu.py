@@ -7,6 +7,7 @@ for them.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from landslide_mapper.device import computes_bf16
 from landslide_mapper.nn import gradcam, on_cuda
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.folding import fold
-from landslide_mapper.nn.optimiser import make_optimizer
+from landslide_mapper.nn.optimiser import RunningMean, make_optimizer
 from landslide_mapper.train import _train_epoch
 from landslide_mapper.training.parallel import Process, join_processes
 from landslide_mapper.training.session import Session
@@ -161,7 +162,7 @@ def test_an_epoch_stays_on_the_gpu_and_never_waits(
     monkeypatch.setattr(torch, "Generator", lambda device: drawn.append(device) or generator())
     model = dataclasses.replace(SMALL, **changes)
     config = TrainConfig(model=model, optimizer=kind, epochs=4, average=2.0)
-    network, mean = build(model), build(model)
+    network, spare = build(model), build(model)
     kinds = set()
     with FakeTensorMode():
         moved(network).trained_encoders()[0].attention.register_forward_pre_hook(
@@ -169,7 +170,10 @@ def test_an_epoch_stays_on_the_gpu_and_never_waits(
         )
         optimizer = make_optimizer(config, network, GPU)
         tiles, process = batches(model.band_count), Training(0, 1, GPU)
-        session = Session(network, moved(mean), optimizer, [], "", (), [])
+        with monkeypatch.context() as patch:  # tensors of this kind cannot be copied
+            patch.setattr(copy, "deepcopy", lambda _network: moved(spare))
+            mean = RunningMean(network)
+        session = Session(network, mean, optimizer, [], "", (), [])
 
         def guarded(*arguments: Any) -> Any:
             with OnlyOnTheGpu():

@@ -35,7 +35,7 @@ from landslide_mapper.metrics import confusion, rates
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.mrife import MRIFE
-from landslide_mapper.nn.optimiser import follow
+from landslide_mapper.nn.optimiser import RunningMean
 from landslide_mapper.predictors import load_predictor
 from landslide_mapper.training.history import best_row, read_log
 from landslide_mapper.training.loaders import (
@@ -173,13 +173,15 @@ def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) 
 
 def test_the_mean_is_plain_until_it_spans_its_steps_and_then_forgets() -> None:
     config = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=16)
-    mean, *after = (build(config) for _ in range(5))
-    for step, model in enumerate(after):
-        follow(mean, model, step, 2)
+    model, *after = (build(config) for _ in range(5))
+    mean = RunningMean(model)
+    for step, later in enumerate(after):
+        model.load_state_dict(later.state_dict())
+        mean.take(step, 2)
     weights = [0.125, 0.125, 0.25, 0.5]
-    for name, value in mean.state_dict().items():
+    for name, value in mean.network.state_dict().items():
         if value.is_floating_point():
-            terms = [w * model.state_dict()[name] for w, model in zip(weights, after, strict=True)]
+            terms = [w * later.state_dict()[name] for w, later in zip(weights, after, strict=True)]
             torch.testing.assert_close(value, torch.stack(terms).sum(0))
 
 

@@ -1,7 +1,8 @@
-"""How the weights are moved: the optimiser and its learning rate over a run."""
+"""How the weights are moved: the optimiser, its learning rate over a run, a mean of its steps."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -40,22 +41,27 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     optimizer.load_state_dict(state)
 
 
-@torch.no_grad()
-def follow(mean: Network, model: Network, step: int, span: float) -> None:
-    """Take the weights and batch statistics after a step into their running mean.
+class RunningMean:
+    """The mean of a network's weights and batch statistics over the last steps.
 
-    The plain mean of all steps (Polyak and Juditsky 1992) while there are fewer than `span`, then
+    The plain mean of all steps (Polyak and Juditsky 1992) until it spans as many as it shall, then
     an exponential one, so that what a run started from is forgotten at once.
 
-    Args:
-        mean: changed in place.
-        model: after the step.
-        step: of the run, counted from 0.
-        span: steps.
+    Attributes:
+        network: a copy of the network, with the means.
     """
-    pairs = zip(mean.state_dict().values(), model.state_dict().values(), strict=True)
-    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-    torch._foreach_lerp_(means, values, 1 / max(1.0, min(step + 1, span)))
+
+    def __init__(self, model: Network) -> None:
+        self.network = copy.deepcopy(model).requires_grad_(False)
+        # Collected once, as all are changed in place: that takes longer than to move them.
+        states = self.network.state_dict().values(), model.state_dict().values()
+        pairs = [pair for pair in zip(*states, strict=True) if pair[0].is_floating_point()]
+        self._means, self._values = zip(*pairs, strict=True)
+
+    @torch.no_grad()
+    def take(self, step: int, span: float) -> None:
+        """Take in the network after a step, counted from 0, for a mean over `span` steps."""
+        torch._foreach_lerp_(self._means, self._values, 1 / max(1.0, min(step + 1, span)))
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:

@@ -5,7 +5,6 @@ It is made anew by `begun`, or by `resumed` from what `Session.save` left.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.learnt import digests_of
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.network import Network
-from landslide_mapper.nn.optimiser import load_optimizer, make_optimizer
+from landslide_mapper.nn.optimiser import RunningMean, load_optimizer, make_optimizer
 from landslide_mapper.training.history import plot_curves, write_log
 from landslide_mapper.training.loaders import common_gsd
 from landslide_mapper.training.parallel import Process
@@ -46,7 +45,7 @@ class Session:
 
     Attributes:
         model: the network, on its device.
-        mean: the same with the running mean of the weights, where one is taken.
+        mean: of its weights over the last steps, where one is taken.
         optimizer: of the network's parameters.
         rows: the log, a row per finished epoch.
         start: where its weights came from, in words.
@@ -55,7 +54,7 @@ class Session:
     """
 
     model: Network
-    mean: Network | None
+    mean: RunningMean | None
     optimizer: torch.optim.Optimizer
     rows: list[Row]
     start: str
@@ -65,7 +64,7 @@ class Session:
     @property
     def outcome(self) -> Network:
         """The network that is validated and whose weights are kept."""
-        return self.model if self.mean is None else self.mean
+        return self.model if self.mean is None else self.mean.network
 
     def save(self, run: Path, info: ModelInfo | None) -> None:
         """Write log, curves, state and, given `info`, the model into the folder of the run.
@@ -80,7 +79,7 @@ class Session:
             plot_curves(self.rows, run / CURVES)
             state = {
                 "model": self.model.state_dict(),
-                "mean": None if self.mean is None else self.mean.state_dict(),
+                "mean": None if self.mean is None else self.mean.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "rows": self.rows,
                 "start": self.start,
@@ -130,7 +129,7 @@ def resumed(
     _check_state(state, model, mean, optimizer, run)
     model.load_state_dict(state["model"])
     if mean is not None:
-        mean.load_state_dict(state["mean"])
+        mean.network.load_state_dict(state["mean"])
     load_optimizer(optimizer, state["optimizer"])
     if process.leads:
         resume_run(run, config, len(state["rows"]))
@@ -142,7 +141,7 @@ def resumed(
 def _check_state(
     state: dict[str, Any],
     model: Network,
-    mean: Network | None,
+    mean: RunningMean | None,
     optimizer: torch.optim.Optimizer,
     run: Path,
 ) -> None:
@@ -168,11 +167,11 @@ def _built(config: TrainConfig) -> Network:
 
 def _placed(
     model: Network, config: TrainConfig, process: Process
-) -> tuple[Network, Network | None, torch.optim.Optimizer]:
+) -> tuple[Network, RunningMean | None, torch.optim.Optimizer]:
     """The network on its device, compiled if that is wanted, with its mean and an optimiser."""
     model = model.to(device=process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     process.synchronise_batch_norm(model)
-    mean = copy.deepcopy(model).requires_grad_(False) if config.average else None
+    mean = RunningMean(model) if config.average else None
     if config.compile:
         _compile(model)
     return model, mean, make_optimizer(config, model, process.device)

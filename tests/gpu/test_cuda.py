@@ -5,7 +5,6 @@ Then the commands, from the one device to the other.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import time
@@ -23,7 +22,7 @@ from landslide_mapper.config import ARCHITECTURES, OPTIMIZERS, ModelConfig, Trai
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.on_cuda import CudaPredictor
-from landslide_mapper.nn.optimiser import follow, make_optimizer
+from landslide_mapper.nn.optimiser import RunningMean, make_optimizer
 from landslide_mapper.predictors import default_batch, load_predictor
 from landslide_mapper.training.history import read_log
 
@@ -69,11 +68,11 @@ def test_a_training_step_never_waits(kind: str, arch: str) -> None:
     for epoch in (0, 1):  # in each, libraries may ask for something once
         network.begin_epoch(epoch)
         training_step(network, optimizer, images, labels, generator)
-        mean = copy.deepcopy(network)
+        mean = RunningMean(network)
         torch.cuda.set_sync_debug_mode("error")
         try:
             training_step(network, optimizer, images, labels, generator)
-            follow(mean, network, 9, 10)
+            mean.take(9, 10)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
