@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from landslide_mapper.data.copies import fingerprint
 from landslide_mapper.data.manifest import Dataset, load_dataset
 from landslide_mapper.data.masks import mask_of
 from landslide_mapper.data.pairs import area_weights, find_pairs
@@ -522,23 +524,48 @@ def test_masks_the_wrong_way_round_are_noticed(
     assert "90% of the pixels are landslide" in capsys.readouterr().err
 
 
+VIEWS: list[Callable[[np.ndarray], np.ndarray]] = [
+    lambda it: it,
+    lambda it: it[..., ::-1],
+    lambda it: it[..., ::-1, :],
+    lambda it: np.rot90(it, 2, (-2, -1)),
+    lambda it: np.rot90(it, 1, (-2, -1)),
+    lambda it: np.rot90(it, 3, (-2, -1)),
+    lambda it: np.swapaxes(it, -2, -1),
+    lambda it: np.rot90(np.swapaxes(it, -2, -1), 2, (-2, -1)),
+]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_a_fingerprint_is_that_of_all_views_of_an_image_and_of_no_other(kind: str) -> None:
+    first, second = (image(70, 90, n).astype(kind) for n in (0, 1))
+    first[0, 3, 5] = np.nan if kind == "float32" else 7
+    own = {fingerprint([view(first)]) for view in VIEWS}
+    assert own == {fingerprint(np.array_split(first, 3, axis=1))}
+    assert not own & {fingerprint([view(second)]) for view in VIEWS}
+    assert not own & {fingerprint([first[::-1]]), fingerprint([first[:, :-1]])}
+
+
 def test_copies_of_an_image_share_a_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for n in range(10):
-        for name in (f"{n}.png", f"{n} - copy.png"):
-            picture(tmp_path / "images" / name, image(70, 70, n))
-            picture(tmp_path / "masks" / name, square(70, 70))
+        shown, turned = image(70, 90, n), VIEWS[n % len(VIEWS)]
+        picture(tmp_path / "images" / f"{n}.png", shown)
+        picture(tmp_path / "masks" / f"{n}.png", square(70, 90))
+        picture(tmp_path / "images" / f"{n} - copy.png", turned(shown))
+        picture(tmp_path / "masks" / f"{n} - copy.png", turned(square(70, 90)))
     split_of = {tile.tile_id: tile.split for tile in make(tmp_path).tiles}
     assert [split_of[f"{n}"] for n in range(10)] == [split_of[f"{n}_-_copy"] for n in range(10)]
     assert set(split_of.values()) == {"train", "val", "test"}
-    assert "10 images are copies of others, and in the same split" in capsys.readouterr().err
+    assert "10 images are copies, maybe turned or mirrored, of others" in capsys.readouterr().err
 
     table = tmp_path / "split.csv"
     lines = [f"{n},train\n{n} - copy,{'val' if n < 5 else 'train'}" for n in range(10)]
     table.write_text("\n".join(["name,split", *lines]))
     make(tmp_path, split_file=table, overwrite=True)
-    assert "Warning: 5 images are copies of one in another split" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Warning: 5 images are copies, maybe turned or mirrored, of one in another split" in told
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from landslide_mapper.data.tiles import ForEach, Plan
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo import grid
 
+COPIES = "images are copies, maybe turned or mirrored, of"
+
 
 def pair_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     """The layout for folders of images and masks."""
@@ -120,9 +122,9 @@ def _check_share(masks: Path, scans: Sequence[ScannedPair], rule: MaskRule) -> N
 
 
 def _copies(scans: Sequence[ScannedPair]) -> list[int]:
-    """The number of the first image with the same bytes, for each: data sets hold copies."""
+    """The number of the first image that shows the same, for each: data sets hold copies."""
     first: dict[str, int] = {}
-    return [first.setdefault(s.digest, number) for number, s in enumerate(scans)]
+    return [first.setdefault(s.fingerprint, number) for number, s in enumerate(scans)]
 
 
 def _tell_of_copies(scans: Sequence[ScannedPair], splits: Sequence[str]) -> None:
@@ -133,9 +135,9 @@ def _tell_of_copies(scans: Sequence[ScannedPair], splits: Sequence[str]) -> None
     for number in (apart or again)[:1]:
         pair = f"{scans[number].pair.image} is {scans[firsts[number]].pair.image.name}"
         if apart:
-            warn(f"{len(apart)} images are copies of one in another split, so it is learnt: {pair}")
+            warn(f"{len(apart)} {COPIES} one in another split, so it is learnt: {pair}")
         else:
-            note(f"{len(again)} images are copies of others, and in the same split: {pair}")
+            note(f"{len(again)} {COPIES} others, and in the same split: {pair}")
 
 
 def _plans(config: PrepareConfig, index: int, source: PairSource, split: str) -> list[Plan]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,12 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
+from landslide_mapper.data.copies import fingerprint
 from landslide_mapper.data.masks import Mask, mask_of
 from landslide_mapper.data.tiles import Plan, Rendered
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
 from landslide_mapper.geo.radiometry import fit
 from landslide_mapper.geo.scene import Scene, open_raster, open_scene
 from landslide_mapper.geo.scene_info import is_plain
@@ -26,6 +27,7 @@ from landslide_mapper.mask_values import IGNORE, LANDSLIDE
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".h5", ".hdf5", ".hdf"}
 HDF5 = {".h5", ".hdf5", ".hdf"}
 HDF5_NAMES = ("img", "image", "mask")  # what arrays are called that have others beside them
+STRIP = 1024  # rows that are read at once, where nothing is made of an image
 MISPLACED = 0.5  # pixels that an image and its mask may be apart
 WORDS = r"(?:images?|img|masks?|labels?|lbl|gt|seg)"
 
@@ -42,8 +44,8 @@ class Pair:
 class ScannedPair:
     """What is known of a pair before its tiles are made: the image, how often each value 0..255
     is in the mask, how many of its pixels say nothing (nodata), what was `said` of the mask,
-    whether its compression is `lossy`, the digest of the image's file, by which copies of it are
-    told, and whether the image says that it is to be `turned` when it is shown."""
+    whether its compression is `lossy`, the `fingerprint` of the image, by which copies of it are
+    told, and whether EXIF wants it `turned` when it is shown, which GDAL does not do."""
 
     pair: Pair
     scene: Scene
@@ -51,7 +53,7 @@ class ScannedPair:
     unknown: int
     said: str
     lossy: bool
-    digest: str
+    fingerprint: str
     turned: bool
 
 
@@ -170,20 +172,25 @@ def scan(pair: Pair, bands: Sequence[int] | None) -> ScannedPair:
     """Open both files; raises `LsmapError` when their sizes or places differ."""
     with local_raster(pair.image) as path:
         found = open_scene(path, bands, picture=True)
-        turned = _turned(found)
+        with open_raster(found) as raster:
+            turned = raster.tags().get("EXIF_Orientation", "1") not in ("0", "1")
+            shown = fingerprint(_strips(raster, pair.image))
     scene = replace(found, path=str(pair.image))
     mask = _read_mask(pair, scene)
     known = mask.values[~mask.unknown]
     histogram = np.bincount(known, minlength=256)
-    digest = hashlib.sha256(pair.image.read_bytes()).hexdigest()
     unknown = int(mask.unknown.sum())
-    return ScannedPair(pair, scene, histogram, unknown, mask.said, mask.lossy, digest, turned)
+    return ScannedPair(pair, scene, histogram, unknown, mask.said, mask.lossy, shown, turned)
 
 
-def _turned(scene: Scene) -> bool:
-    """Whether EXIF wants the image to be shown turned or mirrored, which GDAL does not do."""
-    with open_raster(scene) as raster:
-        return raster.tags().get("EXIF_Orientation", "1") not in ("0", "1")
+def _strips(raster: rasterio.DatasetReader, path: Path) -> Iterator[np.ndarray]:
+    """The image of `path`, (bands, rows, columns), a number of rows at a time."""
+    try:
+        for row in range(0, raster.height, STRIP):
+            height = min(STRIP, raster.height - row)
+            yield raster.read(window=Window(0, row, raster.width, height))
+    except RasterioError as error:
+        raise LsmapFailure(f"{path}: the image cannot be read ({error})") from error
 
 
 def _read_mask(pair: Pair, scene: Scene) -> Mask:

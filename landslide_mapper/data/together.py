@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import compress
@@ -12,6 +11,7 @@ import numpy as np
 import rasterio
 import shapely
 
+from landslide_mapper.data.copies import fingerprint
 from landslide_mapper.data.manifest import LAYER, TILES, Dataset, Tile
 from landslide_mapper.data.split import conflicts
 from landslide_mapper.data.tiles import run_parallel, worker_count
@@ -67,7 +67,7 @@ def _unplaced(dataset: Dataset) -> list[Tile]:
 
 
 def _digest(tile: Tile) -> str:
-    """Of a tile's pixels; "" where all are alike, which says nothing of a place."""
+    """Of a tile's pixels, however turned; "" where all are alike: that tells of no place."""
     try:
         with rasterio.open(tile.image) as source:
             image = np.asarray(source.read())
@@ -75,7 +75,7 @@ def _digest(tile: Tile) -> str:
         raise LsmapFailure(f"tile {tile.tile_id} cannot be read: {error}") from error
     if (image == image[:, :1, :1]).all():
         return ""
-    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    return fingerprint([image])
 
 
 def _contradicting_ground(datasets: Sequence[Dataset]) -> str:
