@@ -192,7 +192,7 @@ def test_the_mean_of_the_weights_is_kept_and_changes_nothing_in_what_is_learnt(
     for epochs in (0, 2):
         folder = tmp_path / f"{epochs}"
         run(
-            "train", dataset, "-o", folder, *QUICK, "--lr", 0.03, "--epochs", 3, "--average", epochs
+            "train", dataset, "-o", folder, *QUICK, "--lr", 0.03, "--epochs", 2, "--average", epochs
         )
         states[epochs] = torch.load(folder / "last.pt", weights_only=True)
         files[epochs] = load_predictor(folder / "best.safetensors", "cpu")
