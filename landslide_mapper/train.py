@@ -126,9 +126,9 @@ def train(
             losses = _train_epoch(config, epoch, parallel, session, training, process)
             samples = len(batches) * config.batch_size * process.world
             speed = samples / (time.perf_counter() - began)
-            # On a CPU each process has batch statistics of its own: what is saved is validated.
-            process.share(session.model.buffers())
-            process.share(session.outcome.state_dict().values())
+            process.share_buffers(session.model)
+            if session.mean is not None:  # its weights are equal: the first step replaced them
+                process.share_buffers(session.mean.network)
             row: Row = {
                 "epoch": epoch + 1,
                 "lr": float(session.optimizer.param_groups[0]["lr"]),
@@ -171,9 +171,10 @@ def _train_epoch(
     model.train()
     model.begin_epoch(epoch)
     sums = torch.zeros((), device=process.device, dtype=torch.float64)
+    steps = len(training)
     bar = progress(training, f"epoch {epoch + 1}/{config.epochs}", process)
     for step, (images, labels) in enumerate(bar):
-        rate = learning_rate(config, epoch + step / len(training))
+        rate = learning_rate(config, epoch + step / steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = to_device(images, labels, process.device)
@@ -184,13 +185,12 @@ def _train_epoch(
         optimizer.step()
         model.after_step()
         if session.mean is not None:
-            steps = len(training)
             session.mean.take(epoch * steps + step, config.average * steps)
         names = ("loss", *losses.parts)
         sums = sums + torch.stack([losses.total.detach(), *losses.parts.values()]).double()
         if step % SHOW_EVERY == 0 and not bar.disable:
             bar.set_postfix(_postfix(names, sums / (step + 1), session.rows))
-    means = process.total(sums / len(training)) / process.world
+    means = process.total(sums / steps) / process.world
     if not torch.isfinite(means).all():
         raise LsmapFailure(f"the loss is no longer finite in epoch {epoch + 1}: {DIVERGED}")
     return dict(zip(names, means.tolist(), strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -40,11 +40,14 @@ class Process:
             dist.all_reduce(values)
         return values.cpu()
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the leading one's tensors, in place."""
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the leading one's buffers.
+
+        On a CPU each has batch statistics of its own, and those of the leading one are saved.
+        """
         if self.world > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, 0)
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -152,8 +152,8 @@ def _check_state(
     )
     groups = state["optimizer"]["param_groups"], optimizer.param_groups
     settings, known = ({"momentum", "betas"} & group[0].keys() for group in groups)
-    means = state.get("mean") is not None, mean is not None  # older states do not say
-    if shapes != own or settings != known or means[0] != means[1]:
+    other_mean = (state.get("mean") is None) != (mean is None)  # older states have none
+    if shapes != own or settings != known or other_mean:
         raise LsmapError(
             f"{run / STATE} is not the state of the network and the optimiser in {run / CONFIG}: "
             "put back the settings that the run began with, or start a new one"
