@@ -86,7 +86,8 @@ def detect(config: DetectConfig) -> DetectReport:
     exist, before any work; `LsmapFailure` when the work cannot be finished (disk full). Outputs
     are whole or not there; finished parts are kept for the next try.
     """
-    if not config.dask:  # whose workers have devices of their own
+    # Workers of a cluster have devices of their own; "auto" is there and need not load torch.
+    if not config.dask and config.device != "auto":
         choose_device(config.device)
     path, why = find_model(config.model)
     info = info_of(path)
