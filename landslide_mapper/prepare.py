@@ -224,7 +224,7 @@ def _info(
     undrawn: dict[str, int],
 ) -> dict[str, Any]:
     written = [record for record in records if record.written]
-    stride = config.stride or config.tile_size
+    stride = config.step
     split = layout.facts["split"]
     single = stride == config.tile_size or split.get("block_px") == config.tile_size
     comparable = config.sampling == "grid" and single

@@ -88,6 +88,11 @@ class PrepareConfig:
         self._refuse_foreign_options()
 
     @property
+    def step(self) -> int:
+        """Pixels from one window to the next: the stride, or else the tile size."""
+        return self.stride or self.tile_size
+
+    @property
     def negatives_per_landslide(self) -> float:
         """Tiles without landslide that are kept per tile with; infinite for all."""
         if self.negatives is None:

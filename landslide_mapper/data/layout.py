@@ -73,7 +73,7 @@ def scene_layout(config: PrepareConfig, for_each: ForEach) -> TileLayout:
     polygons, where = _place(labels.landslides, scenes)
     sources = _scene_sources(config, scenes, labels, polygons, for_each)
     split = by_file or _split_by_blocks(config, sources, for_each)
-    if (config.stride or config.tile_size) < config.tile_size and split.side <= config.tile_size:
+    if config.step < config.tile_size and split.side <= config.tile_size:
         note(
             f"--stride {config.stride} changes nothing: too few blocks hold landslides, so those "
             "of the split are single tiles; add scenes or give a --split-file"
@@ -230,7 +230,7 @@ def _touches(source: SceneSource, plan: Plan) -> bool:
 
 
 def _windows(config: PrepareConfig, sources: Sequence[SceneSource], split: _Split) -> list[Plan]:
-    tile, stride = config.tile_size, config.stride or config.tile_size
+    tile, stride = config.tile_size, config.step
     plans = []
     for block, own in zip(split.blocks, split.splits, strict=True):
         source = sources[block.source]

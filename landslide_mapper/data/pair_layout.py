@@ -144,7 +144,7 @@ def _plans(config: PrepareConfig, index: int, source: PairSource, split: str) ->
     tile, height, width = config.tile_size, source.scene.height, source.scene.width
     if config.pairs_fit == "crop":
         # Also what is no larger than a tile: an image may be called as a crop of another is.
-        stride = config.stride or tile
+        stride = config.step
         return [
             Plan(f"{source.name}_r{row:05d}_c{col:05d}", index, row, col, tile, split)
             for row in grid.axis_starts(height, tile, stride)

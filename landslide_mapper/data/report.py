@@ -56,14 +56,18 @@ class PrepareReport:
             notes.append(f"No tiles in {' and '.join(empty)}: {_why_empty(info['split'])}.")
         return [*out, *([""] if notes else []), *notes, "", *self._next()]
 
+    @property
+    def _dataset(self) -> Dataset:
+        """What was prepared, without its tiles."""
+        return Dataset(self.root, self.info, ())
+
     def _middle(self) -> list[str]:
         """Why the next command moves the tiles, where it does."""
-        dataset = Dataset(self.root, self.info, ())
-        if not dataset.centred():
+        if not self._dataset.centred():
             return []
         return [
-            f"{dataset.middle_in_words()}; trained without {MOVE_THEM} a network learns to look "
-            "there only."
+            f"{self._dataset.middle_in_words()}; trained without {MOVE_THEM} a network learns to "
+            "look there only."
         ]
 
     def _next(self) -> list[str]:
@@ -80,7 +84,7 @@ class PrepareReport:
         if not self.info["counts"]["val"]["positive_tiles"]:
             return ["Not enough for lsmap train, which chooses its best epoch on val: see above"]
         few = " --batch-size 2" if train["tiles"] < 4 else ""
-        shift = f" {MOVE_THEM}" if Dataset(self.root, self.info, ()).centred() else ""
+        shift = f" {MOVE_THEM}" if self._dataset.centred() else ""
         return [f"Next: lsmap train{target}{few}{shift}"]
 
 
