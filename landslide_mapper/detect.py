@@ -37,7 +37,7 @@ from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 from landslide_mapper.mapping.work import Loader, SceneWork, identify
 from landslide_mapper.mapping.workspace import Workspace
 from landslide_mapper.predictors import info_of, load_predictor
-from landslide_mapper.staging import Staging, check_targets, writing
+from landslide_mapper.staging import Staging, writing
 
 SHOWN = 20  # scenes, at most, that QGIS is told to open
 # What a part does not depend on, and what it depends on by rounding only (bf16 on CUDA: by up to
@@ -130,17 +130,13 @@ def _run(config: DetectConfig, model: _Model) -> DetectReport:
     with space:
         plans, works = _seen(config, model.info, plans)
         extras = [path for p in plans for path in (p.mask, p.probability, p.overlay) if path]
-        made = [*vector_formats.outputs(config.output), *extras]
         with _failures(config, space):
-            description = _description(config, model, works)
-            identity = space.identity(description)
-            works = [replace(work, run=identity) for work in works]
-            if stopped:  # before anything that is kept of that run is cleared away
-                own = space.own_outputs(description)
-                others = [path for path in made if path.exists() and path.resolve() not in own]
-                check_targets(others, config.overwrite)
-            space.begin(description)
+            run = space.describe(_description(config, model, works))
+            works = [replace(work, run=run) for work in works]
+            if not config.overwrite:
+                space.check_outputs([*vector_formats.outputs(config.output), *extras])
             _map(config, model, works, space)
+            space.begin()  # if nothing was left to map
             with Staging(config.output) as staging:
                 found = join_all(config, model.info, works, plans, space.store, staging)
                 staging.check(config.overwrite or stopped)
@@ -244,8 +240,13 @@ def _map(config: DetectConfig, model: _Model, works: Sequence[SceneWork], space:
     ]
     if not any(blocks for _, blocks in todo):
         return
+    name = config.output.name
     if done:
-        note(f"{config.output.name}: going on with an unfinished run, {len(done)} parts are there")
+        note(f"{name}: going on with an unfinished run, {len(done)} parts are there")
+    elif changed := space.changed():
+        note(f"{name}: starting afresh, as {changed} changed since the run that stopped")
+    else:
+        space.begin()  # nothing is lost by it
     if config.workers or config.dask:
         _map_on_cluster(config, model, todo, space)
     else:
@@ -273,9 +274,14 @@ def _map_here(
     windows = sum(work.windows(stack) for work, stack in pieces)
     # None: a bar on terminals only.
     with tqdm(total=windows, unit=" windows", disable=None) as bar:
+
+        def advance(count: int) -> None:
+            space.begin()  # not before the model has answered: memory may be short
+            bar.update(count)
+
         for work, stack in pieces:
             bar.set_description(work.scene.name)
-            work.map_stack(stack, predict, space.store, bar.update)
+            work.map_stack(stack, predict, space.store, advance)
 
 
 def _map_on_cluster(
@@ -290,7 +296,8 @@ def _map_on_cluster(
     if model.path:  # workers may not see the file
         space.store.write(model.path.name, model.path.read_bytes())
         load = KeptModel(space.store.url, model.path.name, model.identity, config.device)
-    map_on_cluster(config.workers, config.dask, _loader(config, load), todo, space.store)
+    loader = _loader(config, load)
+    map_on_cluster(config.workers, config.dask, loader, todo, space.store, space.begin)
 
 
 @contextmanager

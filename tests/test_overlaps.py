@@ -21,8 +21,8 @@ def test_work_does_not_grow_with_the_square_of_the_sheets(
 ) -> None:
     """What describes all sheets is gone through once, not once a sheet."""
     sheets = [write_scene(tmp_path / f"{n}.tif", grey(blobs(n, (20, 20)))) for n in range(9)]
-    seen, identity = [], Workspace.identity
-    monkeypatch.setattr(Workspace, "identity", lambda *args: seen.append(1) or identity(*args[1:]))
+    seen, describe = [], Workspace.describe
+    monkeypatch.setattr(Workspace, "describe", lambda *args: seen.append(1) or describe(*args))
     run(sheets, tmp_path / "slides.gpkg")
     assert len(seen) == 1
 

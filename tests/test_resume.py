@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -236,16 +237,33 @@ def test_finished_parts_are_not_predicted_again(
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_a_device_that_is_not_there_costs_no_finished_parts(
-    scene: str, tmp_path: Path, bundled_model: Path
+def no_memory(_windows: np.ndarray) -> np.ndarray:
+    raise RuntimeError("CUDA out of memory")
+
+
+def test_a_run_that_cannot_work_costs_no_finished_parts(
+    scene: str, tmp_path: Path, bundled_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A device or a scheduler that is not there, too little memory: parts are hours of work."""
     folder, slow = tmp_path / "out", Slow(tmp_path / "log", 0, stop_after=60)
     with pytest.raises(KeyboardInterrupt):
         detect_with(config(scene, folder), slow, model_info())
     kept = contents(hidden_folder(folder / "slides.gpkg") / "parts")
+    assert sum(name.endswith(".part") for name in kept) > 3
     with pytest.raises(LsmapError, match="'gpu' is not known"):
         detect(config(scene, folder, model=str(bundled_model), device="gpu"))
-    assert contents(hidden_folder(folder / "slides.gpkg") / "parts") == kept != {}
+    other = config(scene, folder, threshold=0.1)
+    nobody = replace(other, dask="tcp://127.0.0.1:9")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("landslide_mapper.mapping.cluster.PATIENCE", 1)
+        with pytest.raises(LsmapError, match=r"no scheduler answers there|need Dask"):
+            detect_with(nobody, brightness, model_info())
+    with pytest.raises(LsmapFailure, match=r"out of memory; .*--device cpu$"):
+        detect_with(other, no_memory, model_info())
+    assert contents(hidden_folder(folder / "slides.gpkg") / "parts") == kept
+    capsys.readouterr()
+    detect_with(config(scene, folder), Slow(tmp_path / "log", 0), model_info())
+    assert "going on with an unfinished run" in capsys.readouterr().err
 
 
 def write_area(path: Path, *boxes: tuple[int, int, int, int]) -> str:

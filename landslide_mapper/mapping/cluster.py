@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -47,6 +47,7 @@ def map_on_cluster(
     load: Loader,
     todo: Sequence[tuple[SceneWork, list[Block]]],
     store: Store,
+    on_task: Callable[[], object],
 ) -> None:
     """Make the parts of all blocks of `todo`, on `workers` processes or on a cluster.
 
@@ -56,6 +57,7 @@ def map_on_cluster(
         load: makes the predictor; called once in each worker.
         todo: blocks per scene.
         store: must be the same place for all workers.
+        on_task: called after each task.
 
     Raises:
         LsmapError: Dask is not installed, the scheduler does not answer, or whatever a block
@@ -82,6 +84,7 @@ def map_on_cluster(
                     failure = future.result()
                     if failure is not None:
                         raise failure
+                    on_task()
                     bar.update(sum(len(blocks) for _, blocks in futures[future]))
         except (CancelledError, CommClosedError) as error:
             raise LsmapFailure(

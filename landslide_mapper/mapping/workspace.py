@@ -2,7 +2,8 @@
 
 Beside the output `slides.gpkg` lies the hidden folder `.lsmap-slides.gpkg` while a run is under
 way, with a lock, and the parts with a description of the run that they belong to, unless these are
-kept elsewhere (``--scratch``). The same command goes on with the parts; another starts afresh.
+kept elsewhere (``--scratch``). The same command goes on with the parts; another starts afresh, and
+clears them away once it has shown that it can work: parts may be hours of work.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError
 from landslide_mapper.mapping.store import open_store
-from landslide_mapper.staging import only_one, unique_name
+from landslide_mapper.staging import check_targets, only_one, unique_name
 
 DESCRIPTION = "run.json"
 PUBLISHING = "publishing"  # written before the first output is moved to its place
@@ -35,11 +36,13 @@ class Workspace:
     """
 
     def __init__(self, output: Path, scratch: str | None) -> None:
-        self._output = output
         self._folder = hidden_folder(output)
         place = f"{scratch.rstrip('/')}/{unique_name(output)}.parts" if scratch else None
         self.store = open_store(place or str(self._folder / "parts"))
         self._alone = only_one(output, "writing", self._folder / "lock")
+        self._now: Any = None  # the description of this run
+        self._run = ""
+        self._begun = False
 
     def __enter__(self) -> Workspace:
         self._alone.__enter__()
@@ -47,14 +50,26 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # storage that has gone; an error of the work is worth more
-            if not self.parts():
+            if not self._all_parts():
                 self.clear()
         self._alone.__exit__(None, None, None)
         with suppress(OSError):  # there are parts to go on with
             self._folder.rmdir()
 
+    def describe(self, description: dict[str, Any]) -> str:
+        """Say, in JSON values, all that the parts of this run depend on.
+
+        Returns a few signs that stand for it; they end the names of its parts.
+        """
+        self._now = json.loads(json.dumps(description))  # as it comes back from a file
+        self._run = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
+        return self._run
+
     def parts(self) -> set[str]:
-        """Names of the finished parts."""
+        """Names of the finished parts of this run."""
+        return {name for name in self._all_parts() if name.endswith(f"-{self._run}.part")}
+
+    def _all_parts(self) -> set[str]:
         return {name for name in self.store.names() if name.endswith(".part")}
 
     def was_publishing(self) -> bool:
@@ -69,30 +84,40 @@ class Workspace:
                 f"the place for unfinished parts cannot be used: {error} (see --scratch)"
             ) from error
 
-    @staticmethod
-    def identity(description: dict[str, Any]) -> str:
-        """A few signs that stand for a description."""
-        return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
+    def check_outputs(self, outputs: Iterable[Path]) -> None:
+        """See that `outputs` replace only what this very run was stopped while it moved.
 
-    def own_outputs(self, description: dict[str, Any]) -> set[Path]:
-        """What may be replaced, as this very run (see `begin`) was stopped while it moved it."""
-        if PUBLISHING not in self.store.names() or self._before() != _plain(description):
-            return set()
-        return {Path(name) for name in json.loads(self.store.read(PUBLISHING) or b"[]")}
-
-    def begin(self, description: dict[str, Any]) -> None:
-        """Keep the parts of an interrupted run if they are of this run, else clear them away.
-
-        `description` says, in JSON values, all that the parts depend on.
+        Raises:
+            LsmapError: another file is in the way.
         """
-        before, now = self._before(), _plain(description)
-        if before == now:
+        if not self.was_publishing():
             return
-        if before is not None and self.parts():  # without, a finished run was being cleared away
-            changed = _changed(before, now)
-            note(f"{self._output.name}: starting afresh, as {changed} since the run that stopped")
-        self.store.clear()
-        self.store.write(DESCRIPTION, json.dumps(now, indent=1).encode())
+        moved = {Path(name) for name in json.loads(self.store.read(PUBLISHING) or b"[]")}
+        own = moved if self._before() == self._now else set()
+        others = [path for path in outputs if path.exists() and path.resolve() not in own]
+        check_targets(others, overwrite=False)
+
+    def changed(self) -> str:
+        """What has changed since another run that was stopped, in words; empty for no such run."""
+        before = self._before()
+        # Without parts, a finished run was being cleared away.
+        if before is None or before == self._now or not self._all_parts():
+            return ""
+        return _changed(before, self._now)
+
+    def begin(self) -> None:
+        """Clear away what another run has left; to be called when this one is sure to work.
+
+        Its own parts stay: workers of a cluster may have kept some by then.
+        """
+        if self._begun:
+            return
+        if self._before() != self._now:
+            self.store.delete(PUBLISHING)  # first: these outputs are not of this run
+            self.store.write(DESCRIPTION, json.dumps(self._now, indent=1).encode())
+        for name in self._all_parts() - self.parts():
+            self.store.delete(name)
+        self._begun = True
 
     def _before(self) -> Any:
         """The description of the run that the parts are of; None where there is none."""
@@ -110,11 +135,6 @@ class Workspace:
         self.store.clear()
 
 
-def _plain(description: dict[str, Any]) -> Any:
-    """The same as it comes back from a file."""
-    return json.loads(json.dumps(description))
-
-
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between two descriptions, in words."""
     missing = object()
@@ -123,4 +143,4 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
         for name in dict.fromkeys([*now, *before])
         if before.get(name, missing) != now.get(name, missing)
     ]
-    return f"{', '.join(names[:3])}{' …' * (len(names) > 3)} changed"
+    return f"{', '.join(names[:3])}{' …' * (len(names) > 3)}"
