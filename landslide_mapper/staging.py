@@ -79,7 +79,7 @@ class Staging:
     def check(self, replace: bool) -> None:
         """Raise `LsmapError` where a file is by now that is not to be replaced."""
         for _, target, optional in self._moves:
-            if not (replace or optional) and _in_the_way(target):
+            if not (replace or optional) and in_the_way(target):
                 raise LsmapError(
                     f"{target}: somebody has made this file in the meantime; move it away, or add "
                     "--overwrite to replace it"
@@ -161,14 +161,14 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
             raise LsmapError(f"{str(target)!r}: there is a line break or the like in this name")
         if target.is_dir():
             raise LsmapError(f"{target}: this is a folder; give the name of a file to write")
-        if not overwrite and _in_the_way(target):
+        if not overwrite and in_the_way(target):
             raise LsmapError(
                 f"{target}: this file exists; choose another name or add --overwrite to replace it"
             )
         check_folder(target.parent)
 
 
-def _in_the_way(target: Path) -> bool:
+def in_the_way(target: Path) -> bool:
     """Whether a file is there that must not be replaced; of styles see `Staging.stage_sidecar`."""
     return target.exists() and target.suffix != ".qml"
 

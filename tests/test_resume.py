@@ -173,7 +173,8 @@ def test_a_run_stopped_among_its_moves_replaces_its_own_outputs_only(
     assert contents(folders[0]) == contents(tmp_path / "whole")
     published = contents(folders[1])
     capsys.readouterr()
-    with pytest.raises(LsmapError, match="this file exists"):
+    waits = r"mask\.tif: a run that was stopped .* \(--threshold changed since\)"
+    with pytest.raises(LsmapError, match=waits):
         detect_with(config(scene, folders[1], threshold=0.1), brightness, model_info())
     assert "starting afresh" not in capsys.readouterr().err
     assert contents(folders[1]) == published

@@ -17,7 +17,7 @@ from typing import Any
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.mapping.store import open_store
-from landslide_mapper.staging import check_targets, only_one, unique_name
+from landslide_mapper.staging import check_targets, in_the_way, only_one, unique_name
 
 DESCRIPTION = "run.json"
 PUBLISHING = "publishing"  # written before the first output is moved to its place
@@ -88,13 +88,21 @@ class Workspace:
         """See that `outputs` replace only what this very run was stopped while it moved.
 
         Raises:
-            LsmapError: another file is in the way.
+            LsmapError: another file is in the way, or that of another run, which can go on.
         """
         if not self.was_publishing():
             return
         moved = {Path(name) for name in json.loads(self.store.read(PUBLISHING) or b"[]")}
         own = moved if self._before() == self._now else set()
         others = [path for path in outputs if path.exists() and path.resolve() not in own]
+        changed = self.changed()
+        for path in others if changed else ():
+            if path.resolve() in moved and in_the_way(path):
+                raise LsmapError(
+                    f"{path}: a run that was stopped while it put this file and others in place "
+                    f"can go on: give its command again ({changed} changed since), choose another "
+                    "name or add --overwrite to start afresh"
+                )
         check_targets(others, overwrite=False)
 
     def changed(self) -> str:
