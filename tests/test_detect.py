@@ -378,6 +378,22 @@ def test_the_style_of_a_scene_is_left_alone(
     assert (tmp_path / "region.qml").read_text() == "the scene's"
 
 
+def test_a_style_that_layers_of_one_name_share_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_scene(tmp_path / "region.tif", grey(blobs(5, (100, 100))))
+    run(scene, tmp_path / "slides.shp")
+    run(scene, tmp_path / "slides.gpkg", mask=tmp_path / "mask.tif")
+    run(scene, tmp_path / "slides.shp", overwrite=True)
+    assert "style" not in capsys.readouterr().err
+    run(scene, tmp_path / "slides.fgb", model_info(threshold=0.7), overwrite=True)
+    assert "slides.qml is the one style that QGIS knows for slides.shp" in capsys.readouterr().err
+    run(scene, tmp_path / "other.gpkg", mask=tmp_path / "slides.tif", overwrite=True)
+    assert "QGIS knows for slides.shp, slides.fgb as well" in capsys.readouterr().err
+    run(scene, tmp_path / "again.gpkg", mask=tmp_path / "region.tiff")
+    assert "QGIS knows for region.tif as well" in capsys.readouterr().err
+
+
 def test_a_link_to_the_output_stays_one(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))))
     (tmp_path / "real").mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +26,8 @@ EXTRAS = {
     "overlay": (".png",),
 }
 STYLES = "layer_styles"  # the table of a GeoPackage that QGIS reads styles from
+# Layers of lsmap and usual scenes whose style QGIS reads from a file beside them.
+STYLED = (".shp", ".geojson", ".fgb", ".parquet", ".tif", ".tiff", ".vrt", ".jp2")
 
 
 def extra_outputs(config: DetectConfig, scenes: Sequence[Scene]) -> dict[str, list[Path | None]]:
@@ -118,12 +120,6 @@ def check_outputs(
 ) -> None:
     """Raise `LsmapError` where an output exists, cannot be made, or is an input."""
     check_targets(vector_formats.outputs(config.output), config.overwrite)
-    for path in vector_formats.outputs(config.output):
-        if path.suffix == ".qml" and style_of_a_scene(path, scenes):
-            note(
-                f"{path.name} would be the style of the scene as well, so none is made for "
-                f"{config.output.name}; another name, or .gpkg, gets one"
-            )
     made = list(vector_formats.outputs(config.output))
     for kind, paths in extras.items():
         for path in (path for path in paths if path):
@@ -138,3 +134,26 @@ def check_outputs(
         raise LsmapError(f"{twice[0]}: two outputs would have this name; choose other names")
     check_no_input(made, scenes, (config.aoi,))
     check_layer(config.output)
+    for path in (path for path in made if path.suffix == ".qml"):
+        if path == config.output.with_suffix(".qml") and style_of_a_scene(path, scenes):
+            note(
+                f"{path.name} would be the style of the scene as well, so none is made for "
+                f"{config.output.name}; another name, or .gpkg, gets one"
+            )
+        else:
+            _say_who_shares(path, places)
+
+
+def _say_who_shares(style: Path, made: Container[Path]) -> None:
+    """Say which layers that are not `made` now have this style file as well.
+
+    QGIS shows polygons in the classes of other ones then, and a raster with the style of polygons,
+    or the reverse, without any.
+    """
+    layers = [style.with_suffix(suffix) for suffix in STYLED]
+    others = [layer.name for layer in layers if layer.exists() and layer.resolve() not in made]
+    if others:
+        note(
+            f"{style} is the one style that QGIS knows for {', '.join(others)} as well; with "
+            "another name, each has its own"
+        )
