@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from landslide_mapper.mapping.plan import ScenePlan, plan_detection
 from landslide_mapper.mapping.work import Loader, SceneWork, identify
 from landslide_mapper.mapping.workspace import Workspace
 from landslide_mapper.predictors import info_of, load_predictor
+from landslide_mapper.shell import in_qgis
 from landslide_mapper.staging import Staging, writing
 
 SHOWN = 20  # scenes, at most, that QGIS is told to open
@@ -67,9 +67,9 @@ class DetectReport:
         ]
         return "\n".join([*lines, *(f"  {path}" for path in self.files)])
 
-    def qgis_command(self) -> str:
-        """The command that shows the polygons over the scenes in QGIS."""
-        return shlex.join(["qgis", *self.scenes[:SHOWN], str(self.polygons)])
+    def in_qgis(self) -> str:
+        """How to see the polygons over the scenes in QGIS."""
+        return in_qgis(*self.scenes[:SHOWN], str(self.polygons))
 
 
 def _area(area: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from landslide_mapper.geo.scene_files import check_no_input
 from landslide_mapper.geo.style import probability_qml
 from landslide_mapper.nn.gradcam import GradCam, Target
 from landslide_mapper.predictors import default_batch, is_onnx
+from landslide_mapper.shell import in_qgis
 from landslide_mapper.staging import Staging, check_targets, writing
 
 __all__ = ["ExplainConfig", "ExplainReport", "explain"]
@@ -66,10 +66,10 @@ class ExplainReport:
         """The picture with all layers side by side."""
         return self.folder / f"{self.stem}.png"
 
-    def qgis_command(self) -> str:
-        """The command that shows the last map, of all that is fused, over the scene in QGIS."""
+    def in_qgis(self) -> str:
+        """How to see the last map, of all that is fused, over the scene in QGIS."""
         maps = [str(path) for path in self.files if path.suffix == ".tif"]
-        return shlex.join(["qgis", *self.scene, maps[-1]])
+        return in_qgis(*self.scene, maps[-1])
 
 
 def _cell(value: float | None, column: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.nn.portable import PortableModel, SceneStretch
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY, is_onnx
 from landslide_mapper.serving import odd_order, refusal
+from landslide_mapper.shell import command_line
 from landslide_mapper.staging import Staging, check_targets, writing
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class ExportReport:
     def next_command(self) -> str:
         """The command that uses the file."""
         if self.scene is not None:
-            return shlex.join(["geodeep", self.scene.path, str(self.output)])
-        return f"lsmap detect REGION.tif -o slides.gpkg --model {shlex.quote(str(self.output))}"
+            return command_line("geodeep", self.scene.path, str(self.output))
+        return f"lsmap detect REGION.tif -o slides.gpkg --model {command_line(str(self.output))}"
 
 
 def export(config: ExportConfig) -> ExportReport:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -241,7 +240,7 @@ def _info(
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "lsmap_version": __version__,
-        "command": shlex.join(map(without_query, shlex.split(config.command))),
+        "command": config.command,
         "tile_size": config.tile_size,
         "stride": stride,
         "sampling": config.sampling,

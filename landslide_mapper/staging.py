@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line
+from landslide_mapper.shell import command_line
 
 FULL = 1_000_000  # bytes; with less than that left, a disk is full
 LONGEST_NAME = 200  # bytes; hidden files on the way have some more, and file systems take 255
@@ -188,7 +189,10 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise LsmapError(f"{folder}: this is a file, not a folder to write to")
     if not folder.exists():
-        raise LsmapError(f"{folder}: there is no such folder; make it first: mkdir -p '{folder}'")
+        make = ["mkdir", "-p"] if os.name == "posix" else ["mkdir"]
+        raise LsmapError(
+            f"{folder}: there is no such folder; make it first: {command_line(*make, str(folder))}"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise LsmapError(f"{folder}: this folder cannot be written to; choose another place")
 
@@ -232,7 +236,8 @@ def only_one(output: Path, doing: str, lock: Path | None = None) -> Iterator[Non
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows keeps open files; there the release removes it
+            lock.unlink(missing_ok=True)
         held.release()
         _remove_empty(missing)  # as it was, if nothing was made there
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import pytest
 from click.testing import CliRunner
 
 from landslide_mapper.cli import main
@@ -15,3 +19,9 @@ def run(*arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
     return result.output
+
+
+def full_disk(limit: int) -> dict[str, Any]:
+    """Settings of `subprocess.run` that stand for a full disk: no file gets more bytes."""
+    resource = pytest.importorskip("resource", reason="limits on files are those of POSIX")
+    return {"preexec_fn": partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))}

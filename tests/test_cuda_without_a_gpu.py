@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig
 from landslide_mapper.device import computes_bf16
+from landslide_mapper.errors import LsmapError
 from landslide_mapper.nn import gradcam, on_cuda
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.folding import fold
@@ -258,6 +259,16 @@ def test_training_uses_no_other_gpu(name: str, monkeypatch: pytest.MonkeyPatch) 
         assert process.device == torch.device("cuda" if name == "auto" else name)
     with join_processes("cpu"):
         assert not current
+
+
+def test_several_gpus_need_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which torch is without on Windows."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LsmapError, match="without NCCL"), join_processes("auto"):
+        raise AssertionError("nobody may come in")
 
 
 def test_which_devices_compute_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import pytest
 import shapely
 from click.testing import CliRunner
 from preparing import make
+from running import full_disk
 
 from landslide_mapper.cli import main
 from landslide_mapper.data.manifest import LAYER, TILES, load_dataset
@@ -55,7 +52,7 @@ def test_a_full_disk_is_one_line_and_no_data_set(
         [*command, "--tile-size", "64", "-o", str(tmp_path / "set")],
         capture_output=True,
         text=True,
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
+        **full_disk(limit),
     )
     assert done.returncode == 1, done.stderr
     *_, line = done.stderr.strip().splitlines()
@@ -87,7 +84,7 @@ def test_killed_run_leaves_no_data_set_and_can_be_repeated(
     part = tmp_path / ".d.partial" / "images"
     while process.poll() is None and not (part.is_dir() and any(part.iterdir())):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+    process.kill()
     process.wait()
     assert part.is_dir()
     assert not (tmp_path / "d").exists()

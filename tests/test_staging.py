@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import warnings
 from pathlib import Path
@@ -75,6 +74,7 @@ def test_nothing_stays_where_files_cannot_be_locked(
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
+    fcntl = pytest.importorskip("fcntl", reason="locks of POSIX")
     monkeypatch.setattr(fcntl, "flock", refuse)
     output = tmp_path / "slides.gpkg"
     for lock in (None, tmp_path / "hidden" / "lock"):
@@ -97,6 +97,7 @@ def test_where_flock_is_missing_one_at_a_time_is_in_and_nothing_is_said(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
+    fcntl = pytest.importorskip("fcntl", reason="locks of POSIX")
     monkeypatch.setattr(fcntl, "flock", refuse)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

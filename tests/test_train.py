@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ import rasterio
 import torch
 import torch._dynamo
 from learning import learn_by_heart
-from running import LIGHT, QUICK, run
+from running import LIGHT, QUICK, full_disk, run
 from torch import nn
 
 from landslide_mapper.checkpoint import read_info
@@ -147,7 +144,7 @@ def test_killed_and_resumed_equals_uninterrupted(dataset: Path, tmp_path: Path) 
     process = subprocess.Popen([*command, str(broken)], stderr=subprocess.DEVNULL)
     wait_for((broken / "last.pt").exists, process)
     time.sleep(0.3)  # into the second epoch
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     epochs_done = len(torch.load(broken / "last.pt", weights_only=True)["rows"])
     assert 1 <= epochs_done < 3
@@ -317,7 +314,7 @@ def test_a_full_disk_loses_no_epoch(dataset: Path, tmp_path: Path) -> None:
         [*command, "-o", str(folder)],
         capture_output=True,
         text=True,
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+        **full_disk(1_000_000),
     )
     assert result.returncode == 1
     *_, line = result.stderr.strip().splitlines()

@@ -92,4 +92,4 @@ def detect_command(**options: Any) -> None:
 
     report = detect(DetectConfig(**options))
     click.echo(report.summary())
-    click.echo(f"Next: open it in QGIS: {report.qgis_command()}")
+    click.echo(f"Next: open it in QGIS: {report.in_qgis()}")

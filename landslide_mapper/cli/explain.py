@@ -40,4 +40,4 @@ def explain_command(paths: tuple[str, ...], **options: Any) -> None:
     model = paths[0] if len(paths) == 2 else None
     report = explain(ExplainConfig(source=paths[-1], model=model, **options))
     click.echo(report.summary())
-    click.echo(f"Next: look at {report.overview}, or in QGIS: {report.qgis_command()}")
+    click.echo(f"Next: look at {report.overview}, or in QGIS: {report.in_qgis()}")

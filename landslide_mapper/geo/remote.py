@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import rasterio
@@ -78,7 +79,7 @@ def no_such(path: str, what: str = "file") -> str:
 def shown_name(path: str) -> str:
     """File name without folder, and without the query of a URL."""
     where = urlsplit(path).path if "://" in path else path
-    return where.rstrip("/").rsplit("/", 1)[-1] or path
+    return Path(where).name or path
 
 
 def without_query(path: str) -> str:

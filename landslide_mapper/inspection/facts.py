@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyproj
 
 from landslide_mapper.geo.crs import crs_name
+from landslide_mapper.shell import command_line
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Report:
 def to_detect(path: str, assets: Sequence[str] = ()) -> str:
     """The command that maps a scene, a folder of them, or these assets of a STAC item."""
     chosen = ["--asset", ",".join(assets)] if assets else []
-    return shlex.join(["lsmap", "detect", path, *chosen, "-o", "slides.gpkg"])
+    return command_line("lsmap", "detect", path, *chosen, "-o", "slides.gpkg")
 
 
 def plain(key: str, label: str, value: Any, unit: str = "") -> Fact:

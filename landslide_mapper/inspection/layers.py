@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import pyogrio
@@ -14,6 +13,7 @@ from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import Measurer
 from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, verdicts
 from landslide_mapper.inspection.facts import Fact, Report, crs_text
+from landslide_mapper.shell import command_line
 
 # By which fields lsmap's own layers are told that are no labels: squares, two inventories in one.
 TILES = {"tile_id", "split", "landslide_fraction"}
@@ -34,7 +34,7 @@ def _command(path: str, layers: list[dict[str, Any]]) -> str | None:
     fields = set().union(*(layer["fields"] for layer in layers))
     if fields >= TILES or fields >= VERDICTS or not any(layer.get("usable") for layer in layers):
         return None
-    command = f"lsmap prepare SCENE... {shlex.quote(path)}"
+    command = f"lsmap prepare SCENE... {command_line(path)}"
     if fields.issuperset(FIELDS):
         command += f' --where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
     return command

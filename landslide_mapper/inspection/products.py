@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from landslide_mapper.data.manifest import MOVE_THEM, Dataset, load_dataset
 from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
+from landslide_mapper.shell import command_line
 from landslide_mapper.training.history import best_row, measured, read_log
 from landslide_mapper.training.runs import settings_of
 
@@ -37,7 +37,7 @@ def dataset_report(path: str) -> Report:
         plain("lsmap_version", "by lsmap", info.get("lsmap_version")),
     )
     shift = f" {MOVE_THEM}" if dataset.centred() else ""
-    return Report("dataset", path, facts, f"lsmap train {shlex.quote(path)}{shift}")
+    return Report("dataset", path, facts, f"lsmap train {command_line(path)}{shift}")
 
 
 def _middle(dataset: Dataset) -> Fact:
@@ -99,7 +99,7 @@ def run_report(path: str) -> Report:
     best = folder / BEST
     if best.is_file():
         facts += model_report(str(best)).facts
-        command = f"lsmap evaluate {shlex.quote(path)} DATASET"
+        command = f"lsmap evaluate {command_line(path)} DATASET"
     else:
         facts.append(Fact("model", "model", None, f"none yet ({BEST} is not there)"))
     return Report("run", path, tuple(facts), command)
@@ -146,7 +146,7 @@ def model_report(path: str) -> Report:
         Fact("card", "card", str(card) if card.is_file() else None, _card_text(card)),
     )
     # With the stretch of one scene inside it is for other tools.
-    command = f"lsmap detect REGION.tif -o slides.gpkg --model {shlex.quote(path)}"
+    command = f"lsmap detect REGION.tif -o slides.gpkg --model {command_line(path)}"
     return Report("model", path, facts, None if scene else command)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from landslide_mapper import __version__
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.geo.features import Shaping
-from landslide_mapper.geo.remote import without_query
+from landslide_mapper.geo.remote import shown_name
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def provenance(config: DetectConfig, info: ModelInfo) -> dict[str, str]:
         "asset": ",".join(config.asset),
         "bbox": " ".join(f"{value:.10g}" for value in config.bbox or ()),
         "bbox-crs": config.bbox_crs or "",
-        "aoi": without_query(config.aoi).rpartition("/")[2] if config.aoi else "",
+        "aoi": shown_name(config.aoi) if config.aoi else "",
         "tta": "8 flips and turns" if config.tta else "",
         "min-area": f"{config.min_area:g} m²" if config.min_area else "",
         "fill-holes": f"{config.fill_holes:g} m²" if config.fill_holes else "",

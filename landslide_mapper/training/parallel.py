@@ -13,6 +13,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from landslide_mapper.device import choose_device
+from landslide_mapper.errors import LsmapError
 from landslide_mapper.nn.network import Network
 
 
@@ -73,7 +74,7 @@ def join_processes(device_name: str) -> Iterator[Process]:
     """Join the processes that ``torchrun`` started; alone without it.
 
     Raises:
-        LsmapError: the device does not exist.
+        LsmapError: the device does not exist, or torch has nothing that joins several GPUs.
     """
     device = choose_device(device_name)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -83,6 +84,11 @@ def join_processes(device_name: str) -> Iterator[Process]:
             yield Process(0, 1, device)
         return
     if device.type == "cuda":
+        if not dist.is_nccl_available():
+            raise LsmapError(
+                "torchrun: this torch is without NCCL, which joins several GPUs (it is there on "
+                "Linux); train in one process"
+            )
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
