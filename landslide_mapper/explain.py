@@ -107,9 +107,10 @@ def explain(config: ExplainConfig) -> ExplainReport:
     with _failures(config.output), Staging(config.output / subject.scene.stem) as staging:
         made = {name: staging.stage(target) for name, target in targets.items()}
         folder = staging.folder(next(iter(targets.values())))
-        store = draw(cam, subject, batch, folder)
-        figures = _figures(config, info, cam.target(), threshold, store)
-        _write(store, subject, figures, made, folder)
+        with HeatStore(folder, subject.frame, cam.names, subject.zones) as store:
+            draw(cam, subject, batch, store)
+            figures = _figures(config, info, cam.target(), threshold, store)
+            _write(store, subject, figures, made, folder)
         staging.check(config.overwrite)
         staging.publish()
     scene = (subject.scene.gdal,) if is_local(subject.scene.gdal) else ()

@@ -90,7 +90,10 @@ def _on_disk(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
 
 
 class HeatStore:
-    """Maps of a frame, strip by strip on disk, with what is known of each once all are there."""
+    """Maps of a frame, strip by strip on disk, with what is known of each once all are there.
+
+    A context: after it the files are closed and can be removed, which Windows needs.
+    """
 
     def __init__(
         self, folder: Path, frame: Frame, names: Sequence[str], zones: Zones | None
@@ -104,6 +107,12 @@ class HeatStore:
         self._maximum = np.zeros(len(names))
         self._sums = np.zeros((len(names), len(ZONES)))
         self._pixels = np.zeros(len(ZONES))
+
+    def __enter__(self) -> HeatStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._values, self._valid  # the only references; without them the files are closed
 
     def write(self, strip: Strip, left: int) -> None:
         """Keep the positive part of a strip of all maps, in logits.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,14 @@ from landslide_mapper.nn.gradcam import GradCam
 from landslide_mapper.nn.mirror import shown
 
 
-def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
+def draw(cam: GradCam, subject: Subject, batch: int, store: HeatStore) -> None:
     """Both passes over the windows of `subject`; the maps are in the store then.
 
     Args:
         cam: what is explained, still without weights.
         subject: the pixels.
         batch: windows at once.
-        folder: where the store keeps the maps.
+        store: of the subject's frame, for the maps.
 
     Raises:
         LsmapError: no pixel is called landslide.
@@ -58,12 +57,10 @@ def draw(cam: GradCam, subject: Subject, batch: int, folder: Path) -> HeatStore:
                 "--threshold a value below that"
             )
         bar.set_description("maps")
-        store = HeatStore(folder, subject.frame, cam.names, subject.zones)
         with closing(_rows(subject, span)) as rows:
             layers = (len(cam.names),)
             for strip in blend(rows, maps, span, batch, bar.update, layers):
                 store.write(strip, span.left)
-    return store
 
 
 def _rows(subject: Subject, span: Span) -> Any:
