@@ -31,7 +31,7 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "poly")
 BEST_AT = ("half", "threshold")
 
-OLDER = {"unseen": "mean"}
+OLDER = {"unseen": "mean", "prior": 0.0}
 """What networks had whose files are older than these settings of `ModelConfig`."""
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -81,6 +81,8 @@ class ModelConfig:
         sfce: whether the masked features are contrasted (B+M+C of Table IV).
         distillation: whether a teacher follows the student (see `landslide_mapper.nn.mrife`).
         dropout: probability of a dropped channel in the decoder.
+        prior: probability of landslide that training starts from, see `Network.start_at`; 0: at
+            random, about one half.
         block_size: side of a masked block in pixels.
         mask_blocks: which blocks stand for landslide: ``edge``, ``interior`` or ``all``.
         mask_ratio: share of those blocks that is masked (ICSSN: contrasted).
@@ -103,6 +105,7 @@ class ModelConfig:
     sfce: bool = True
     distillation: bool = True
     dropout: float = 0.1
+    prior: float = 0.1
     block_size: int = 8
     mask_blocks: str = "edge"
     mask_ratio: float = 0.5
@@ -132,6 +135,7 @@ class ModelConfig:
         for rate in self.aspp_rates or (0,):
             _between("aspp_rates", rate, 1, 1024)
         _between("dropout", self.dropout, 0.0, 0.95)
+        _between("prior", self.prior, 0.0, 0.95)
         _between("mask_ratio", self.mask_ratio, 0.0, 1.0)
         _between("ema", self.ema, 0.0, 1.0)
         _between("temperature", self.temperature, 1e-3, 100.0)

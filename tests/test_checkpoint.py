@@ -125,8 +125,9 @@ def test_headers_without_the_newer_settings_are_mrifes() -> None:
 def test_networks_of_older_files_get_what_they_learnt_from() -> None:
     header = json.loads(INFO.to_metadata()["lsmap"])
     assert header["model"].pop("unseen") == "mirror"
+    assert header["model"].pop("prior") == 0.1
     info = ModelInfo.from_metadata({"lsmap": json.dumps(header)}, "old")
-    assert info.model == dataclasses.replace(SMALL, unseen="mean")
+    assert info.model == dataclasses.replace(SMALL, unseen="mean", prior=0.0)
 
 
 def test_what_was_learnt_before_is_kept() -> None:

@@ -57,6 +57,20 @@ def turns(network: Network) -> Iterator[int]:
         yield epoch
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_logits_start_at_the_odds_of_a_landslide(arch: str) -> None:
+    free, rare = made(arch, prior=0.0).state_dict(), made(arch, prior=0.02).state_dict()
+    (name,) = (name for name in free if not torch.equal(free[name], rare[name]))
+    assert torch.sigmoid(rare[name]).item() == pytest.approx(0.02)
+    network = made(arch, prior=0.02).eval()
+    weight, _ = network._last_layer()
+    network.get_parameter(weight).data.zero_()
+    images, _ = batch(samples=2)
+    logits = network(images)
+    assert isinstance(logits, Tensor)
+    assert torch.allclose(torch.sigmoid(logits), torch.tensor(0.02), atol=1e-4)
+
+
 def test_every_name_has_a_network() -> None:
     assert tuple(NETWORKS) == ARCHITECTURES
 

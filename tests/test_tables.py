@@ -91,8 +91,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 26
-    assert [one.seed for one in planned] == [0] * 26 + [1] * 26
+    assert len({one.key for one in planned}) == len(planned) == 2 * 30
+    assert [one.seed for one in planned] == [0] * 30 + [1] * 30
     assert planned[0].settings == grid.BASELINE
 
 
@@ -124,12 +124,15 @@ def test_the_key_follows_from_all_that_matters_and_nothing_else(tmp_path: Path) 
 
 def test_the_command_is_one_to_type() -> None:
     command = experiment(settings=row_settings("IV", "B+M")).command
-    assert command.startswith("lsmap train bijie --backbone resnet18")
+    assert command.startswith("lsmap train bijie --prior 0 --backbone resnet18")
     assert "--no-sfce --ema 0.99 --seed 0" in command
     assert "--epochs 4 --weights none" in command
     command = experiment(settings=row_settings("beyond", "B, percentile")).command
-    assert command.startswith("lsmap train bijie-percentile --backbone")
+    assert command.startswith("lsmap train bijie-percentile --prior 0 --backbone")
     assert "--stretch" not in command
+    command = experiment(settings=row_settings("beyond", "B, from a prior")).command
+    assert "--prior 0.1" in command
+    assert "--prior 0 " not in command
 
 
 def test_the_papers_figures_agree_with_each_other_but_for_the_known_slip() -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from grid import STRETCH, Scale, Settings, Table
+from grid import EARLIER, STRETCH, Scale, Settings, Table
 
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.errors import LsmapError
@@ -53,7 +53,7 @@ class Experiment:
     @property
     def options(self) -> list[str]:
         """As ``lsmap train`` takes them."""
-        given = {**self.common, **self.settings, "seed": str(self.seed)}
+        given = {**EARLIER, **self.common, **self.settings, "seed": str(self.seed)}
         return options({name: value for name, value in given.items() if name != STRETCH})
 
     @property

@@ -159,6 +159,7 @@ def _setting(*names: str, kind: Any, text: str, **more: Any) -> Any:
 @_setting("--gamma", kind=float, text="Weight of the cross-entropy.")
 @_setting("--round-epochs", kind=int, text="Epochs until ICSSN's two networks take turns.")
 @_setting("--dropout", kind=float, text="Dropout in the decoder.")
+@_setting("--prior", kind=float, text="Probability of landslide at the start; 0: about one half.")
 def train_command(
     datasets: tuple[str, ...],
     run: Path | None,

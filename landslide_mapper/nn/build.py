@@ -17,4 +17,7 @@ NETWORKS: dict[str, type[Network]] = {
 
 def build(config: ModelConfig) -> Network:
     """The network of `config.arch`, at random; equal seeds give equal first encoders in all."""
-    return NETWORKS[config.arch](config)
+    network = NETWORKS[config.arch](config)
+    if config.prior:
+        network.start_at(config.prior)
+    return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -161,6 +162,17 @@ class Network(nn.Module, ABC):
         with torch.no_grad():
             weight.div_(calibration.scale)
             bias.sub_(calibration.shift).div_(calibration.scale)
+
+    def start_at(self, probability: float) -> None:
+        """Let the logits start around the odds of a landslide (Lin et al. 2017, focal loss, 3.3).
+
+        Landslides are rare. From even odds the first steps turn nearly all weights of the last
+        layer against them, as its features are not negative; where it is narrow (16 channels of
+        the decoder of MRIFE with 128) there is nothing left that speaks for a landslide, and its
+        bias is the most that a probability can come to.
+        """
+        _, bias = self._last_layer()
+        nn.init.constant_(self.get_parameter(bias), math.log(probability / (1 - probability)))
 
     def _last_layer(self) -> tuple[str, str]:
         """Names of weight and bias of the convolution that makes the logits."""
