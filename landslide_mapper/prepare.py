@@ -42,6 +42,7 @@ from landslide_mapper.geo.gdal import new_layer
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
 from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.shell import command_line
 from landslide_mapper.staging import check_folder, check_letters, only_one, writing
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -240,7 +241,7 @@ def _info(
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "lsmap_version": __version__,
-        "command": config.command,
+        "command": command_line(*map(without_query, config.command)),
         "tile_size": config.tile_size,
         "stride": stride,
         "sampling": config.sampling,

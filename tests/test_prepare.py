@@ -410,7 +410,7 @@ def test_a_data_set_does_not_hand_on_signatures(tmp_path: Path, scene: str, slid
     (tmp_path / "scene.tif").write_bytes(Path(scene).read_bytes())
     with serve(tmp_path) as web:
         signed = f"{web.url}/scene.tif?sig=secret&se=2030"
-        dataset = make(tmp_path, [signed], slides, command=f"lsmap prepare '{signed}' {slides}")
+        dataset = make(tmp_path, [signed], slides, command=("prepare", signed, slides))
     text = (dataset.root / "dataset.json").read_text()
     assert "secret" not in text
     assert f"{web.url}/scene.tif" in text

@@ -18,7 +18,6 @@ from landslide_mapper.data.config import (
     SAMPLINGS,
     PrepareConfig,
 )
-from landslide_mapper.shell import command_line
 
 
 def _choice(name: str, allowed: tuple[str, ...], text: str) -> Any:
@@ -101,7 +100,6 @@ def prepare_command(
       lsmap prepare scenes/*.tif slides.gpkg --layer mapped --where "certainty > 1" -o dataset
       lsmap prepare --pairs images masks --split-file split.csv -o dataset
     """
-    from landslide_mapper.geo.remote import without_query
     from landslide_mapper.prepare import prepare
 
     report = prepare(
@@ -110,7 +108,7 @@ def prepare_command(
             labels=paths[-1] if paths else None,
             pairs=pairs,
             negatives=negatives,
-            command=command_line("lsmap", *map(without_query, sys.argv[1:])),
+            command=("lsmap", *sys.argv[1:]),
             **options,
         )
     )

@@ -50,7 +50,7 @@ class PrepareConfig:
     seed: int = 0
     workers: int | None = None
     overwrite: bool = False
-    command: str = ""
+    command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
