@@ -22,7 +22,7 @@ class PrepareConfig:
 
     `negatives` is the number of tiles without landslide per tile with, "all" keeps all of them;
     None: `NEGATIVES`, with `pairs` all. `gsd` (metres) stands in where images do not know their
-    pixel size.
+    pixel size. `command` is what was typed, word by word, for dataset.json.
 
     Raises:
         LsmapError: values that cannot be used or do not go together.
