@@ -62,7 +62,7 @@ def test_unknown_colours_go_with_any(
         (RGB, None, ""),
         (BGR, None, "a.tif: bands 1,2,3 are blue, green, red; for red, green, blue give --bands 3"),
         (BGR, (1, 2, 3), ""),  # asked for
-        (("coastal", *BGR), None, "are coastal, blue, green; for red, green, blue give --bands 4,"),
+        (("cyan", *BGR), None, "are cyan, blue, green; for red, green, blue give --bands 4,"),
         (("nir", "red", "green"), None, ""),  # there is no blue
         (PLAIN, None, ""),
     ],
