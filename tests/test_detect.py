@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -394,6 +395,7 @@ def test_a_style_that_layers_of_one_name_share_is_said(
     assert "QGIS knows for region.tif as well" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="few users may make links there")
 def test_a_link_to_the_output_stays_one(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))))
     (tmp_path / "real").mkdir()

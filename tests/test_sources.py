@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,7 @@ def test_hidden_files_of_a_folder_are_no_scenes(tmp_path: Path) -> None:
     assert [source.path for source in expand_sources([str(tmp_path)])] == [scene]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", ["2024-01-01T10:00:00.tif", "run:1/a.tif"])
 def test_files_with_colons_in_their_names_are_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
