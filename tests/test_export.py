@@ -182,7 +182,7 @@ def test_a_graph_without_its_sigmoid_is_refused(tmp_path: Path, exported: Path) 
     model = onnx.load(exported)
     last = model.graph.output[0].name
     (node,) = (node for node in model.graph.node if last in node.output)
-    model.graph.node.append(onnx.helper.make_node("Add", ["before", "before"], [last]))
+    model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [last]))
     node.output[0] = "before"
     onnx.save(model, tmp_path / "twice.onnx")
     predict, info = load_predictor(tmp_path / "twice.onnx", "cpu")
