@@ -20,7 +20,7 @@ PACKAGE = Path(landslide_mapper.__file__).parent
 # From the ground up. A room (a folder, or a module beside the folders) may use the floors below its
 # own and, inside a folder, its own modules; rooms of one floor do not know each other.
 FLOORS = (
-    ("__init__", "errors", "mask_values"),
+    ("__init__", "errors", "mask_values", "shell"),
     ("config", "device", "metrics", "staging"),
     ("geo", "nn"),
     ("checkpoint", "data"),
