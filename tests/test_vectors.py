@@ -211,7 +211,7 @@ def test_a_new_layer_needs_no_locks(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline().strip() == b"locked"
+        assert holder.stdout.readline() == f"locked{os.linesep}".encode()
         with new_layer():
             pyogrio.raw.write(path, shapes, [], [], append=True, **options)
             add_default_style(path, "one", "geom", polygon_qml(0.5), "confidence")
