@@ -26,7 +26,7 @@ from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.nn.portable import PortableModel, SceneStretch
 from landslide_mapper.predictors import ONNX_SUFFIX, SCENE_KEY, is_onnx
 from landslide_mapper.serving import odd_order, refusal
-from landslide_mapper.shell import command_line
+from landslide_mapper.shell import command_line, mapping_command
 from landslide_mapper.staging import Staging, check_targets, writing
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ExportReport:
         """The command that uses the file."""
         if self.scene is not None:
             return command_line("geodeep", self.scene.path, str(self.output))
-        return f"lsmap detect REGION.tif -o slides.gpkg --model {command_line(str(self.output))}"
+        return mapping_command(str(self.output))
 
 
 def export(config: ExportConfig) -> ExportReport:

@@ -12,6 +12,11 @@ def command_line(*words: str) -> str:
     return shlex.join(words) if os.name == "posix" else subprocess.list2cmdline(words)
 
 
+def mapping_command(model: str) -> str:
+    """The command that maps a region with a model file or a run."""
+    return f"lsmap detect REGION.tif -o slides.gpkg --model {command_line(model)}"
+
+
 def in_qgis(*files: str) -> str:
     """How to see the files in QGIS; Windows does not find its command."""
     if os.name == "posix":

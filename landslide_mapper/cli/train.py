@@ -23,6 +23,7 @@ from landslide_mapper.config import (
     ModelConfig,
     TrainConfig,
 )
+from landslide_mapper.shell import mapping_command
 
 _DEFAULTS = vars(ModelConfig()) | vars(TrainConfig())
 
@@ -198,4 +199,4 @@ def train_command(
     report = train(config, run, resume, tensorboard)
     if report.leads:
         click.echo(report.summary())
-        click.echo(f"Next: lsmap detect REGION.tif -o slides.gpkg --model {report.run}")
+        click.echo(f"Next: {mapping_command(str(report.run))}")

@@ -19,6 +19,7 @@ from landslide_mapper.geo.crs import unit_metres
 from landslide_mapper.geo.measure import Measurer
 from landslide_mapper.geo.placing import areas
 from landslide_mapper.geo.scene import Scene
+from landslide_mapper.shell import command_line
 
 NO_AREA = 1e-6  # of the polygons' area: what rounding leaves is not worth a line
 
@@ -73,7 +74,7 @@ class PrepareReport:
     def _next(self) -> list[str]:
         """The next command, as far as there are tiles for it."""
         train, options = self.info["counts"]["train"], self.info["options"]
-        target = "" if str(self.root) == "dataset" else f" {self.root}"
+        target = "" if str(self.root) == "dataset" else f" {command_line(str(self.root))}"
         if train["positive_tiles"] < 2:
             half = self.info["tile_size"] // (2 * TILE_STEP) * TILE_STEP
             scaled = options["pairs"] and options["pairs_fit"] == "scale"  # to a tile of any size

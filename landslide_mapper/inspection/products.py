@@ -12,7 +12,7 @@ from landslide_mapper.data.manifest import MOVE_THEM, Dataset, load_dataset
 from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
-from landslide_mapper.shell import command_line
+from landslide_mapper.shell import command_line, mapping_command
 from landslide_mapper.training.history import best_row, measured, read_log
 from landslide_mapper.training.runs import settings_of
 
@@ -146,8 +146,7 @@ def model_report(path: str) -> Report:
         Fact("card", "card", str(card) if card.is_file() else None, _card_text(card)),
     )
     # With the stretch of one scene inside it is for other tools.
-    command = f"lsmap detect REGION.tif -o slides.gpkg --model {command_line(path)}"
-    return Report("model", path, facts, None if scene else command)
+    return Report("model", path, facts, None if scene else mapping_command(path))
 
 
 def _stretch(info: ModelInfo, scene: str | None) -> Fact:

@@ -61,8 +61,9 @@ class Workspace:
 
         Returns a few signs that stand for it; they end the names of its parts.
         """
-        self._now = json.loads(json.dumps(description))  # as it comes back from a file
-        self._run = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
+        text = json.dumps(description)
+        self._now = json.loads(text)  # as it comes back from a file
+        self._run = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self._run
 
     def parts(self) -> set[str]:
