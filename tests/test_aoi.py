@@ -175,6 +175,28 @@ def test_the_whole_earth_meets_a_scene_in_utm(scene: Scene) -> None:
     assert all_of(aoi).all()
 
 
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+@pytest.mark.parametrize(("west", "east"), [(179, 180), (-180, -179), (-180, 180)])
+def test_a_scene_in_metres_across_the_antimeridian(
+    tmp_path: Path, west: float, east: float, crs: str
+) -> None:
+    """The rectangle is two degrees high, and its sides are bent in the CRS of the scene."""
+    to_scene = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32760", always_xy=True)
+    x, y = to_scene.transform(180, -17)
+    lies = Affine(0.5, 0, x - 30, 0, -0.5, y + 20)
+    scene = open_scene(
+        write_scene(tmp_path / "s.tif", np.full(SHAPE, 9, np.uint8), "EPSG:32760", lies)
+    )
+    asked = geopandas.GeoDataFrame(geometry=[shapely.box(west, -18, east, -16)], crs="EPSG:4326")
+    asked.to_crs(crs).to_file(tmp_path / "aoi.gpkg")
+    rows, cols = np.indices(SHAPE) + 0.5
+    lon, _ = to_scene.transform(*(lies * (cols, rows)), direction="INVERSE")
+    expected = (lon > west) & (lon < east)
+    assert expected.mean() > 0.4
+    # Its edges are followed in pieces, to a tenth of a pixel or so.
+    assert (all_of(pixels(scene, aoi=str(tmp_path / "aoi.gpkg"))) != expected).sum() <= 20
+
+
 def test_a_rotated_scene(tmp_path: Path) -> None:
     turned = Affine.translation(300000, 3500000) * Affine.rotation(30) * Affine.scale(0.5, -0.5)
     path = write_scene(tmp_path / "s.tif", np.full(SHAPE, 9, np.uint8), transform=turned)

@@ -142,20 +142,31 @@ def _pieces_near(labels: Labels, scene: Scene) -> np.ndarray:
     assert scene.crs is not None  # see `same_map`
     assert labels.crs is not None
     try:
-        way = transformer(scene.crs, labels.crs)
-        points = shapely.get_coordinates(ring)
-        x, y = way.transform(points[:, 0], points[:, 1])
+        points = mover(transformer(scene.crs, labels.crs))(shapely.get_coordinates(ring))
     except ProjError:
         return labels.polygons  # `in_scene_crs` says what is wrong
-    west, south, east, north = min(x), min(y), max(x), max(y)
-    if not np.isfinite([west, south, east, north]).all():
+    if not np.isfinite(points).all():
         return labels.polygons
-    margin = (east - west + north - south) / EDGE_PIECES
-    box = shapely.box(west - margin, south - margin, east + margin, north + margin)
+    sides = _torn_apart(points)
+    low, high = (np.array([end(side, axis=0) for side in sides]) for end in (np.min, np.max))
+    margin = (np.ptp(points[:, 1]) + (high - low)[:, 0].sum()) / EDGE_PIECES
+    around = shapely.union_all(shapely.box(*(low - margin).T, *(high + margin).T))
     polygons = _turned(labels)
-    touching = shapely.intersects(shapely.box(*shapely.bounds(polygons).T), box)
-    near = areas(shapely.intersection(polygons[touching], box))
+    touching = shapely.intersects(shapely.box(*shapely.bounds(polygons).T), around)
+    near = areas(shapely.intersection(polygons[touching], around))
     return np.asarray(shapely.segmentize(near, margin))
+
+
+def _torn_apart(points: np.ndarray) -> list[np.ndarray]:
+    """The points (n, 2) of a ring, those at either end of the map apart where it reaches over it.
+
+    One box around all of them would be as wide as the map, across the antimeridian.
+    """
+    x = points[:, 0]
+    if np.abs(np.diff(x)).max() <= np.ptp(x) / 2:
+        return [points]
+    east = x > (x.min() + x.max()) / 2
+    return [points[~east], points[east]]
 
 
 def areas(shapes: np.ndarray) -> np.ndarray:
