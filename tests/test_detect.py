@@ -366,6 +366,19 @@ def test_colours_behind_another_band_are_pointed_out(
     assert "give --bands 2,3,4" in capsys.readouterr().err
 
 
+def test_bands_that_are_described_are_not_what_gdal_takes_them_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", grey(blobs(5, (100, 100))))
+    with rasterio.open(scene, "r+") as raster:
+        assert raster.colorinterp == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        raster.descriptions = ("blue", "green", "red")
+    run(scene, tmp_path / "slides.gpkg")
+    said = capsys.readouterr().err
+    assert "bands 1,2,3 are blue, green, red" in said
+    assert "give --bands 3,2,1" in said
+
+
 def test_the_style_of_a_scene_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

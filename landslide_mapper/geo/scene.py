@@ -190,9 +190,9 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
 
 
 def _colour(interp: ColorInterp, description: str | None) -> str:
+    """What the description says, if that is a colour: GDAL calls any three bytes a pixel RGB."""
     said = (description or "").strip().lower()
-    vague = interp in (ColorInterp.undefined, ColorInterp.gray)
-    return said if vague and said in COLOURS else str(interp.name)
+    return said if said in COLOURS else str(interp.name)
 
 
 def _crs(path: str, raster: rasterio.DatasetReader) -> pyproj.CRS | None:
