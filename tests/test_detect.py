@@ -295,6 +295,21 @@ def test_without_crs_measures_stay_empty(
             run(scene, tmp_path / "other.gpkg", None, **{option: 5.0})
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet", ".geojson", ".shp"])
+def test_a_layer_says_how_its_datum_is_shifted_or_that_it_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    crs = "+proj=tmerc +lon_0=15 +x_0=500000 +ellps=bessel +towgs84=682,-203,480 +units=m"
+    lies = Affine(0.5, 0, 550000, 0, -0.5, 5100000)
+    scene = write_scene(tmp_path / "s.tif", grey(blobs(5, (40, 40))), crs, lies)
+    run(scene, tmp_path / f"slides{suffix}")
+    slides = read(tmp_path / f"slides{suffix}")
+    shown = slides.to_crs(4326).geometry.to_numpy()
+    lost = shapely.distance(shown, shapely.points(slides.lon, slides.lat)).max() > 1e-3  # degrees
+    assert lost == (suffix == ".shp")
+    assert lost == ("TOWGS84" in capsys.readouterr().err)
+
+
 def test_a_local_grid_has_lengths_but_no_areas(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,6 +217,11 @@ def _layer_crs(output: Path, scenes: Sequence[Scene]) -> pyproj.CRS | None:
         if not same_crs(crs, WGS84):
             note(f"{output.name} is in WGS 84 (EPSG:4326), as GeoJSON has to be")
         return WGS84
+    if output.suffix.lower() == ".shp" and crs is not None and crs.is_bound:
+        warn(
+            f"{output.name}: a shapefile does not say how the datum of {scenes[0].name} is shifted "
+            "to WGS 84 (TOWGS84), so it may be shown hundreds of metres off; .gpkg says it"
+        )
     others = [scene.name for scene in scenes if not same_crs(scene.crs, crs)]
     if others and crs is not None:
         note(f"{output.name} is in {crs.name} (the first scene); reprojected: {', '.join(others)}")
