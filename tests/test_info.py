@@ -21,6 +21,7 @@ from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.cli import main
 from landslide_mapper.config import ModelConfig, TrainConfig, to_dict
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.geo.band_stack import stack
 from landslide_mapper.info import describe
 from landslide_mapper.inspection import scenes
 from landslide_mapper.training.history import write_log
@@ -104,6 +105,18 @@ def test_valid_share_counts_nodata(tmp_path: Path) -> None:
     image[:, :, :50] = 0
     found = describe(str(write_raster(tmp_path / "a.tif", image, nodata=0))).to_dict()
     assert found["valid_share"] == 0.25 * 3
+    assert found["nodata"] == 0
+
+
+def test_nodata_of_the_last_band_alone_is_told(tmp_path: Path) -> None:
+    image = np.full((1, 10, 20), 7, np.uint8)
+    image[:, :, :5] = 0
+    files = [
+        str(write_raster(tmp_path / f"{nodata}.tif", image, nodata=nodata)) for nodata in (None, 0)
+    ]
+    (tmp_path / "both.vrt").write_text(stack(files), "utf-8")
+    found = describe(str(tmp_path / "both.vrt")).to_dict()
+    assert found["valid_share"] == 0.75
     assert found["nodata"] == 0
 
 

@@ -161,6 +161,8 @@ def _structure(raster: rasterio.DatasetReader) -> list[Fact]:
     block = [int(n) for n in reversed(raster.block_shapes[0])] if raster.count else []
     laid = "tiles" if raster.profile.get("tiled") else "strips"
     types = sorted(set(raster.dtypes))
+    # Of a mosaic not all bands need have one, and a hole in any of them is one.
+    nodata = next((value for value in raster.nodatavals if value is not None), None)
     masked = {flag for flags in raster.mask_flag_enums for flag in flags}
     return [
         Fact("size", "size", size, f"{size[0]} x {size[1]} pixels (columns x rows)"),
@@ -174,7 +176,7 @@ def _structure(raster: rasterio.DatasetReader) -> list[Fact]:
             overviews,
             ", ".join(f"1:{n}" for n in overviews) or "none (gdaladdo makes zooming fast)",
         ),
-        _nodata(raster.nodata, masked),
+        _nodata(nodata, masked),
     ]
 
 
