@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import struct
@@ -104,6 +105,20 @@ def test_polygons_of_nested_collections_count(tmp_path: Path) -> None:
     labels = read_labels(save(tmp_path / "l.gpkg", [outer, *others]))
     assert shapely.area(labels.polygons).tolist() == [200, 100]
     assert (labels.counts.degenerate, labels.counts.not_polygon) == (1, 1)
+
+
+def test_open_rings_are_closed_and_counted(tmp_path: Path) -> None:
+    """As KML and GeoJSON that scripts have written often have them."""
+    path = tmp_path / "l.geojson"
+    whole = [[0, 0], [4, 0], [4, 4], [0, 4], [0, 0]]
+    polygons = [[whole], [whole[:-1]], [whole, [[1, 1], [2, 1], [2, 2]]], [[[0, 0], [4, 4]]]]
+    shapes = [{"type": "Polygon", "coordinates": rings} for rings in polygons]
+    features = [{"type": "Feature", "properties": {}, "geometry": shape} for shape in shapes]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    labels = read_labels(str(path))
+    assert shapely.area(labels.polygons).tolist() == [16, 16, 15.5]
+    assert (labels.counts.repaired, labels.counts.degenerate) == (2, 1)
+    assert labels.counts.not_polygon == 0
 
 
 def test_geoparquet_is_a_vector_layer(tmp_path: Path) -> None:

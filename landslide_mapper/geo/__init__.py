@@ -13,10 +13,12 @@
 import warnings
 
 # Rasters without georeference (image folders) and layers without a CRS are normal inputs here;
-# what follows from it lsmap says itself. Measures (M) are dropped, as heights are.
+# what follows from it lsmap says itself. Measures (M) are dropped, as heights are, and rings that
+# are not closed are closed and counted.
 # Once for all: the filters are no matter of one thread.
 warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 warnings.filterwarnings("ignore", message="'crs' was not provided")
+warnings.filterwarnings("ignore", message="Non closed ring detected")
 warnings.filterwarnings("ignore", message=r"Measured \(M\) geometry types are not supported")
 # A GeoPackage on a drive that is read only; what may be lost by that lsmap says itself.
 warnings.filterwarnings("ignore", message=".*Retrying with IMMUTABLE=YES open option")

@@ -105,8 +105,8 @@ def read_labels(
 ) -> Labels:
     """Read the polygons of a vector layer.
 
-    Invalid polygons are repaired, Z is dropped, and what is empty or no polygon is left out and
-    counted.
+    Invalid polygons are repaired, open rings are closed, Z is dropped, and what is empty or no
+    polygon is left out and counted.
 
     Args:
         path: in any format of GDAL, or GeoParquet.
@@ -327,8 +327,11 @@ def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
     """Valid polygons, the rows they came from, and what happened to the others."""
     with np.errstate(invalid="ignore"):  # coordinates that are no numbers
         shapes = shapely.from_wkb(wkb, on_invalid="ignore")
+        unread = shapely.is_missing(shapes) & np.array([one is not None for one in wkb], dtype=bool)
+        shapes[unread] = shapely.from_wkb(wkb[unread], on_invalid="fix")  # closes open rings
     # Surfaces in space (TIN, PolyhedralSurface) are none of shapely's geometries.
-    unknown = shapely.is_missing(shapes) & np.array([one is not None for one in wkb], dtype=bool)
+    unknown = unread & shapely.is_missing(shapes)
+    closed = unread & ~unknown
     empty = (shapely.is_missing(shapes) & ~unknown) | shapely.is_empty(shapes)
     # Of collections the polygons count.
     areal = np.isin(shapely.get_type_id(shapes), (*POLYGONAL, GeometryType.GEOMETRYCOLLECTION))
@@ -347,7 +350,7 @@ def _clean(wkb: np.ndarray) -> tuple[np.ndarray, np.ndarray, LabelCounts]:
         features=len(shapes),
         null_or_empty=int(empty.sum()),
         not_polygon=int((~areal & ~empty).sum() + pointlike.sum()),
-        repaired=int(broken[rows[has_area]].sum()),
+        repaired=int((broken | closed)[rows[has_area]].sum()),
         degenerate=int((~has_area & ~pointlike).sum()),
     )
     return valid[rows[has_area]], rows[has_area], counts
