@@ -121,6 +121,17 @@ def test_open_rings_are_closed_and_counted(tmp_path: Path) -> None:
     assert labels.counts.not_polygon == 0
 
 
+def test_curves_in_collections_are_one_line(tmp_path: Path) -> None:
+    """GDAL makes polygons of curves, but not inside of collections."""
+    path = tmp_path / "l.csv"
+    circle = "CURVEPOLYGON (CIRCULARSTRING (0 0, 2 0, 0 0))"
+    path.write_text(f'WKT\n"{circle}"\n')
+    assert shapely.area(read_labels(str(path)).polygons) == pytest.approx(np.pi, rel=1e-2)
+    path.write_text(f'WKT\n"GEOMETRYCOLLECTION ({circle})"\n')
+    with pytest.raises(LsmapError, match="-explodecollections"):
+        read_labels(str(path))
+
+
 def test_geoparquet_is_a_vector_layer(tmp_path: Path) -> None:
     path = tmp_path / "l.parquet"
     shapes = [BOX, None, shapely.box(0, 0, 1, 1)]

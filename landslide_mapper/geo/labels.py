@@ -16,7 +16,7 @@ import pyproj
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, GeometryError
 from pyproj.exceptions import CRSError
-from shapely import GeometryType
+from shapely import GeometryType, GEOSException
 
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
@@ -116,7 +116,7 @@ def read_labels(
         options: what a message can point to.
 
     Raises:
-        LsmapError: the file, the layer or the condition cannot be used.
+        LsmapError: the file, the layer, the condition or shapes in it cannot be used.
     """
     options = options or OptionNames()
     path = str(path)
@@ -128,7 +128,13 @@ def read_labels(
         raise _refused(path, vector, layer, where, error) from error
     if wkb is None:
         raise LsmapError(f"{path}: the layer {layer!r} is a table without geometry")
-    polygons, keep, counts = _clean(wkb)
+    try:
+        polygons, keep, counts = _clean(wkb)
+    except GEOSException as error:
+        raise LsmapError(
+            f"{path}: shapes of the layer {layer!r} cannot be used ({one_line(error)}); convert "
+            "them first: ogr2ogr -explodecollections -nlt CONVERT_TO_LINEAR OUTPUT.gpkg INPUT"
+        ) from error
     known = _layer_crs(path, own, crs, options)
     return Labels(path, layer, known, polygons, counts, fids[keep], options, others)
 
