@@ -162,10 +162,11 @@ def test_flat_polygon_is_degenerate(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["shp", "gpkg", "fgb", "geojson", "gml", "sqlite"])
 def test_conditions_choose_the_same_in_every_format(suffix: str, tmp_path: Path) -> None:
     kinds = ["slide", "maybe", "slide"]
-    path = save(tmp_path / f"l.{suffix}", [BOX] * 3, kind=kinds, sure=[1, 0, 0])
+    boxes = [shapely.box(x, 0, x + 1, 1) for x in range(3)]
+    path = save(tmp_path / f"l.{suffix}", boxes, kind=kinds, sure=[1, 0, 0])
     assert len(read_labels(path, where="kind = 'slide'").polygons) == 2
     assert len(read_labels(path, where="sure = 0").polygons) == 2
-    left = read_labels(path).without(read_labels(path, where="kind = 'maybe'").fids)
+    left = read_labels(path).without(read_labels(path, where="kind = 'maybe'"))
     assert len(left.polygons) == 2
 
 
@@ -174,8 +175,25 @@ def test_features_keep_their_ids_beside_others_that_are_no_polygons(tmp_path: Pa
     shapes = [shapely.Point(0, 0), shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)]
     kinds = {"kind": ["maybe", "sure", "maybe"]}
     geopandas.GeoDataFrame(kinds, geometry=shapes, crs="EPSG:32632").to_file(path)
-    left = read_labels(path).without(read_labels(path, where="kind = 'maybe'").fids)
+    left = read_labels(path).without(read_labels(path, where="kind = 'maybe'"))
     assert [polygon.bounds for polygon in left.polygons] == [(0, 0, 1, 1)]
+
+
+def test_of_joined_layers_what_fulfils_a_condition_is_told_without_ids(tmp_path: Path) -> None:
+    """A VRT counts the features that a condition takes from 0, and so do views of databases."""
+    for name, x in (("a", 0), ("b", 10)):
+        shapes = [shapely.box(x, 0, x + 1, 1), shapely.box(x + 2, 0, x + 3, 1)]
+        save(tmp_path / f"{name}.gpkg", shapes, kind=["slide", "maybe"])
+    vrt = tmp_path / "both.vrt"
+    parts = [
+        f'<OGRVRTLayer name="{name}"><SrcDataSource>{tmp_path / name}.gpkg</SrcDataSource>'
+        "</OGRVRTLayer>"
+        for name in "ab"
+    ]
+    joined = f'<OGRVRTUnionLayer name="both">{"".join(parts)}</OGRVRTUnionLayer>'
+    vrt.write_text(f"<OGRVRTDataSource>{joined}</OGRVRTDataSource>")
+    left = read_labels(str(vrt)).without(read_labels(str(vrt), where="kind = 'maybe'"))
+    assert [polygon.bounds for polygon in left.polygons] == [(0, 0, 1, 1), (10, 0, 11, 1)]
 
 
 def test_other_names_of_gdal_are_names(tmp_path: Path) -> None:

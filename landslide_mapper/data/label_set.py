@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo.crs import crs_code
@@ -66,7 +64,7 @@ def read_label_set(config: PrepareConfig) -> LabelSet:
     if config.where and labels.counts.features:
         _warn_of_untaken(labels, ignored)
     if ignored is not None:
-        labels = labels.without(ignored.fids)
+        labels = labels.without(ignored)
         if not ignored.counts.features:
             warn(f"{ignored.path}: no feature fulfils --ignore-where {config.ignore_where!r}")
     aoi = read_aoi(config.aoi) if config.aoi else None
@@ -83,7 +81,7 @@ def _warn_of_untaken(labels: Labels, ignored: Labels | None) -> None:
     """Say how many features neither --where nor --ignore-where takes: there is background."""
     rest = labels.others
     if ignored is not None:
-        rest -= ignored.counts.features - int(np.isin(labels.fids, ignored.fids).sum())
+        rest -= ignored.counts.features - int(labels.among(ignored).sum())
     if rest and rest == verdicts(labels.path, labels.layer)[NO]:
         note(f"{labels.path}: {rest} polygons whose review is '{NO}' count as background")
     elif rest:

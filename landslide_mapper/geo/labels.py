@@ -87,9 +87,17 @@ class Labels:
     options: OptionNames = field(default_factory=OptionNames)
     others: int = 0  # features of the layer that the condition did not take
 
-    def without(self, fids: np.ndarray) -> Labels:
-        """The same layer less the features with these ids."""
-        return self.only(~np.isin(self.fids, fids))
+    def without(self, others: Labels) -> Labels:
+        """The same layer less what another selection of it has too."""
+        return self.only(~self.among(others))
+
+    def among(self, others: Labels) -> np.ndarray:
+        """Which polygons another selection of the layer has too, by their shapes, bool (n,).
+
+        Ids do not tell: views, and layers that a VRT joins, count what a condition takes.
+        """
+        known = set(shapely.to_wkb(others.polygons))
+        return np.array([shape in known for shape in shapely.to_wkb(self.polygons)], dtype=bool)
 
     def only(self, keep: np.ndarray) -> Labels:
         """The same layer with the polygons of this selection."""

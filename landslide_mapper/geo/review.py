@@ -72,7 +72,7 @@ def read_unrejected(path: str, layer: str | None, options: OptionNames) -> Label
     labels = read_labels(path, layer, options=options)
     count = verdicts(path, labels.layer)[NO]
     if count:
-        labels = labels.without(read_labels(path, labels.layer, f"review = '{NO}'").fids)
+        labels = labels.without(read_labels(path, labels.layer, f"review = '{NO}'"))
         note(f"{path}: {count} polygons whose review is '{NO}' are left out")
     return labels
 
