@@ -107,6 +107,21 @@ def test_polygons_of_nested_collections_count(tmp_path: Path) -> None:
     assert (labels.counts.degenerate, labels.counts.not_polygon) == (1, 1)
 
 
+def test_a_shapefile_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    """GDAL takes the shapes that are missing for null, and their ground would be background."""
+    boxes = [shapely.box(x, 0, x + 1, 1) for x in range(10)]
+    path = Path(save(tmp_path / "l.shp", [None, *boxes]))
+    assert len(read_labels(str(path)).polygons) == 10
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size - 300)
+    with pytest.raises(LsmapError, match="cut short, 3 of its shapes are missing"):
+        read_labels(str(path))
+    path.with_suffix(".shx").write_bytes(b"")
+    with pytest.raises(LsmapError):
+        read_labels(str(path))
+
+
 def test_open_rings_are_closed_and_counted(tmp_path: Path) -> None:
     """As KML and GeoJSON that scripts have written often have them."""
     path = tmp_path / "l.geojson"

@@ -26,6 +26,7 @@ from landslide_mapper.staging import check_letters
 
 PARQUET = (".parquet", ".geoparquet")
 POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
+SHX_HEADER = 100  # bytes before the first entry of a shapefile's index
 # What SQLite says on drives without locks, or that cannot be written to.
 SQLITE_SIGNS = ("disk I/O error", "database is locked", "WAL-enabled")
 # What conditions may name beside a layer's own fields.
@@ -199,7 +200,8 @@ def open_vector(path: str) -> str | bytes:
     """What pyogrio reads the file by: its path; GeoParquet, which its GDAL cannot read, in memory.
 
     Raises:
-        LsmapError: no such file, no GeoParquet, or changes of it that cannot be read.
+        LsmapError: no such file, one that is cut short, no GeoParquet, or changes of it that
+            cannot be read.
     """
     check_letters(path)
     local = remote.is_local(path)
@@ -210,6 +212,8 @@ def open_vector(path: str) -> str | bytes:
             f"{path}: its last changes lie in {Path(path).name}-wal, which cannot be read in a "
             "folder that is read only; end the edit in QGIS, or copy both to another folder"
         )
+    if local and (lost := _shapes_beyond_the_end(Path(path))):
+        raise LsmapError(f"{path}: is cut short, {lost} of its shapes are missing; copy it again")
     if local and "!" in path:
         raise LsmapError(f"{path}: GDAL has another use for '!' in a path; rename it")
     if not local or Path(path).suffix.lower() not in PARQUET:
@@ -243,6 +247,18 @@ def _hides_changes(path: str) -> bool:
     changes = Path(f"{path}-wal")
     lost = changes.is_file() and changes.stat().st_size > 0 and not Path(f"{path}-shm").exists()
     return lost and not os.access(changes.parent, os.W_OK)
+
+
+def _shapes_beyond_the_end(path: Path) -> int:
+    """How many shapes of a shapefile lie beyond its end by its index; GDAL takes them for null."""
+    indexes = [path.with_suffix(suffix) for suffix in (".shx", ".SHX")]
+    index = next((file for file in indexes if file.is_file()), None)
+    if path.suffix.lower() != ".shp" or index is None or index.stat().st_size < SHX_HEADER:
+        return 0
+    # Where each shape begins and how long it is, in words of 2 bytes.
+    shapes = np.fromfile(index, [("begin", ">u4"), ("length", ">u4")], offset=SHX_HEADER)
+    ends = 2 * (shapes["begin"].astype(np.int64) + 4 + shapes["length"])
+    return int(np.count_nonzero(ends > path.stat().st_size))
 
 
 def is_vector(path: str) -> bool:
