@@ -211,6 +211,13 @@ def test_of_joined_layers_what_fulfils_a_condition_is_told_without_ids(tmp_path:
     assert [polygon.bounds for polygon in left.polygons] == [(0, 0, 1, 1), (10, 0, 11, 1)]
 
 
+def test_of_copies_only_what_fulfils_the_condition_goes(tmp_path: Path) -> None:
+    """Who drew a landslide twice may reject one of the two."""
+    path = save(tmp_path / "l.gpkg", [BOX] * 3, review=["yes", "no", "no"])
+    left = read_labels(path).without(read_labels(path, where="review = 'no'"))
+    assert len(left.polygons) == 1
+
+
 def test_other_names_of_gdal_are_names(tmp_path: Path) -> None:
     path = save(tmp_path / "l.gpkg", [BOX])
     assert len(read_labels(f"GPKG:{path}:l", layer="l").polygons) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -95,10 +96,15 @@ class Labels:
     def among(self, others: Labels) -> np.ndarray:
         """Which polygons another selection of the layer has too, by their shapes, bool (n,).
 
-        Ids do not tell: views, and layers that a VRT joins, count what a condition takes.
+        Of copies as many as it has. Ids do not tell: views, and layers that a VRT joins, count what
+        a condition takes.
         """
-        known = set(shapely.to_wkb(others.polygons))
-        return np.array([shape in known for shape in shapely.to_wkb(self.polygons)], dtype=bool)
+        left = Counter(shapely.to_wkb(others.polygons).tolist())
+        taken = np.zeros(len(self.polygons), dtype=bool)
+        for index, shape in enumerate(shapely.to_wkb(self.polygons)):
+            taken[index] = left[shape] > 0
+            left[shape] -= 1
+        return taken
 
     def only(self, keep: np.ndarray) -> Labels:
         """The same layer with the polygons of this selection."""
