@@ -47,8 +47,8 @@ class PairBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = 0
         if len(self.positives) < 2:
             raise LsmapError(
-                f"the training split has {len(self.positives)} tiles with landslide, "
-                "MRIFE contrasts two: label more landslides or prepare smaller tiles"
+                "tiles with landslide come in pairs, and the training split has "
+                f"{len(self.positives) or 'none'}: label more landslides or prepare smaller tiles"
             )
         if len(self) == 0:
             raise LsmapError(
