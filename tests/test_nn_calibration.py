@@ -106,6 +106,17 @@ def test_the_threshold_of_a_model_is_one_of_calibrated_probabilities() -> None:
     assert found["landslide_iou"] < found["landslide_iou_at_threshold"]
 
 
+def test_a_threshold_far_off_the_answers_is_one_of_a_model() -> None:
+    """A network that hardly tells pixels apart, where nearly all of them are landslide."""
+    histogram = torch.zeros(2, BINS, dtype=torch.int64)
+    answers = int(np.searchsorted(CENTRES, 0.8))
+    histogram[0, answers] = 40
+    histogram[1, answers : answers + 2] = torch.tensor([60, 9900])
+    found = validation_figures(histogram)
+    assert found["landslide_iou_at_threshold"] == pytest.approx(9960 / 10_000)  # all is mapped
+    assert 0 < found["threshold"] < fit_calibration(histogram)(CENTRES[answers])
+
+
 def test_a_network_that_is_wrong_is_left_alone() -> None:
     assert fit_calibration(pixels(1.0, 0.0).flip(0)) == UNCHANGED
 

@@ -26,11 +26,14 @@ class Calibration(NamedTuple):
 
     def __call__(self, probability: float) -> float:
         """What becomes of a probability, which is above 0 and below 1."""
-        logit = math.log(probability / (1 - probability))
-        return 1 / (1 + math.exp(-self.scale * logit - self.shift))
+        logit = self.scale * math.log(probability / (1 - probability)) + self.shift
+        return 1 / (1 + math.exp(-max(-FURTHEST, min(logit, FURTHEST))))
 
 
 UNCHANGED = Calibration()
+# A network whose answers hardly differ gets a large scale, and with that a threshold off them lies
+# thousands of logits away. A float32 does not tell probabilities apart out there.
+FURTHEST = 15.0
 CENTRES = np.convolve([0.0, *EDGES.astype(np.float64), 1.0], [0.5, 0.5], "valid")  # of the bins
 
 
