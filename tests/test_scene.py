@@ -214,6 +214,8 @@ def test_real_scenes_know_their_pixel_size(shared_data: Path) -> None:
         (".", None, "folder"),
         ("text.txt", None, "cannot read this as a raster"),
         ("ortho.ECW", None, "cannot read ECW; make a GeoTIFF .* QGIS"),
+        ("slides.geojson", None, "this is a vector layer, and a scene is a raster"),
+        ("table.csv", None, "cannot read this as a raster"),
         ("s.tif", (9,), "no band 9"),
     ],
 )
@@ -223,6 +225,9 @@ def test_errors_are_one_line(
     write(tmp_path / "s.tif", ramp())
     for file in ("text.txt", "ortho.ECW"):
         (tmp_path / file).write_text("no raster")
+    place = '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [9, 45]}}'
+    (tmp_path / "slides.geojson").write_text(place)
+    (tmp_path / "table.csv").write_text("name,split\na,train\n")
     with pytest.raises(LsmapError, match=says) as caught:
         open_scene(str(tmp_path / name), bands)
     assert "\n" not in str(caught.value)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pyproj
 import rasterio
+from pyogrio.errors import DataLayerError, DataSourceError, GeometryError
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, RasterioError
 
@@ -140,7 +142,19 @@ def _open_error(path: str, name: str, error: Exception) -> str:
                 f"{path}: the GDAL that rasterio brings along cannot read {driver}; make a GeoTIFF "
                 "of it where QGIS can: Raster > Conversion > Translate"
             )
+    if local and _has_outlines(path):
+        return (
+            f"{path}: this is a vector layer, and a scene is a raster; in prepare the labels come "
+            "last, in detect the output goes after -o"
+        )
     return f"{path}: GDAL cannot read this as a raster ({one_line(error)})"
+
+
+def _has_outlines(path: str) -> bool:
+    try:
+        return any(kind for _, kind in pyogrio.list_layers(path))
+    except (DataSourceError, DataLayerError, GeometryError):
+        return False
 
 
 def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[int] | None) -> Scene:
