@@ -93,6 +93,13 @@ def test_what_is_none_is_said_in_one_line(tmp_path: Path, name: str, says: str) 
     assert "\n" not in str(error.value)
 
 
+def test_a_name_with_spaces_that_lacks_its_quotes(tmp_path: Path) -> None:
+    name = str(tmp_path / "north of A.tif")
+    write_scene(Path(name), noise())
+    with pytest.raises(LsmapError, match=f'quotes: "{name}"'):
+        expand_sources(name.split(" "))
+
+
 def mosaic(path: Path, tiles: list[list[str]], height: int, width: int) -> str:
     """A VRT of tiles (h, w), all of one size, laid out in rows."""
     sources = [

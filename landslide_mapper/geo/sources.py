@@ -42,6 +42,7 @@ def expand_sources(
     """
     found: list[Source] = []
     stac = False
+    _check_quotes(names)
     for name in map(str, names):
         if not name:
             raise LsmapError("'': a scene has no name; is a variable of the shell empty?")
@@ -55,6 +56,16 @@ def expand_sources(
     if assets and not stac:
         raise LsmapError(f"--asset {','.join(assets)}: none of the inputs is a STAC item")
     return found
+
+
+def _check_quotes(names: Sequence[str]) -> None:
+    """Raise `LsmapError` where a shell has cut one name at its spaces."""
+    whole = " ".join(names)
+    if len(names) > 1 and not os.path.exists(names[0]) and os.path.exists(whole):
+        raise LsmapError(
+            f"{names[0]}: there is no such file, but there is one whose name has spaces; put it "
+            f'into quotes: "{whole}"'
+        )
 
 
 def is_several(name: str) -> bool:
