@@ -24,6 +24,7 @@ from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.scene_files import check_no_input
 from landslide_mapper.geo.views import Quarters, SymmetryAverage
 from landslide_mapper.predictors import ONNX_SUFFIX, info_of, is_onnx, load_predictor
+from landslide_mapper.shell import command_line
 from landslide_mapper.staging import Staging, check_folder, check_letters, writing
 
 if TYPE_CHECKING:
@@ -189,6 +190,11 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
     from landslide_mapper.evaluation.result import object_lines
     from landslide_mapper.evaluation.verdicts import write_verdicts
 
+    if config.subject is not None and (Path(config.subject) / MANIFEST).is_file():
+        raise LsmapError(
+            f"{config.subject}: a data set comes last, after the model: lsmap evaluate MODEL "
+            f"{command_line(config.subject)}"
+        )
     if config.subject is None or _is_model(config.subject):
         raise LsmapError(
             f"{config.reference}: is no data set (no {MANIFEST} in it), and a model is measured "

@@ -534,6 +534,8 @@ def test_what_is_no_pair_is_said(dataset: Path, bundled_model: Path, tmp_path: P
     assert "two vector files" in run("evaluate", labels, dataset, *out, code=2)
     assert "lsmap prepare" in run("evaluate", bundled_model, labels, *out, code=2)
     assert "lsmap prepare" in run("evaluate", labels, *out, code=2)
+    said = run("evaluate", dataset, bundled_model, *out, code=2)
+    assert f"a data set comes last, after the model: lsmap evaluate MODEL {dataset}" in said
     assert "no meaning" in run("evaluate", bundled_model, dataset, "--aoi", labels, *out, code=2)
     assert "no meaning" in run("evaluate", labels, labels, "--no-tune", *out, code=2)
     said = run("evaluate", "nowhere", "neither", "--moved", *out, code=2)  # not what --moved means
