@@ -288,7 +288,10 @@ def test_no_overlap_is_not_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"bbox": (0.0, 0.0, 10.0, 10.0)}, r"spans x 300000 to 300060, .*--bbox spans x 0 to 10"),
+        (
+            {"bbox": (0.0, 0.0, 10.0, 10.0)},
+            r"spans x 300000 to 300060, .*--bbox spans x 0 to 10, .*\(the same CRS",
+        ),
         (
             {"bbox": (5.0, 45.0, 6.0, 46.0), "bbox_crs": "EPSG:4326"},
             r"\(EPSG:32648\), --bbox spans x 5 to 6, y 45 to 46 \(EPSG:4326\)",

@@ -47,7 +47,8 @@ class AskedArea:
         """The asked extents in words."""
         said = []
         if self.bounds:
-            where = f" ({crs_name(self.bounds_crs)})" if self.bounds_crs else ""
+            known = crs_name(self.bounds_crs) if self.bounds_crs else "the same CRS, see --bbox-crs"
+            where = f" ({known})"
             said.append(f"--bbox spans {bounds_text(self.bounds)}{where}")
         if self.polygons:
             box = shapely.total_bounds(self.polygons.polygons)
