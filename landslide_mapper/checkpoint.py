@@ -272,7 +272,10 @@ def find_model(explicit: str | None, runs: Path = RUNS) -> tuple[Path, str]:
         path = Path(explicit)
         path = path / BEST if path.is_dir() else path
         if not path.is_file():
-            raise LsmapError(f"model {path} does not exist")
+            raise LsmapError(
+                f"model {path} does not exist; give a model file, the folder of a run that has "
+                f"finished an epoch, or {BUNDLED}"
+            )
         return path, "given"
     trained = sorted(runs.glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime_ns)
     if trained:

@@ -220,5 +220,5 @@ def test_the_model_is_the_given_one_then_the_newest_run_then_the_bundled(
     assert find_model(None, runs) == (runs / "new" / "best.safetensors", "newest run")
     assert find_model("bundled", runs) == (bundled, "given")
     assert find_model(str(runs / "old"), runs) == (runs / "old" / "best.safetensors", "given")
-    with pytest.raises(LsmapError, match="does not exist"):
+    with pytest.raises(LsmapError, match=r"does not exist; give a model file, .* or bundled"):
         find_model(str(tmp_path / "nothing"), runs)
