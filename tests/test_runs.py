@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -25,11 +26,12 @@ from landslide_mapper.config import (
 from landslide_mapper.data.dataset import TileDataset
 from landslide_mapper.data.manifest import load_dataset
 from landslide_mapper.data.together import check_splits
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, LsmapFailure
 from landslide_mapper.prepare import PrepareConfig, prepare
+from landslide_mapper.shell import command_line
 from landslide_mapper.staging import only_one
 from landslide_mapper.training.history import read_log
-from landslide_mapper.training.runs import plan_run
+from landslide_mapper.training.runs import plan_run, saving
 
 
 def test_config_json_repeats_the_run(dataset: Path, tmp_path: Path) -> None:
@@ -230,3 +232,12 @@ def test_without_tensorboard_the_extra_is_named_before_a_run_begins(
     given = ["train", dataset, "-o", tmp_path / "run", *QUICK, "--epochs", 1, "--tensorboard"]
     assert "pip install 'lsmap[tensorboard]'" in run(*given, code=2)
     assert not (tmp_path / "run").exists()
+
+
+def test_how_a_run_in_a_folder_with_spaces_goes_on_can_be_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "last.pt").touch()
+    with pytest.raises(LsmapFailure) as caught, saving(folder):
+        raise OSError(errno.ENOSPC, "no space left")
+    assert str(caught.value).endswith(command_line("lsmap", "train", "--resume", "-o", str(folder)))

@@ -17,6 +17,7 @@ from landslide_mapper.config import (
     to_dict,
 )
 from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.shell import command_line
 from landslide_mapper.staging import whole_file, writing
 from landslide_mapper.training.start import with_model_of
 
@@ -180,7 +181,7 @@ def saving(run: Path) -> AbstractContextManager[None]:
 
     def go_on() -> str:
         if (run / STATE).exists():
-            return f"make room and go on: lsmap train --resume -o {run}"
+            return f"make room and go on: lsmap train --resume -o {command_line(str(run))}"
         return "make room and start again in another -o"
 
     return writing(run, "the epoch", go_on)
