@@ -69,8 +69,8 @@ class TrainReport:
             f"Trained {epochs}; best is epoch {best['epoch']:.0f}: validation "
             f"landslide IoU {best['landslide_iou']:.4f}, precision {best['precision']:.4f}, "
             f"recall {best['recall']:.4f}, F1 {best['f1']:.4f} at 0.5; landslide IoU "
-            f"{best['landslide_iou_at_threshold']:.4f} at the model's threshold, "
-            f"{best['threshold']:.2f} after calibration.\n{files}"
+            f"{best['landslide_iou_at_threshold']:.4f} at the model's threshold "
+            f"({best['threshold']:.2f} after calibration).\n{files}"
         )
 
 

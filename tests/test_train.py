@@ -34,6 +34,7 @@ from landslide_mapper.nn.calibration import Calibration
 from landslide_mapper.nn.mrife import MRIFE
 from landslide_mapper.nn.optimiser import RunningMean
 from landslide_mapper.predictors import load_predictor
+from landslide_mapper.train import TrainReport
 from landslide_mapper.training.history import best_row, read_log
 from landslide_mapper.training.loaders import (
     common_gsd,
@@ -330,6 +331,13 @@ def test_a_full_disk_loses_no_epoch(dataset: Path, tmp_path: Path) -> None:
     (folder / "last.pt").write_bytes(b"")
     output = run("train", "--resume", "-o", folder, code=2)
     assert "is damaged, the run cannot be resumed: it is empty" in output
+
+
+def test_the_threshold_is_not_taken_for_a_landslide_iou(tmp_path: Path) -> None:
+    names = ("epoch", "landslide_iou", "precision", "recall", "f1", "landslide_iou_at_threshold")
+    best = dict.fromkeys(names, 0.75) | {"threshold": 0.67}
+    said = TrainReport(tmp_path, 2, best, True).summary()
+    assert "landslide IoU 0.7500 at the model's threshold (0.67 after calibration)." in said
 
 
 @pytest.mark.parametrize("arch", ["mrife", "icssn"])
