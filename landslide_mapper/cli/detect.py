@@ -21,12 +21,13 @@ from landslide_mapper.cli.options import area, device, output, overwrite, thresh
 @click.option(
     "--mask",
     type=click.Path(path_type=Path),
-    help="Also write a COG: 0, 1 landslide, 255 not seen. A folder for several REGIONs.",
+    help="Also write a GeoTIFF: 0 background, 1 landslide, 255 not seen. A folder for several "
+    "REGIONs.",
 )
 @click.option(
     "--probability",
     type=click.Path(path_type=Path),
-    help="Also write a COG: percent, 255 not seen. A folder for several REGIONs.",
+    help="Also write a GeoTIFF: percent, 255 not seen. A folder for several REGIONs.",
 )
 @click.option(
     "--overlay",

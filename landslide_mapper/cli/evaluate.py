@@ -25,7 +25,7 @@ from landslide_mapper.config import SPLITS
 @click.option(
     "--moved",
     is_flag=True,
-    help="Show tiles off their middle, as windows of a scene may: 4 times slower.",
+    help="Show tiles moved by a quarter of their side, as windows of a scene may: 4 times slower.",
 )
 @tta
 @device
@@ -50,7 +50,7 @@ def evaluate_command(paths: tuple[str, ...], **options: Any) -> None:
       lsmap evaluate runs/mrife-resnet18-1 dataset --split val -o evaluation-val
       lsmap evaluate bundled dataset --tta -o evaluation-tta
       lsmap evaluate dataset --moved -o evaluation-moved
-      lsmap evaluate slides.gpkg reference.shp --aoi mapped.gpkg
+      lsmap evaluate slides.gpkg reference.shp --aoi mapped.gpkg -o compared
     """
     from landslide_mapper.evaluate import EvaluateConfig, evaluate
 

@@ -34,7 +34,10 @@ def _choice(name: str, allowed: tuple[str, ...], text: str) -> Any:
 @overwrite("Replace the data set that is there.")
 @click.option("--layer", help="Layer of LABELS, when it has several.")
 @click.option("--where", help="SQL condition for the landslides, e.g. \"type = 'slide'\".")
-@click.option("--ignore-where", help="SQL condition for polygons that are neither yes nor no.")
+@click.option(
+    "--ignore-where",
+    help="SQL condition for polygons that are left out, neither landslide nor background.",
+)
 @click.option("--aoi", type=str, help="Polygons (any format); what is outside is ignored.")
 @click.option("--labels-crs", help="CRS of LABELS when the file does not know it, e.g. EPSG:4326.")
 @bands("first three")
@@ -92,7 +95,8 @@ def prepare_command(
 
     SCENE is anything GDAL opens (GeoTIFF, COG, VRT, URL), a folder or a quoted pattern; several may
     be given. LABELS, the last argument, is any vector format in any CRS. Train, validation and test
-    (6:2:2) never share ground.
+    (6:2:2) never share ground. Images of --pairs are drawn as wholes, and two may show the same
+    ground: --split-file says which one goes where.
 
     \b
     Examples:

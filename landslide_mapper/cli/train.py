@@ -173,8 +173,8 @@ def train_command(
 ) -> None:
     """Train a network on the tiles of DATASET (default: ./dataset).
 
-    The defaults are MRIFE with the paper's settings but for --fused-view, and guesses where it
-    gives none (α, β, γ, τ). Several datasets are trained on together.
+    The defaults are MRIFE with the paper's settings but for --fused-view, and lsmap's own where it
+    gives none (α, β, γ, τ, --prior, --unseen). Several datasets are trained on together.
     With few labels, or without a GPU, go on from a trained model: --weights bundled.
 
     Once the settings are chosen, --final RUN repeats RUN on training and validation tiles together,
