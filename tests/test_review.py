@@ -74,6 +74,7 @@ def test_labels_that_were_reviewed_want_conditions(
     tmp_path: Path, scene: str, slides: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_conditions(str(slides), None)
+    assert f"{slides}: lsmap mapped this and nobody has reviewed it" in capsys.readouterr().err
     _, no = reviewed(slides)
     config = {"scenes": (scene,), "labels": str(slides), "tile_size": 64}
     with warnings.catch_warnings():
@@ -86,6 +87,15 @@ def test_labels_that_were_reviewed_want_conditions(
     said = capsys.readouterr().err
     assert f"{no} polygons whose review is 'no' count as background" in said
     assert "no condition takes" not in said
+
+
+def test_a_map_whose_false_alarms_were_deleted_is_good_for_labels(
+    slides: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = read(slides).iloc[1:]
+    table.to_file(slides, **({"layer": "landslides"} if slides.suffix == ".gpkg" else {}))
+    check_conditions(str(slides), None)
+    assert "nobody has reviewed" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["drawn", "deleted"])

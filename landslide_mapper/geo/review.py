@@ -8,7 +8,7 @@ import numpy as np
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo.labels import Labels, OptionNames, open_vector, read_labels
 
 YES, NO = "yes", "no"
@@ -78,9 +78,17 @@ def read_unrejected(path: str, layer: str | None, options: OptionNames) -> Label
 
 
 def check_conditions(path: str, layer: str | None) -> None:
-    """Raise `LsmapError` where verdicts would be passed over for want of conditions."""
+    """Raise `LsmapError` where verdicts would be passed over for want of conditions.
+
+    Warns of a map as lsmap wrote it, which nobody has reviewed or edited.
+    """
     if verdicts(path, layer):
         raise LsmapError(
             f"{path}: its polygons have been reviewed; say which are landslides: "
             f'--where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
+        )
+    if _columns(path, layer) and not work_in(path, layer):
+        warn(
+            f"{path}: lsmap mapped this and nobody has reviewed it; all of it becomes landslide, "
+            "false alarms as well"
         )
