@@ -42,8 +42,9 @@ def expand_sources(
     """
     found: list[Source] = []
     stac = False
+    names = [str(name) for name in names]  # paths as well
     _check_quotes(names)
-    for name in map(str, names):
+    for name in names:
         if not name:
             raise LsmapError("'': a scene has no name; is a variable of the shell empty?")
         if is_item_name(name):
