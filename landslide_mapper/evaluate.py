@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landslide_mapper.checkpoint import BEST, BUNDLED, CONFIG, SUFFIX, ModelInfo, find_model
-from landslide_mapper.data.manifest import MANIFEST, Dataset, load_dataset
+from landslide_mapper.data.manifest import MANIFEST, Dataset, is_dataset, load_dataset
 from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.evaluation.inventories import (
@@ -95,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateReport:
     """
     _check_output(config)
     with writing(config.output, "the results"):
-        if (Path(config.reference) / MANIFEST).is_file():
+        if is_dataset(config.reference):
             return _model(config)
         return _inventories(config)
 
@@ -190,7 +190,7 @@ def _inventories(config: EvaluateConfig) -> EvaluateReport:
     from landslide_mapper.evaluation.result import object_lines
     from landslide_mapper.evaluation.verdicts import write_verdicts
 
-    if config.subject is not None and (Path(config.subject) / MANIFEST).is_file():
+    if config.subject is not None and is_dataset(config.subject):
         raise LsmapError(
             f"{config.subject}: a data set comes last, after the model: lsmap evaluate MODEL "
             f"{command_line(config.subject)}"

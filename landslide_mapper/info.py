@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from landslide_mapper.checkpoint import BUNDLED, CONFIG, SUFFIX, bundled_model
-from landslide_mapper.data.manifest import MANIFEST
+from landslide_mapper.data.manifest import MANIFEST, is_dataset
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.labels import is_vector
 from landslide_mapper.geo.remote import is_local, is_remote, no_such
@@ -36,7 +36,7 @@ def describe(path: str, assets: Sequence[str] = ()) -> Report:
     folder = Path(path)
     if folder.name == MANIFEST and folder.is_file():
         return describe(str(folder.parent))
-    if (folder / MANIFEST).is_file():
+    if is_dataset(folder):
         return dataset_report(path)
     if (folder / CONFIG).is_file():
         return run_report(path)

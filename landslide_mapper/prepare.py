@@ -24,7 +24,7 @@ from landslide_mapper.config import SPLITS
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import common_crs, footprints, has_place
 from landslide_mapper.data.layout import TileLayout, scene_layout
-from landslide_mapper.data.manifest import LAYER, MANIFEST, SCHEMA_VERSION, TILES
+from landslide_mapper.data.manifest import LAYER, MANIFEST, SCHEMA_VERSION, TILES, is_dataset
 from landslide_mapper.data.pair_layout import pair_layout
 from landslide_mapper.data.report import PrepareReport, landslide_area
 from landslide_mapper.data.tiles import (
@@ -103,7 +103,7 @@ def _check_target(config: PrepareConfig) -> None:
         raise LsmapError(
             f"{target}: exists already; choose another with -o, or replace it with --overwrite"
         )
-    if not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
+    if not is_dataset(target) and not (target.is_dir() and not any(target.iterdir())):
         raise LsmapError(f"{target}: is not a data set of lsmap, so --overwrite leaves it alone")
 
 

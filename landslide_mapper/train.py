@@ -25,6 +25,7 @@ from landslide_mapper.device import enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.nn.network import Losses
 from landslide_mapper.nn.optimiser import learning_rate
+from landslide_mapper.shell import command_line
 from landslide_mapper.staging import only_one
 from landslide_mapper.training.history import best_row, improves, measured
 from landslide_mapper.training.loaders import (
@@ -244,7 +245,8 @@ def _epoch_line(row: Row, names: tuple[str, ...], improved: bool) -> str:
 
 def _smaller(config: TrainConfig, run: Path) -> str:
     """What to do when the device's memory does not do."""
-    go_on = f", or --resume -o {run} on a larger one" if (run / STATE).exists() else ""
+    there = (run / STATE).exists()
+    go_on = f", or --resume -o {command_line(str(run))} on a larger one" if there else ""
     return (
         f"give a smaller --batch-size ({config.batch_size} now), a smaller --backbone "
         f"({config.model.backbone} now) or --device cpu{go_on}"

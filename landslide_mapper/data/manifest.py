@@ -106,6 +106,11 @@ class Dataset:
         return tuple(tile for tile in self.tiles if tile.split == name)
 
 
+def is_dataset(folder: str | Path) -> bool:
+    """Whether `lsmap prepare` has made a data set in this folder."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
 def load_dataset(path: str | Path) -> Dataset:
     """Open a data set folder.
 

@@ -32,7 +32,10 @@ def work_in(path: str, layer: str | None = None) -> str:
     Raises:
         LsmapError: see `landslide_mapper.geo.labels.open_vector`.
     """
-    columns = _columns(path, layer)
+    return _work(_columns(path, layer))
+
+
+def _work(columns: dict[str, np.ndarray]) -> str:
     if not columns:
         return ""
     if count := _count(columns).total():
@@ -82,12 +85,13 @@ def check_conditions(path: str, layer: str | None) -> None:
 
     Warns of a map as lsmap wrote it, which nobody has reviewed or edited.
     """
-    if verdicts(path, layer):
+    columns = _columns(path, layer)
+    if _count(columns):
         raise LsmapError(
             f"{path}: its polygons have been reviewed; say which are landslides: "
             f'--where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
         )
-    if _columns(path, layer) and not work_in(path, layer):
+    if columns and not _work(columns):
         warn(
             f"{path}: lsmap mapped this and nobody has reviewed it; all of it becomes landslide, "
             "false alarms as well"

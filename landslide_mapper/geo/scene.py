@@ -84,19 +84,27 @@ def open_raster(source: str | Source | Scene, **options: Any) -> rasterio.Datase
     Read from it inside `remote.settings`. `options` are those of `rasterio.open`.
     """
     source = Source(source) if isinstance(source, str) else source
-    name = source.opened or remote.gdal_name(source.path)
-    remote.limit_cache()
+    name = _gdal_name(source)
     try:
-        with remote.settings(name):
-            if _stale_overviews(name):
-                options = {"OVERVIEW_LEVEL": "NONE"} | options
-            return rasterio.open(name, **options)
+        return _open(name, **options)
     except RasterioError as error:
         raise LsmapError(_open_error(source.path, name, error)) from error
     except UnicodeEncodeError as error:
         raise LsmapError(
             f"{source.path!a}: the name is not in UTF-8, and GDAL takes no other; rename it"
         ) from error
+
+
+def _gdal_name(source: Source | Scene) -> str:
+    return source.opened or remote.gdal_name(source.path)
+
+
+def _open(name: str, **options: Any) -> rasterio.DatasetReader:
+    remote.limit_cache()
+    with remote.settings(name):
+        if _stale_overviews(name):
+            options = {"OVERVIEW_LEVEL": "NONE"} | options
+        return rasterio.open(name, **options)
 
 
 def _stale_overviews(name: str) -> bool:
@@ -119,10 +127,10 @@ def _warn_once(text: str) -> None:
 
 
 def is_raster(path: str) -> bool:
-    """Whether GDAL opens this as a raster."""
+    """Whether GDAL opens this as a raster; what it is else is not looked into."""
     try:
-        open_raster(path).close()
-    except LsmapError:
+        _open(_gdal_name(Source(path))).close()
+    except (LsmapError, RasterioError, UnicodeEncodeError):
         return False
     return True
 
