@@ -36,12 +36,13 @@ from landslide_mapper.data.tiles import (
     run_parallel,
     worker_count,
 )
-from landslide_mapper.errors import LsmapError, note
+from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo.crs import crs_code
 from landslide_mapper.geo.gdal import new_layer
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
 from landslide_mapper.mask_values import IGNORE
+from landslide_mapper.serving import near_training
 from landslide_mapper.shell import command_line
 from landslide_mapper.staging import check_folder, check_letters, only_one, writing
 
@@ -87,6 +88,7 @@ def _prepare(config: PrepareConfig) -> PrepareReport:
                 "ground, or are smaller than a pixel"
             )
         _write_footprints(folder / TILES, layout, written)
+        _warn_of_sizes(layout, written)
         info = _info(config, layout, records, dropped, undrawn)
         (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     return PrepareReport(config.output, info)
@@ -183,6 +185,17 @@ def _positive(record: TileRecord) -> bool:
 
 def _negative(record: TileRecord) -> bool:
     return record.landslide_px == 0
+
+
+def _warn_of_sizes(layout: TileLayout, records: Sequence[TileRecord]) -> None:
+    """Say that a network would learn landslides of several sizes, where the pixels have them."""
+    known = [layout.gsd[record.plan.source] for record in records]
+    sizes = [size for size in known if size is not None]
+    if sizes and not near_training(max(sizes) / min(sizes)):
+        warn(
+            f"pixels are {min(sizes):.2g} to {max(sizes):.2g} m in these scenes, and detect shows "
+            "a model one size only; bring them to one first, with gdalwarp -tr for example"
+        )
 
 
 def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileRecord]) -> None:

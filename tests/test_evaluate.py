@@ -327,6 +327,13 @@ def test_figures_on_what_was_learnt_or_chosen_by_are_said_to_flatter(
         assert capsys.readouterr().err == ""
 
 
+def test_tiles_of_another_size_are_told(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for size, told in ((TILE, False), (TILE // 2, True)):
+        evaluate_dataset(brightness, model_info(tile_size=size), load_dataset(dataset), tune=False)
+        said = f"{dataset} has tiles of {TILE} pixels; detect shows fake windows of {size},"
+        assert (said in capsys.readouterr().err) == told
+
+
 def test_another_pixel_size_is_a_warning(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for gsd, told in ((0.4, False), (0.2, True), (10.0, True), (None, False)):
         evaluate_dataset(brightness, model_info(gsd=gsd), load_dataset(dataset), tune=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -118,6 +120,25 @@ def test_nodata_of_the_last_band_alone_is_told(tmp_path: Path) -> None:
     found = describe(str(tmp_path / "both.vrt")).to_dict()
     assert found["valid_share"] == 0.75
     assert found["nodata"] == 0
+
+
+@pytest.mark.parametrize(
+    ("nodata", "known", "said"),
+    [(None, "alpha", "nodata      alpha band"), (0, 0, "nodata      value 0 and alpha band")],
+)
+def test_alpha_and_nodata_are_both_told(
+    tmp_path: Path, nodata: int | None, known: object, said: str
+) -> None:
+    image = np.full((4, 10, 20), 7, np.uint8)
+    image[:3, :, :5] = 0
+    image[3, :5] = 0
+    path = write_raster(tmp_path / "a.tif", image, photometric="RGB", alpha="yes", nodata=nodata)
+    report = describe(str(path))
+    assert report.to_dict()["nodata"] == known
+    assert said in report.to_text()
+    assert report.to_dict()["valid_share"] == (0.5 if nodata is None else 0.375)
+    command = [sys.executable, "-m", "landslide_mapper", "info", str(path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
 
 
 def test_valid_share_of_a_huge_raster_comes_from_windows(
@@ -445,6 +466,12 @@ def test_what_lsmap_made_itself_is_known(tmp_path: Path, bundled_scene: Path) ->
     assert command is not None
     assert "--where \"review = 'yes'\"" in command
     assert "review IS NULL" in command
+    for verdict in ("no", None):  # nothing of it is a landslide yet
+        fields["review"] = [verdict]
+        geopandas.GeoDataFrame(fields, geometry=square, crs=4326).to_file(layer)
+        report = describe(str(layer))
+        assert report.next_command is None
+        assert f"review    {'1 no, 0' if verdict else '1'} not looked at" in report.to_text()
     for fields in (
         {"tile_id": ["a"], "split": ["train"], "landslide_fraction": [0.1]},
         {"role": ["mapped"], "verdict": ["match"], "partner": [1]},

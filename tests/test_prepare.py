@@ -28,6 +28,7 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.aoi import place, read_area
 from landslide_mapper.geo.scan import link
 from landslide_mapper.geo.scene import open_scene
+from landslide_mapper.info import describe
 from landslide_mapper.prepare import PrepareConfig, prepare
 
 
@@ -526,9 +527,32 @@ def test_the_next_command_suits_the_tiles(
     ):
         report = prepare(PrepareConfig(tmp_path / str(size), tile_size=size, **given))
         assert report.lines()[-1].endswith(said)
+        assert report.lines()[-1] == f"Next: {describe(str(tmp_path / str(size))).next_command}"
     given["scenes"] *= 2
     with pytest.raises(LsmapError, match="given twice"):
         prepare(PrepareConfig(tmp_path / "d", **given))
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_scenes_of_several_pixel_sizes_are_warned_of(
+    tmp_path: Path,
+    train_scenes: list[Path],
+    train_labels: Path,
+    factor: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with rasterio.open(train_scenes[0]) as fine:
+        side = fine.width // factor
+        pixels = fine.read(out_shape=(fine.count, side, side))
+        transform = fine.transform * Affine.scale(factor)
+    coarse = write(tmp_path / "coarse.tif", pixels, transform=transform, crs="EPSG:32648")
+    prepare(
+        PrepareConfig(
+            tmp_path / "d", (coarse, str(train_scenes[1])), str(train_labels), tile_size=128
+        )
+    )
+    said = "Warning: pixels are 0.5 to 2 m in these scenes, and detect shows a model one size"
+    assert (said in capsys.readouterr().err) == (factor > 1)
 
 
 def test_no_training_is_advised_where_there_is_nothing_to_validate_on(
@@ -544,6 +568,7 @@ def test_no_training_is_advised_where_there_is_nothing_to_validate_on(
     said = "\n".join(report.lines())
     assert "No tiles in val: too few blocks hold landslides" in said
     assert "Next: lsmap train" not in said
+    assert describe(str(tmp_path / "d")).next_command is None
     assert report.lines()[-1].startswith("Not enough for lsmap train")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from affine import Affine
 
-from landslide_mapper.config import SPLITS
+from landslide_mapper.config import SPLITS, TrainConfig
 from landslide_mapper.data.config import LEAST_TILE, TILE_STEP
 from landslide_mapper.data.manifest import MOVE_THEM, Dataset
 from landslide_mapper.data.tiles import SceneSource, TileRecord
@@ -73,20 +73,29 @@ class PrepareReport:
 
     def _next(self) -> list[str]:
         """The next command, as far as there are tiles for it."""
-        train, options = self.info["counts"]["train"], self.info["options"]
-        target = "" if str(self.root) == "dataset" else f" {command_line(str(self.root))}"
-        if train["positive_tiles"] < 2:
+        if command := train_command(self._dataset):
+            return [f"Next: {command}"]
+        if self.info["counts"]["train"]["positive_tiles"] < 2:
+            options = self.info["options"]
             half = self.info["tile_size"] // (2 * TILE_STEP) * TILE_STEP
             scaled = options["pairs"] and options["pairs_fit"] == "scale"  # to a tile of any size
             helps = half >= LEAST_TILE and not scaled
             smaller = f" or make tiles smaller, e.g. --tile-size {half}" * helps
             more = "images" if options["pairs"] else "scenes"
             return [f"Too few tiles with landslide to train on: add {more}{smaller}"]
-        if not self.info["counts"]["val"]["positive_tiles"]:
-            return ["Not enough for lsmap train, which chooses its best epoch on val: see above"]
-        few = " --batch-size 2" if train["tiles"] < 4 else ""
-        shift = f" {MOVE_THEM}" if self._dataset.centred() else ""
-        return [f"Next: lsmap train{target}{few}{shift}"]
+        return ["Not enough for lsmap train, which chooses its best epoch on val: see above"]
+
+
+def train_command(dataset: Dataset) -> str | None:
+    """What to type to train on a data set; None where too few of its tiles have landslide."""
+    train, val = (dataset.info["counts"][split] for split in ("train", "val"))
+    if train["positive_tiles"] < 2 or not val["positive_tiles"]:
+        return None
+    root = str(dataset.root)
+    target = "" if (root,) == TrainConfig.datasets else f" {command_line(root)}"
+    few = " --batch-size 2" if train["tiles"] < TrainConfig.batch_size else ""
+    shift = f" {MOVE_THEM}" if dataset.centred() else ""
+    return f"lsmap train{target}{few}{shift}"
 
 
 def _why_empty(split: dict[str, Any]) -> str:

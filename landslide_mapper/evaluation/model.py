@@ -106,6 +106,11 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
         )
     if odd := odd_size(dataset.gsd, info):
         warn(f"{dataset.root}: {odd}, so the figures are not what it can do")
+    if dataset.tile_size != info.tile_size:
+        note(
+            f"{dataset.root} has tiles of {dataset.tile_size} pixels; detect shows {info.name} "
+            f"windows of {info.tile_size}, which have other ground around a pixel"
+        )
     if undrawn := dataset.undrawn(split):
         note(
             f"{dataset.root}, {split}: {undrawn} {UNDRAWN}; to measure as a whole scene would, "

@@ -20,5 +20,7 @@ warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 warnings.filterwarnings("ignore", message="'crs' was not provided")
 warnings.filterwarnings("ignore", message="Non closed ring detected")
 warnings.filterwarnings("ignore", message=r"Measured \(M\) geometry types are not supported")
+# Of a nodata value and an alpha band GDAL's masks know the value only; here both count.
+warnings.filterwarnings("ignore", message=".*nodata attribute is shadowing the alpha band")
 # A GeoPackage on a drive that is read only; what may be lost by that lsmap says itself.
 warnings.filterwarnings("ignore", message=".*Retrying with IMMUTABLE=YES open option")

@@ -11,7 +11,7 @@ from affine import Affine
 from landslide_mapper.geo.crs import crs_code, degrees_per_unit, unit_metres
 from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import Measurer
-from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, verdicts
+from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, YES, verdicts
 from landslide_mapper.inspection.facts import Fact, Report, crs_text
 from landslide_mapper.shell import command_line
 
@@ -30,12 +30,14 @@ def label_report(path: str) -> Report:
 
 
 def _command(path: str, layers: list[dict[str, Any]]) -> str | None:
-    """How to make a data set of the polygons; of a map that was reviewed, of what was accepted."""
+    """How to make a data set of the polygons; of a map of lsmap's, of those that were accepted."""
     fields = set().union(*(layer["fields"] for layer in layers))
     if fields >= TILES or fields >= VERDICTS or not any(layer.get("usable") for layer in layers):
         return None
     command = f"lsmap prepare SCENE... {command_line(path)}"
     if fields.issuperset(FIELDS):
+        if not any(layer.get("review", {}).get(YES) for layer in layers):
+            return None
         command += f' --where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
     return command
 
@@ -54,7 +56,8 @@ def _layer(
     row |= {"crs": crs_code(labels.crs), "usable": len(labels.polygons)}
     row |= {**labels.counts.to_dict(), "area_m2": area}
     counts, reviewed = labels.counts, verdicts(path, name)
-    if reviewed:
+    ours = set(fields).issuperset(FIELDS)
+    if ours:
         row["review"] = dict(reviewed)
     said = [f"{count} {verdict}" for verdict, count in sorted(reviewed.items(), reverse=True)]
     said.append(f"{counts.features - reviewed.total()} not looked at")
@@ -66,7 +69,7 @@ def _layer(
             f"  left out  {counts.left_out()}",
             f"  area      {reason if area is None else f'{area:,.1f} m² (geodesic)'}",
             f"  fields    {', '.join(fields) or 'none'}",
-            *([f"  review    {', '.join(said)}"] if reviewed else []),
+            *([f"  review    {', '.join(said)}"] if ours else []),
         ]
     )
     return row, text

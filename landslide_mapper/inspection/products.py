@@ -8,7 +8,8 @@ from typing import Any
 
 from landslide_mapper.checkpoint import BEST, LOG, ModelInfo
 from landslide_mapper.config import SPLITS
-from landslide_mapper.data.manifest import MOVE_THEM, Dataset, load_dataset
+from landslide_mapper.data.manifest import Dataset, load_dataset
+from landslide_mapper.data.report import train_command
 from landslide_mapper.geo.scene_info import band_list
 from landslide_mapper.inspection.facts import Fact, Report, plain
 from landslide_mapper.predictors import info_of, scene_inside
@@ -36,8 +37,7 @@ def dataset_report(path: str) -> Report:
         plain("created", "created", info.get("created")),
         plain("lsmap_version", "by lsmap", info.get("lsmap_version")),
     )
-    shift = f" {MOVE_THEM}" if dataset.centred() else ""
-    return Report("dataset", path, facts, f"lsmap train {command_line(path)}{shift}")
+    return Report("dataset", path, facts, train_command(dataset))
 
 
 def _middle(dataset: Dataset) -> Fact:

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 
 from landslide_mapper.checkpoint import ModelInfo, bundled_model, read_info
 from landslide_mapper.errors import LsmapError
@@ -176,20 +176,22 @@ def _structure(raster: rasterio.DatasetReader) -> list[Fact]:
             overviews,
             ", ".join(f"1:{n}" for n in overviews) or "none (gdaladdo makes zooming fast)",
         ),
-        _nodata(nodata, masked),
+        _nodata(nodata, masked, ColorInterp.alpha in raster.colorinterp),
     ]
 
 
-def _nodata(value: float | None, masks: set[MaskFlags]) -> Fact:
-    if MaskFlags.alpha in masks:
-        return Fact("nodata", "nodata", "alpha", "alpha band")
-    if MaskFlags.per_dataset in masks:  # which goes before a nodata value, as in GDAL
-        said = "mask" if value is None else f"mask; its nodata value {value:g} does not count"
-        return Fact("nodata", "nodata", "mask", said)
-    if value is not None:
+def _nodata(value: float | None, masks: set[MaskFlags], alpha: bool) -> Fact:
+    """What hides pixels: a mask or, where there is none, a nodata value; and an alpha band."""
+    known: float | str | None = "alpha" if alpha else None
+    said = ["alpha band"] if alpha else []
+    if MaskFlags.per_dataset in masks and MaskFlags.alpha not in masks:
+        known = "mask"
+        told = "" if value is None else f"; its nodata value {value:g} does not count"  # as in GDAL
+        said.insert(0, f"mask{told}")
+    elif value is not None:
         known = value if math.isfinite(value) else f"{value:g}"  # JSON has no nan, no inf
-        return Fact("nodata", "nodata", known, f"value {value:g}")
-    return Fact("nodata", "nodata", None, "none declared")
+        said.insert(0, f"value {value:g}")
+    return Fact("nodata", "nodata", known, " and ".join(said) or "none declared")
 
 
 def _pixels(scene: Scene, reader: SceneReader, known: list[Fact]) -> list[Fact]:
