@@ -237,10 +237,13 @@ TABLES = (
             Row("B, moved", BASELINE | MOVED),
             Row("MRIFE, moved", MRIFE | MOVED),
             Row("B, moved, from a prior", BASELINE | MOVED | PRIOR),
+            Row("B+M, moved, from a prior", NO_CONTRAST | MOVED | PRIOR),
             Row("MRIFE, moved, from a prior", MRIFE | MOVED | PRIOR),
         ),
         (
             ("MRIFE, moved", "B, moved"),
+            ("B+M, moved, from a prior", "B, moved, from a prior"),
+            ("MRIFE, moved, from a prior", "B+M, moved, from a prior"),
             ("MRIFE, moved, from a prior", "B, moved, from a prior"),
         ),
         "Trained on tiles that are moved by up to 0.4 of their side, and measured on quarters of "
