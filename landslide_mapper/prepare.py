@@ -141,8 +141,8 @@ def _write_tiles(
     """Write every tile with landslide, then the negatives that are drawn, split by split.
 
     Returns:
-        What was looked at, how many windows were left out by reason, and how many negatives were
-        not drawn by split.
+        What was looked at, how many windows were left out by reason, and by split about how many
+        of those that were not drawn have valid pixels: as many as of those that were.
     """
 
     def make(plan: Plan, wanted: Callable[[TileRecord], bool]) -> TileRecord:
@@ -154,8 +154,9 @@ def _write_tiles(
         candidates += [r.plan for r in records if not r.written and r.valid_px]
     empty = sum(not r.valid_px for r in records)
     rng = np.random.default_rng(config.seed)
-    undrawn = {}
+    unused, undrawn = 0, {}
     for split in SPLITS:
+        seen = tried = 0
         mine = sorted((p for p in candidates if p.split == split), key=lambda p: p.tile_id)
         mine = [mine[i] for i in rng.permutation(len(mine))]
         positives = sum(r.written and r.plan.split == split for r in records)
@@ -167,12 +168,14 @@ def _write_tiles(
             made = for_each(partial(make, wanted=_negative), now, f"negatives ({split})")
             records += made
             empty += sum(not r.valid_px for r in made)
-            quota -= sum(r.written for r in made)
-        undrawn[split] = len(mine)
+            drawn = sum(r.written for r in made)
+            seen, tried, quota = seen + drawn, tried + len(made), quota - drawn
+        unused += len(mine)
+        undrawn[split] = round(len(mine) * seen / tried) if tried else len(mine)
     dropped = {
         "empty": empty,
         "overlapping": layout.facts["dropped_overlapping"],
-        "unused_negatives": sum(undrawn.values()),
+        "unused_negatives": unused,
     }
     # A window tried as a positive and then drawn as a negative is there twice; the last counts.
     records = list({record.plan.tile_id: record for record in records}.values())

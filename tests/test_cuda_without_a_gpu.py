@@ -24,11 +24,13 @@ from torch.utils._pytree import tree_leaves
 from landslide_mapper.config import ARCHITECTURES, ModelConfig, TrainConfig
 from landslide_mapper.device import computes_bf16
 from landslide_mapper.errors import LsmapError
+from landslide_mapper.metrics import BINS
 from landslide_mapper.nn import gradcam, on_cuda
 from landslide_mapper.nn.build import build
 from landslide_mapper.nn.folding import fold
 from landslide_mapper.nn.optimiser import RunningMean, make_optimizer
 from landslide_mapper.train import _train_epoch
+from landslide_mapper.training.loaders import Validation
 from landslide_mapper.training.parallel import Process, join_processes
 from landslide_mapper.training.session import Session
 from landslide_mapper.training.validation import validate
@@ -116,11 +118,11 @@ class Training(Process):
 
 
 class Validating(Process):
-    """Gives back the histogram, and that there was no NaN."""
+    """Brings the histograms to the CPU, and that there was no NaN."""
 
     def total(self, values: Tensor) -> Any:
         assert values.device == GPU
-        return values if values.ndim else 0
+        return torch.empty_like(values, device="cpu") if values.ndim else 0
 
 
 def leaves(root: Any) -> Iterator[Tensor]:
@@ -203,8 +205,9 @@ def test_an_epoch_stays_on_the_gpu_and_never_waits(
 def test_validation_stays_on_the_gpu(arch: str) -> None:
     network = build(dataclasses.replace(SMALL, arch=arch))
     with FakeTensorMode(shape_env=ShapeEnv()):  # how many pixels were seen may be asked
-        histogram = validate(moved(network), batches(), Validating(0, 1, GPU))
-        assert histogram.device == GPU
+        shown = Validation(batches(), [[1.0, 1.0, 2.5, 1.0]], [1.0, 2.5])
+        seen = validate(moved(network), shown, Validating(0, 1, GPU))
+    assert seen.tiles.shape == seen.ground.shape == (2, BINS)
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0)])

@@ -47,7 +47,7 @@ def test_a_final_fit_learns_validation_and_keeps_what_was_chosen(
     tiles = load_dataset(dataset)
     assert training.dataset.tiles == [*tiles.split("train"), *tiles.split("val")]  # type: ignore[attr-defined]
     assert len(batches.positives) + len(batches.negatives) == len(training.dataset)  # type: ignore[arg-type]
-    assert len(validation) == 0
+    assert len(validation.loader) == 0
 
     after = read_info(whole / "best.safetensors")
     assert (after.threshold, after.calibration) == (before.threshold, before.calibration)

@@ -332,7 +332,7 @@ def test_training_gets_padded_tiles_filled_and_moved(tmp_path: Path) -> None:
                     known = np.argwhere(mask != IGNORE)
                     places.add(tuple(known.min(axis=0)))
                     assert image.any(axis=0).all() == (unseen == "mirror")
-        for images, _ in validation:
+        for images, _ in validation.loader:
             assert images.any(dim=1).all() == (unseen == "mirror")
         size[unseen] = len(places)
     assert size["mean"] == 1

@@ -286,10 +286,12 @@ def test_all_architectures_see_the_same_batches(dataset: Path) -> None:
 def test_reading_processes_take_no_random_numbers(dataset: Path) -> None:
     """Or dropout would get others in a run that goes on than in one that was never stopped."""
     config = TrainConfig((str(dataset),), workers=1, model=ModelConfig(arch="deeplabv3plus"))
-    _, *loaders = make_loaders(config, load_datasets(config), Process(0, 1, torch.device("cpu")))
+    _, training, validation = make_loaders(
+        config, load_datasets(config), Process(0, 1, torch.device("cpu"))
+    )
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    for loader in loaders:
+    for loader in (training, validation.loader):
         assert loader.num_workers == 1
         next(iter(loader))
     assert torch.equal(torch.get_rng_state(), before)

@@ -239,14 +239,20 @@ TABLES = (
             Row("B, moved, from a prior", BASELINE | MOVED | PRIOR),
             Row("B+M, moved, from a prior", NO_CONTRAST | MOVED | PRIOR),
             Row("MRIFE, moved, from a prior", MRIFE | MOVED | PRIOR),
+            Row("MRIFE, moved, from a prior, β 0.03", MRIFE | MOVED | PRIOR | {"beta": "0.03"}),
+            Row("MRIFE, moved, from a prior, β 0.01", MRIFE | MOVED | PRIOR | {"beta": "0.01"}),
         ),
         (
             ("MRIFE, moved", "B, moved"),
             ("B+M, moved, from a prior", "B, moved, from a prior"),
             ("MRIFE, moved, from a prior", "B+M, moved, from a prior"),
             ("MRIFE, moved, from a prior", "B, moved, from a prior"),
+            ("MRIFE, moved, from a prior, β 0.03", "B+M, moved, from a prior"),
+            ("MRIFE, moved, from a prior, β 0.03", "B, moved, from a prior"),
+            ("MRIFE, moved, from a prior, β 0.01", "B+M, moved, from a prior"),
+            ("MRIFE, moved, from a prior, β 0.01", "B, moved, from a prior"),
         ),
-        "Trained on tiles that are moved by up to 0.4 of their side, and measured on quarters of "
+        "β weighs the contrast, 0.1 where nothing else is said. Trained on tiles that are moved by up to 0.4 of their side, and measured on quarters of "
         "tiles in the middle of windows (`lsmap evaluate --moved`), so that no network gains from "
         "images that were cut around a landslide. Padding is mirrored ground.",
     ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ FIELDS = ("tile_id", "split", "landslide_fraction", "landslide_px", "valid_px", 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: image and mask files, and how much landslide is in it (share of valid pixels)."""
+    """One tile: image and mask files, and how much landslide is in it (share of valid pixels).
+
+    It stands for itself or, without landslide, for those like it that were not drawn as well.
+    """
 
     tile_id: str
     split: str
@@ -34,6 +39,7 @@ class Tile:
     source: str
     image: Path
     mask: Path
+    stands_for: float = 1.0  # windows of the ground
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,10 @@ class Dataset:
         return float(counts["middle_px"] / landslide) if known else None
 
     def undrawn(self, split: str) -> int:
-        """Windows of a split without landslide that were left out; older data sets do not tell."""
+        """About how many windows of a split were left out that show ground, but no landslide.
+
+        Older data sets do not tell.
+        """
         return int(self.info.get("counts", {}).get(split, {}).get("undrawn_negatives", 0))
 
     def centred(self, split: str = "train") -> bool:
@@ -147,7 +156,15 @@ def load_dataset(path: str | Path) -> Dataset:
         )
     dataset = Dataset(root, info, tiles)
     _check_entries(dataset)
-    return dataset
+    return replace(dataset, tiles=tuple(_weighed(dataset)))
+
+
+def _weighed(dataset: Dataset) -> Iterator[Tile]:
+    """The tiles, those without landslide with what they stand for."""
+    drawn = Counter(tile.split for tile in dataset.tiles if not tile.landslide_px)
+    weight = {split: 1 + dataset.undrawn(split) / count for split, count in drawn.items()}
+    for tile in dataset.tiles:
+        yield tile if tile.landslide_px else replace(tile, stands_for=weight[tile.split])
 
 
 def _read_info(root: Path) -> dict[str, Any]:

@@ -150,9 +150,11 @@ def check(info: ModelInfo, dataset: Dataset, split: str, threshold: float | None
 
 
 def _curve(predict: Predictor, tiles: Sequence[Tile], what: str) -> Curve:
-    counted = np.zeros((2, BINS), np.int64)
+    """Of the ground that the tiles stand for."""
+    counted = np.zeros((2, BINS))
     for answer in answers(predict, tiles, what):
-        counted += histogram(answer.probability, answer.labels)
+        weight = tiles[answer.number].stands_for
+        counted += weight * histogram(answer.probability, answer.labels)
     return Curve.of(counted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from statistics import median_low
 from typing import Any
@@ -26,6 +27,21 @@ from landslide_mapper.serving import near_training
 from landslide_mapper.training.parallel import Process
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation tiles that one process shows, and how much of the ground each stands for.
+
+    Attributes:
+        loader: batches of images and labels.
+        stands_for: for each batch, `Tile.stands_for` of each of its tiles.
+        weights: what there is of these in all processes.
+    """
+
+    loader: Batches
+    stands_for: Sequence[Sequence[float]]
+    weights: Sequence[float]
 
 
 def load_datasets(config: TrainConfig) -> list[Dataset]:
@@ -64,6 +80,13 @@ def warn_of_tiles(config: TrainConfig, datasets: Sequence[Dataset]) -> None:
             "(unless --gsd native)"
         )
     for dataset in datasets:
+        undrawn = dataset.undrawn("val")
+        if undrawn and all(tile.landslide_px for tile in dataset.split("val")):
+            warn(
+                f"{dataset.root}: none of the {undrawn} windows without landslide is among its val "
+                "tiles, so the threshold knows nothing of false alarms there; prepare with more "
+                "--negatives"
+            )
         if dataset.centred() and not config.shift:
             warn(
                 f"{dataset.middle_in_words()}, so a network learns to look there only, and its "
@@ -89,8 +112,8 @@ def common_gsd(datasets: Sequence[Dataset]) -> float | None:
 
 def make_loaders(
     config: TrainConfig, datasets: list[Dataset], process: Process
-) -> tuple[PairBatches, Batches, Batches]:
-    """Sampler and loader of the training tiles, and loader of the validation tiles.
+) -> tuple[PairBatches, Batches, Validation]:
+    """Sampler and loader of the training tiles, and what validation is shown.
 
     Where training moves its tiles, validation shows their quarters, off the middle as well: else
     an epoch would be chosen, and its probabilities calibrated, for what no scene shows.
@@ -137,7 +160,11 @@ def make_loaders(
     return (
         batches,
         DataLoader(augmented, batch_sampler=batches, **options),
-        DataLoader(measured, batch_sampler=in_order, **options),
+        Validation(
+            DataLoader(measured, batch_sampler=in_order, **options),
+            [[validation[position].stands_for for _, position in batch] for batch in in_order],
+            sorted({tile.stands_for for tile in validation}),
+        ),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from landslide_mapper.errors import LsmapFailure
 from landslide_mapper.metrics import BINS, Curve, rates
 from landslide_mapper.nn.calibration import fit_calibration, probability_histogram
 from landslide_mapper.nn.network import Network
-from landslide_mapper.training.loaders import Batches, progress, to_device
+from landslide_mapper.training.loaders import Validation, progress, to_device
 from landslide_mapper.training.parallel import Process
 
 DIVERGED = "lower --lr, or the weight of a contrast, --beta"
@@ -21,37 +23,59 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device))
 
 
+class Seen(NamedTuple):
+    """Histograms (2, BINS) of the probabilities of valid pixels, by label.
+
+    Attributes:
+        tiles: int64, of the validation tiles.
+        ground: float64, of what they stand for: of a scene's windows without landslide a few are
+            drawn, and a map of it has the false alarms of all.
+    """
+
+    tiles: Tensor
+    ground: Tensor
+
+
 @torch.inference_mode()
-def validate(model: Network, loader: Batches, process: Process) -> Tensor:
-    """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes.
+def validate(model: Network, validation: Validation, process: Process) -> Seen:
+    """What the network answers, over all processes.
 
     Raises:
         LsmapFailure: the network returns NaN.
     """
     model.eval()
     odd = torch.zeros((), dtype=torch.int64, device=process.device)
-    histogram = torch.zeros(2, BINS, dtype=torch.int64, device=process.device)
-    for images, labels in progress(loader, "validation", process):
+    weights = validation.weights
+    # By weight: sums of whole numbers are the same in any order, on a GPU and of any processes.
+    counts = torch.zeros(len(weights), 2, BINS, dtype=torch.int64, device=process.device)
+    batches = progress(validation.loader, "validation", process)
+    for (images, labels), stands_for in zip(batches, validation.stands_for, strict=True):
         images, labels = to_device(images, labels, process.device)
         with autocast(process.device):
             logits = model(images)
         odd += logits.isnan().sum()
-        histogram += probability_histogram(torch.sigmoid(logits.float()), labels)
+        probabilities = torch.sigmoid(logits.float())
+        for answer, known, weight in zip(probabilities, labels, stands_for, strict=True):
+            counts[weights.index(weight)] += probability_histogram(answer, known)
     if process.total(odd):
         raise LsmapFailure(f"the network returns NaN: {DIVERGED}")
-    return process.total(histogram)
+    counts = process.total(counts)
+    ground = torch.tensordot(torch.tensor(weights, dtype=torch.float64), counts.double(), 1)
+    return Seen(counts.sum(0), ground)
 
 
-def validation_figures(histogram: Tensor) -> dict[str, float]:
-    """Metrics at 0.5, the calibration, the threshold with the highest landslide IoU and that IoU.
+def validation_figures(seen: Seen) -> dict[str, float]:
+    """Metrics of the tiles at 0.5, and for the ground that they stand for the calibration, the
+    threshold with the highest landslide IoU and that IoU.
 
     The threshold is one of calibrated probabilities, as the model file is calibrated.
     """
-    curve = Curve.of(histogram.numpy())
+    of_tiles = rates(Curve.of(seen.tiles.numpy()).at(0.5))
+    curve = Curve.of(seen.ground.numpy())
     threshold = curve.best_threshold()
-    calibration = fit_calibration(histogram)
+    calibration = fit_calibration(seen.ground)
     return {
-        **{name: float(value) for name, value in rates(curve.at(0.5)).items()},
+        **{name: float(value) for name, value in of_tiles.items()},
         "calibration_scale": calibration.scale,
         "calibration_shift": calibration.shift,
         "threshold": calibration(threshold),
