@@ -91,8 +91,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 31
-    assert [one.seed for one in planned] == [0] * 31 + [1] * 31
+    assert len({one.key for one in planned}) == len(planned) == 2 * 33
+    assert [one.seed for one in planned] == [0] * 33 + [1] * 33
     assert planned[0].settings == grid.BASELINE
 
 
@@ -100,7 +100,7 @@ def test_a_setting_that_the_scale_has_as_well_makes_no_other_experiment() -> Non
     common = results.common_settings(FULL, "bijie")
     assert common["unseen"] == "mirror"
     planned = results.plan(grid.TABLES, "bijie", "d", FULL, common, (0,))
-    assert len({one.key for one in planned}) == len(planned) == 25
+    assert len({one.key for one in planned}) == len(planned) == 27
 
 
 def test_the_key_follows_from_all_that_matters_and_nothing_else(tmp_path: Path) -> None:

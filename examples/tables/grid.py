@@ -252,9 +252,10 @@ TABLES = (
             ("MRIFE, moved, from a prior, β 0.01", "B+M, moved, from a prior"),
             ("MRIFE, moved, from a prior, β 0.01", "B, moved, from a prior"),
         ),
-        "β weighs the contrast, 0.1 where nothing else is said. Trained on tiles that are moved by up to 0.4 of their side, and measured on quarters of "
+        "Trained on tiles that are moved by up to 0.4 of their side, and measured on quarters of "
         "tiles in the middle of windows (`lsmap evaluate --moved`), so that no network gains from "
-        "images that were cut around a landslide. Padding is mirrored ground.",
+        "images that were cut around a landslide. Padding is mirrored ground. β weighs the "
+        "contrast: 0.1 where no other is named.",
     ),
 )
 
