@@ -48,6 +48,8 @@ from landslide_mapper.staging import check_folder, check_letters, only_one, writ
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
+LOOK_AT = 100  # windows of a split that are not drawn, to know how many of all show ground
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -88,7 +90,7 @@ def _prepare(config: PrepareConfig) -> PrepareReport:
                 "ground, or are smaller than a pixel"
             )
         _write_footprints(folder / TILES, layout, written)
-        _warn_of_sizes(layout, written)
+        _warn_of_sizes(config, layout, written)
         info = _info(config, layout, records, dropped, undrawn)
         (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     return PrepareReport(config.output, info)
@@ -142,7 +144,7 @@ def _write_tiles(
 
     Returns:
         What was looked at, how many windows were left out by reason, and by split about how many
-        of those that were not drawn have valid pixels: as many as of those that were.
+        of those that were not drawn have valid pixels, which takes a look at some of them.
     """
 
     def make(plan: Plan, wanted: Callable[[TileRecord], bool]) -> TileRecord:
@@ -152,11 +154,9 @@ def _write_tiles(
     candidates = list(layout.negatives)
     if config.sampling == "grid":  # a window that only touches a polygon's edge is a negative
         candidates += [r.plan for r in records if not r.written and r.valid_px]
-    empty = sum(not r.valid_px for r in records)
     rng = np.random.default_rng(config.seed)
     unused, undrawn = 0, {}
     for split in SPLITS:
-        seen = tried = 0
         mine = sorted((p for p in candidates if p.split == split), key=lambda p: p.tile_id)
         mine = [mine[i] for i in rng.permutation(len(mine))]
         positives = sum(r.written and r.plan.split == split for r in records)
@@ -167,13 +167,14 @@ def _write_tiles(
             now.sort(key=lambda p: p.tile_id)  # neighbours share blocks of the file
             made = for_each(partial(make, wanted=_negative), now, f"negatives ({split})")
             records += made
-            empty += sum(not r.valid_px for r in made)
-            drawn = sum(r.written for r in made)
-            seen, tried, quota = seen + drawn, tried + len(made), quota - drawn
+            quota -= sum(r.written for r in made)
+        look_at = sorted(mine[:LOOK_AT], key=lambda p: p.tile_id)
+        left = for_each(partial(make, wanted=_neither), look_at, f"not drawn ({split})")
+        seen = sum(r.valid_px > 0 for r in left)
+        undrawn[split] = round(len(mine) * seen / max(len(left), 1))
         unused += len(mine)
-        undrawn[split] = round(len(mine) * seen / tried) if tried else len(mine)
     dropped = {
-        "empty": empty,
+        "empty": sum(not r.valid_px for r in records),
         "overlapping": layout.facts["dropped_overlapping"],
         "unused_negatives": unused,
     }
@@ -190,14 +191,40 @@ def _negative(record: TileRecord) -> bool:
     return record.landslide_px == 0
 
 
-def _warn_of_sizes(layout: TileLayout, records: Sequence[TileRecord]) -> None:
-    """Say that a network would learn landslides of several sizes, where the pixels have them."""
-    known = [layout.gsd[record.plan.source] for record in records]
-    sizes = [size for size in known if size is not None]
-    if sizes and not near_training(max(sizes) / min(sizes)):
+def _neither(record: TileRecord) -> bool:
+    return False
+
+
+def _pixel_sizes(layout: TileLayout, records: Sequence[TileRecord], tile: int = 0) -> list[float]:
+    """Metres, as far as they are known: of each record's source or, given a `tile`'s side, of the
+    tile, which may be resampled."""
+    return [
+        pixel * (record.plan.span / tile if tile else 1)
+        for record in records
+        if (pixel := layout.gsd[record.plan.source]) is not None
+    ]
+
+
+def _warn_of_sizes(
+    config: PrepareConfig, layout: TileLayout, records: Sequence[TileRecord]
+) -> None:
+    """Say that a network would learn landslides of several sizes, where the pixels have them.
+
+    Crops that are centred on landslides have them on purpose.
+    """
+
+    def several(sizes: Sequence[float]) -> bool:
+        return bool(sizes) and not near_training(max(sizes) / min(sizes))
+
+    given = _pixel_sizes(layout, records)
+    made = _pixel_sizes(layout, records, config.tile_size) if config.pairs else given
+    if several(made):
+        advice = "bring them to one first, with gdalwarp -tr for example"
+        if not several(given):
+            advice = "--pairs-fit crop cuts images up instead of scaling them down"
         warn(
-            f"pixels are {min(sizes):.2g} to {max(sizes):.2g} m in these scenes, and detect shows "
-            "a model one size only; bring them to one first, with gdalwarp -tr for example"
+            f"pixels of these tiles are {min(made):.2g} to {max(made):.2g} m, and detect shows a "
+            f"model one size only; {advice}"
         )
 
 
@@ -248,11 +275,7 @@ def _info(
     negatives = config.negatives_per_landslide
     options = {name: value for name, value in vars(config).items() if name != "command"}
     area = landslide_area(layout.sources, records, config.tile_size)
-    sizes = [
-        pixel * r.plan.span / config.tile_size
-        for r in written
-        if (pixel := layout.gsd[r.plan.source]) is not None
-    ]
+    sizes = _pixel_sizes(layout, written, config.tile_size)
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

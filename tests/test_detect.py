@@ -394,6 +394,31 @@ def test_bands_that_are_described_are_not_what_gdal_takes_them_for(
     assert "give --bands 3,2,1" in said
 
 
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        (("nir", "red", "green", "blue"), "undefined, red, green; give --bands 2,3,4"),
+        (("red", "green", "blue", "nir"), None),
+        (("", "Red", "Green"), "undefined, red, green"),
+    ],
+)
+def test_where_colours_are_described_no_other_band_is_one(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    described: tuple[str, ...],
+    said: str | None,
+) -> None:
+    scene = write_scene(
+        tmp_path / "scene.tif", grey(blobs(5, (100, 100))), count=len(described), photometric="RGB"
+    )
+    with rasterio.open(scene, "r+") as raster:
+        assert raster.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        raster.descriptions = described
+    run(scene, tmp_path / "slides.gpkg")
+    told = capsys.readouterr().err
+    assert said in told if said else "bands 1,2,3 are" not in told
+
+
 def test_the_style_of_a_scene_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

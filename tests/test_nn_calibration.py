@@ -22,7 +22,7 @@ from landslide_mapper.nn.calibration import (
     fit_calibration,
     probability_histogram,
 )
-from landslide_mapper.training.validation import Seen, validation_figures
+from landslide_mapper.training.validation import validation_figures
 
 SMALL = ModelConfig(backbone="resnet18", last_layer=3, aspp_channels=32, aspp_rates=(2, 3, 4))
 
@@ -96,7 +96,7 @@ def test_a_network_that_is_too_sure_of_itself_is_calibrated() -> None:
 
 def test_the_threshold_of_a_model_is_one_of_calibrated_probabilities() -> None:
     counted = pixels(1.5, -1.0)
-    found, curve = validation_figures(Seen(counted, counted.double())), Curve.of(counted.numpy())
+    found, curve = validation_figures(counted), Curve.of(counted.numpy())
     best, half = curve.best_threshold(), rates(curve.at(0.5))
     calibration = Calibration(found["calibration_scale"], found["calibration_shift"])
     assert calibration == fit_calibration(counted)
@@ -112,7 +112,7 @@ def test_a_threshold_far_off_the_answers_is_one_of_a_model() -> None:
     answers = int(np.searchsorted(CENTRES, 0.8))
     histogram[0, answers] = 40
     histogram[1, answers : answers + 2] = torch.tensor([60, 9900])
-    found = validation_figures(Seen(histogram, histogram.double()))
+    found = validation_figures(histogram)
     assert found["landslide_iou_at_threshold"] == pytest.approx(9960 / 10_000)  # all is mapped
     assert 0 < found["threshold"] < fit_calibration(histogram)(CENTRES[answers])
 

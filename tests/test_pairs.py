@@ -89,6 +89,18 @@ def test_images_of_any_size_become_tiles(folder: Path) -> None:
     assert 0.8 <= dataset.gsd < 2
 
 
+@pytest.mark.parametrize("fit", ["scale", "crop"])
+def test_images_that_are_scaled_down_to_other_pixel_sizes_are_warned_of(
+    tmp_path: Path, fit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, side in enumerate([64, 64, 256]):
+        picture(tmp_path / "images" / f"{number}.png", image(side, side, number))
+        picture(tmp_path / "masks" / f"{number}.png", square(side, side))
+    make(tmp_path, tile_size=64, gsd=0.5, pairs_fit=fit)
+    said = "Warning: pixels of these tiles are 0.5 to 2 m, and detect shows a model one size only"
+    assert (f"{said}; --pairs-fit crop cuts" in capsys.readouterr().err) == (fit == "scale")
+
+
 def test_crop_keeps_every_pixel(folder: Path) -> None:
     dataset = make(folder, pairs_fit="crop", tile_size=112)  # of one only the width is larger
     total = sum((60 + 24 * n) * (80 + 20 * n) for n in range(10))

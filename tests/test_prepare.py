@@ -551,7 +551,7 @@ def test_scenes_of_several_pixel_sizes_are_warned_of(
             tmp_path / "d", (coarse, str(train_scenes[1])), str(train_labels), tile_size=128
         )
     )
-    said = "Warning: pixels are 0.5 to 2 m in these scenes, and detect shows a model one size"
+    said = "Warning: pixels of these tiles are 0.5 to 2 m, and detect shows a model one size"
     assert (said in capsys.readouterr().err) == (factor > 1)
 
 

@@ -160,7 +160,13 @@ def load_dataset(path: str | Path) -> Dataset:
 
 
 def _weighed(dataset: Dataset) -> Iterator[Tile]:
-    """The tiles, those without landslide with what they stand for."""
+    """The tiles, those without landslide with what they stand for.
+
+    Crops that are centred on landslides are no windows of a grid, and stand for themselves.
+    """
+    if dataset.info.get("sampling") != "grid":
+        yield from dataset.tiles
+        return
     drawn = Counter(tile.split for tile in dataset.tiles if not tile.landslide_px)
     weight = {split: 1 + dataset.undrawn(split) / count for split, count in drawn.items()}
     for tile in dataset.tiles:

@@ -88,8 +88,9 @@ class PrepareReport:
 
 def train_command(dataset: Dataset) -> str | None:
     """What to type to train on a data set; None where too few of its tiles have landslide."""
-    train, val = (dataset.info["counts"][split] for split in ("train", "val"))
-    if train["positive_tiles"] < 2 or not val["positive_tiles"]:
+    counts = dataset.info.get("counts", {})
+    train, val = (counts.get(split, {}) for split in ("train", "val"))
+    if train.get("positive_tiles", 0) < 2 or not val.get("positive_tiles"):
         return None
     root = str(dataset.root)
     target = "" if (root,) == TrainConfig.datasets else f" {command_line(root)}"

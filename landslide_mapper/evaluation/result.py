@@ -21,7 +21,10 @@ from landslide_mapper.metrics import (
     rates,
 )
 
-UNDRAWN = "windows without landslide are not in it, nor are the false alarms there"
+UNDRAWN = (
+    "windows without landslide are not in it, nor are the false alarms there, so precision and "
+    "calibration are not those of a map"
+)
 OVERLAPPING = "tiles overlap, so pixels and landslides count as often as tiles show them"
 
 # With fewer scenes than this, drawing them again says little: tiles are drawn instead.

@@ -96,14 +96,16 @@ class Labels:
     def among(self, others: Labels) -> np.ndarray:
         """Which polygons another selection of the layer has too, by their shapes, bool (n,).
 
-        Of copies as many as it has. Ids do not tell: views, and layers that a VRT joins, count what
-        a condition takes.
+        Of copies as many as it has, first those of the same ids. Ids alone do not tell: views, and
+        layers that a VRT joins, count what a condition takes.
         """
-        left = Counter(shapely.to_wkb(others.polygons).tolist())
-        taken = np.zeros(len(self.polygons), dtype=bool)
-        for index, shape in enumerate(shapely.to_wkb(self.polygons)):
-            taken[index] = left[shape] > 0
-            left[shape] -= 1
+        shapes, theirs = shapely.to_wkb(self.polygons), shapely.to_wkb(others.polygons)
+        known = set(zip(others.fids, theirs, strict=True))
+        taken = np.array([one in known for one in zip(self.fids, shapes, strict=True)], dtype=bool)
+        left = Counter(theirs.tolist()) - Counter(shapes[taken].tolist())
+        for index in np.flatnonzero(~taken):
+            taken[index] = left[shapes[index]] > 0
+            left[shapes[index]] -= 1
         return taken
 
     def only(self, keep: np.ndarray) -> Labels:

@@ -205,16 +205,24 @@ def _describe(source: Source, raster: rasterio.DatasetReader, bands: Sequence[in
         bands=chosen,
         gsd=pixel_size(crs, raster.transform, *centre),
         colorinterp=tuple(c.name for c in interp),
-        colours=tuple(map(_colour, interp, raster.descriptions)),
+        colours=_colours(interp, raster.descriptions),
         opened=source.opened,
         title=source.title,
     )
 
 
-def _colour(interp: ColorInterp, description: str | None) -> str:
-    """What the description says, if that is a colour: GDAL calls any three bytes a pixel RGB."""
-    said = (description or "").strip().lower()
-    return said if said in COLOURS else str(interp.name)
+def _colours(interp: Sequence[ColorInterp], descriptions: Sequence[str | None]) -> tuple[str, ...]:
+    """What each band shows. Where descriptions name colours, no other band is one of these.
+
+    GDAL calls the first three of bytes red, green and blue, whatever they are.
+    """
+    said = [(description or "").strip().lower() for description in descriptions]
+    if not set(COLOURS).intersection(said):
+        return tuple(str(one.name) for one in interp)
+    others = ["undefined" if one.name in COLOURS else str(one.name) for one in interp]
+    return tuple(
+        what if what in COLOURS else other for what, other in zip(said, others, strict=True)
+    )
 
 
 def _crs(path: str, raster: rasterio.DatasetReader) -> pyproj.CRS | None:

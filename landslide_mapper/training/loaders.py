@@ -80,8 +80,8 @@ def warn_of_tiles(config: TrainConfig, datasets: Sequence[Dataset]) -> None:
             "(unless --gsd native)"
         )
     for dataset in datasets:
-        undrawn = dataset.undrawn("val")
-        if undrawn and all(tile.landslide_px for tile in dataset.split("val")):
+        undrawn, shown = dataset.undrawn("val"), dataset.split("val")
+        if undrawn and shown and all(tile.landslide_px for tile in shown) and not config.final:
             warn(
                 f"{dataset.root}: none of the {undrawn} windows without landslide is among its val "
                 "tiles, so the threshold knows nothing of false alarms there; prepare with more "

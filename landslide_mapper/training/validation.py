@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -23,22 +21,12 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device))
 
 
-class Seen(NamedTuple):
-    """Histograms (2, BINS) of the probabilities of valid pixels, by label.
-
-    Attributes:
-        tiles: int64, of the validation tiles.
-        ground: float64, of what they stand for: of a scene's windows without landslide a few are
-            drawn, and a map of it has the false alarms of all.
-    """
-
-    tiles: Tensor
-    ground: Tensor
-
-
 @torch.inference_mode()
-def validate(model: Network, validation: Validation, process: Process) -> Seen:
-    """What the network answers, over all processes.
+def validate(model: Network, validation: Validation, process: Process) -> Tensor:
+    """Histogram (2, BINS) of the probabilities of all valid pixels, over all processes.
+
+    Tiles count for what they stand for: of a scene's windows without landslide a few are drawn,
+    and a map of it has the false alarms of all. float64.
 
     Raises:
         LsmapFailure: the network returns NaN.
@@ -59,23 +47,20 @@ def validate(model: Network, validation: Validation, process: Process) -> Seen:
             counts[weights.index(weight)] += probability_histogram(answer, known)
     if process.total(odd):
         raise LsmapFailure(f"the network returns NaN: {DIVERGED}")
-    counts = process.total(counts)
-    ground = torch.tensordot(torch.tensor(weights, dtype=torch.float64), counts.double(), 1)
-    return Seen(counts.sum(0), ground)
+    total = process.total(counts).double()
+    return torch.tensordot(torch.tensor(weights, dtype=torch.float64), total, 1)
 
 
-def validation_figures(seen: Seen) -> dict[str, float]:
-    """Metrics of the tiles at 0.5, and for the ground that they stand for the calibration, the
-    threshold with the highest landslide IoU and that IoU.
+def validation_figures(histogram: Tensor) -> dict[str, float]:
+    """Metrics at 0.5, the calibration, the threshold with the highest landslide IoU and that IoU.
 
     The threshold is one of calibrated probabilities, as the model file is calibrated.
     """
-    of_tiles = rates(Curve.of(seen.tiles.numpy()).at(0.5))
-    curve = Curve.of(seen.ground.numpy())
+    curve = Curve.of(histogram.numpy())
     threshold = curve.best_threshold()
-    calibration = fit_calibration(seen.ground)
+    calibration = fit_calibration(histogram)
     return {
-        **{name: float(value) for name, value in of_tiles.items()},
+        **{name: float(value) for name, value in rates(curve.at(0.5)).items()},
         "calibration_scale": calibration.scale,
         "calibration_shift": calibration.shift,
         "threshold": calibration(threshold),
