@@ -72,32 +72,34 @@ def test_a_run_leaves_everything_behind(dataset: Path, tmp_path: Path) -> None:
     assert info.gsd == pytest.approx(0.5, rel=0.01)
 
     # The metric in the log is the saved model's, counted here with numpy alone.
-    tp = fp = fn = 0
+    tp = fp = fn = expected = share = 0.0
     half = Calibration(*info.calibration)(0.5)
-    certainty, share = [], []
     for tile in load_dataset(dataset).split("val"):
         image, mask = TileDataset([tile])[0, 0]
         probability, labels = predict(image[None].numpy())[0], mask.numpy()
-        certainty.append(probability[labels != 255])
-        share.append(labels[labels != 255] == 1)
-        found = probability >= half
-        tp += int((found & (labels == 1)).sum())
-        fp += int((found & (labels == 0)).sum())
-        fn += int((~found & (labels == 1)).sum())
+        seen, slide, found = labels != 255, labels == 1, probability >= half
+        tp += tile.stands_for * int((found & slide).sum())
+        fp += tile.stands_for * int((found & ~slide & seen).sum())
+        fn += tile.stands_for * int((~found & slide).sum())
+        expected += tile.stands_for * float(probability[seen].sum(dtype=np.float64))
+        share += tile.stands_for * int(slide.sum())
     assert tp / max(tp + fp + fn, 1) == pytest.approx(best["landslide_iou"], abs=2e-3)
     # As many pixels are landslide as the model expects, on validation.
     assert info.calibration != (1.0, 0.0)
-    assert np.concatenate(certainty).mean() == pytest.approx(np.concatenate(share).mean(), abs=0.01)
+    assert expected == pytest.approx(share, rel=0.02)
 
 
 def test_where_tiles_are_moved_validation_shows_them_off_the_middle(
     dataset: Path, tmp_path: Path
 ) -> None:
-    """The log has what `evaluate --moved` says of the model that was kept."""
-    folder = tmp_path / "run"
-    run("train", dataset, "-o", folder, *QUICK, "--epochs", 2, "--lr", 0.02, "--shift", 0.4)
-    out = tmp_path / "out"
-    run("evaluate", folder, dataset, "--split", "val", "--moved", "--device", "cpu", "-o", out)
+    """The log has what `evaluate --moved` says of the model that was kept, where all is drawn."""
+    drawn, folder, out = tmp_path / "drawn", tmp_path / "run", tmp_path / "out"
+    shutil.copytree(dataset, drawn)
+    info = json.loads((drawn / "dataset.json").read_text("utf-8"))
+    info["counts"]["val"]["undrawn_negatives"] = 0
+    (drawn / "dataset.json").write_text(json.dumps(info), "utf-8")
+    run("train", drawn, "-o", folder, *QUICK, "--epochs", 2, "--lr", 0.02, "--shift", 0.4)
+    run("evaluate", folder, drawn, "--split", "val", "--moved", "--device", "cpu", "-o", out)
     (found,) = json.loads((out / "metrics.json").read_text("utf-8"))["at"]
     best = best_row(read_log(folder / "log.csv"))
     assert best["landslide_iou_at_threshold"] == pytest.approx(
@@ -384,11 +386,12 @@ def test_two_processes_stay_one_model(arch: str, dataset: Path, tmp_path: Path) 
     predict, info = load_predictor(folder / "best.safetensors", "cpu")
     # What the log says is what the file does, though each process has batch statistics of its own.
     thresholds = (Calibration(*info.calibration)(0.5), info.threshold)
-    counts = np.zeros((2, 4), np.int64)
+    counts = np.zeros((2, 4))
     for tile in load_dataset(dataset).split("val"):
         image, mask = TileDataset([tile])[0, 0]
         probability = predict(image[None].numpy())[0]
-        counts += [confusion(probability >= least, mask.numpy()) for least in thresholds]
+        shown = [confusion(probability >= least, mask.numpy()) for least in thresholds]
+        counts += tile.stands_for * np.array(shown)
     expected = rates(counts)
     best = rows[info.epoch - 1]
     assert best["accuracy"] == pytest.approx(expected["accuracy"][0], abs=1e-3)
