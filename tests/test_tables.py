@@ -91,8 +91,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 33
-    assert [one.seed for one in planned] == [0] * 33 + [1] * 33
+    assert len({one.key for one in planned}) == len(planned) == 2 * 32
+    assert [one.seed for one in planned] == [0] * 32 + [1] * 32
     assert planned[0].settings == grid.BASELINE
 
 
@@ -100,7 +100,14 @@ def test_a_setting_that_the_scale_has_as_well_makes_no_other_experiment() -> Non
     common = results.common_settings(FULL, "bijie")
     assert common["unseen"] == "mirror"
     planned = results.plan(grid.TABLES, "bijie", "d", FULL, common, (0,))
-    assert len({one.key for one in planned}) == len(planned) == 27
+    assert len({one.key for one in planned}) == len(planned) == 25
+
+
+def test_a_row_may_name_what_its_network_has_else() -> None:
+    table = next(table for table in grid.TABLES if table.name == "moved")
+    rows = [table.row(f"MRIFE, moved, from a prior{more}") for more in ("", ", β 0.01")]
+    weights = [scale.settings_of(row)["beta"] for scale in (REDUCED, FULL) for row in rows]
+    assert weights == ["0.1", "0.01", "0.01", "0.01"]
 
 
 def test_the_key_follows_from_all_that_matters_and_nothing_else(tmp_path: Path) -> None:
@@ -125,7 +132,8 @@ def test_the_key_follows_from_all_that_matters_and_nothing_else(tmp_path: Path) 
 def test_the_command_is_one_to_type() -> None:
     command = experiment(settings=row_settings("IV", "B+M")).command
     assert command.startswith("lsmap train bijie --prior 0 --backbone resnet18")
-    assert "--no-sfce --ema 0.99 --seed 0" in command
+    assert command.endswith("--no-sfce --seed 0")
+    assert "--ema 0.99 --beta 0.1 " in command
     assert "--epochs 4 --weights none" in command
     command = experiment(settings=row_settings("beyond", "B, percentile")).command
     assert command.startswith("lsmap train bijie-percentile --prior 0 --backbone")
