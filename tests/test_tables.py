@@ -91,8 +91,8 @@ def test_every_row_is_a_command_line_of_lsmap_train(scale: Any) -> None:
 def test_rows_that_tables_share_are_run_once() -> None:
     common = results.common_settings(REDUCED, "bijie")
     planned = results.plan(grid.TABLES, "bijie", "d", REDUCED, common, (0, 1))
-    assert len({one.key for one in planned}) == len(planned) == 2 * 32
-    assert [one.seed for one in planned] == [0] * 32 + [1] * 32
+    assert len({one.key for one in planned}) == len(planned) == 2 * 33
+    assert [one.seed for one in planned] == [0] * 33 + [1] * 33
     assert planned[0].settings == grid.BASELINE
 
 
@@ -100,7 +100,7 @@ def test_a_setting_that_the_scale_has_as_well_makes_no_other_experiment() -> Non
     common = results.common_settings(FULL, "bijie")
     assert common["unseen"] == "mirror"
     planned = results.plan(grid.TABLES, "bijie", "d", FULL, common, (0,))
-    assert len({one.key for one in planned}) == len(planned) == 25
+    assert len({one.key for one in planned}) == len(planned) == 26
 
 
 def test_a_row_may_name_what_its_network_has_else() -> None:
