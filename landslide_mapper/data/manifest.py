@@ -76,13 +76,17 @@ class Dataset:
         value = self.info["gsd"]
         return None if value is None else float(value)
 
+    def counts(self, split: str) -> dict[str, int]:
+        """What dataset.json counts in a split; older data sets lack some of it."""
+        return dict(self.info.get("counts", {}).get(split, {}))
+
     def in_the_middle(self, split: str = "train") -> float | None:
         """Share of the landslide of a split that lies in the middle quarter of what tiles show.
 
         A quarter where landslides lie anywhere; None without landslide, and older data sets do not
         tell.
         """
-        counts = self.info.get("counts", {}).get(split, {})
+        counts = self.counts(split)
         landslide = counts.get("landslide_px", 0)
         known = landslide and "middle_px" in counts
         return float(counts["middle_px"] / landslide) if known else None
@@ -92,7 +96,7 @@ class Dataset:
 
         Older data sets do not tell.
         """
-        return int(self.info.get("counts", {}).get(split, {}).get("undrawn_negatives", 0))
+        return int(self.counts(split).get("undrawn_negatives", 0))
 
     def centred(self, split: str = "train") -> bool:
         """Whether so much of it lies there that a network learns to look there only."""

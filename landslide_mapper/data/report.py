@@ -88,8 +88,7 @@ class PrepareReport:
 
 def train_command(dataset: Dataset) -> str | None:
     """What to type to train on a data set; None where too few of its tiles have landslide."""
-    counts = dataset.info.get("counts", {})
-    train, val = (counts.get(split, {}) for split in ("train", "val"))
+    train, val = dataset.counts("train"), dataset.counts("val")
     if train.get("positive_tiles", 0) < 2 or not val.get("positive_tiles"):
         return None
     root = str(dataset.root)

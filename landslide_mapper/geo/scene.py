@@ -217,9 +217,8 @@ def _colours(interp: Sequence[ColorInterp], descriptions: Sequence[str | None]) 
     GDAL calls the first three of bytes red, green and blue, whatever they are.
     """
     said = [(description or "").strip().lower() for description in descriptions]
-    if not set(COLOURS).intersection(said):
-        return tuple(str(one.name) for one in interp)
-    others = ["undefined" if one.name in COLOURS else str(one.name) for one in interp]
+    named = set(COLOURS).intersection(said)
+    others = ["undefined" if named and one.name in COLOURS else str(one.name) for one in interp]
     return tuple(
         what if what in COLOURS else other for what, other in zip(said, others, strict=True)
     )
