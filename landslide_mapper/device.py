@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.errors import LsmapError, LsmapFailure, note
 
 if TYPE_CHECKING:
     import torch
 
+NO_CUDA = "this torch is built without CUDA (https://pytorch.org/get-started/locally has others)"
+
 
 def choose_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
+
+    ``auto`` is the first GPU that this torch can compute on, else the CPU.
 
     Raises:
         LsmapError: an unknown name, or CUDA where there is none.
@@ -21,7 +28,7 @@ def choose_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(_best())
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -29,14 +36,42 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise LsmapError(f"device {name!r} cannot be used: give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise LsmapError(
-            f"device {name!r} was asked for, but torch sees no CUDA GPU: give --device cpu"
-        )
+        why = NO_CUDA if torch.version.cuda is None else "torch sees no CUDA GPU"
+        raise LsmapError(f"device {name!r} was asked for, but {why}: give --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise LsmapError(
             f"device {name!r} does not exist: this machine has {torch.cuda.device_count()}"
         )
+    if device.type == "cuda" and (reason := _too_old(device)) is not None:
+        raise LsmapError(f"{reason}: give --device cpu")
     return device
+
+
+@cache  # to say it once
+def _best() -> str:
+    """The GPU if there is one to compute on."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    if (reason := _too_old(torch.device("cuda"))) is not None:
+        note(f"{reason}: going on with the CPU")
+        return "cpu"
+    return "cuda"
+
+
+def _too_old(device: torch.device) -> str | None:
+    """Why torch cannot compute on a GPU that it sees: its kernels are for newer ones."""
+    import torch
+
+    built = [int(name[3:]) for name in torch.cuda.get_arch_list() if re.fullmatch(r"sm_\d+", name)]
+    major, minor = torch.cuda.get_device_capability(device)
+    if not built or 10 * major + minor >= min(built):
+        return None
+    return (
+        f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, and this "
+        f"torch is built for {min(built) / 10:.1f} and newer (an older torch may do)"
+    )
 
 
 def computes_bf16(device: torch.device) -> bool:
@@ -49,8 +84,25 @@ def computes_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-# What CUDA, cuDNN and cuBLAS, and the CPU say when memory is short.
-SHORT = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "allocate memory")
+def check_compiler(device: torch.device) -> None:
+    """Raise `LsmapError` where torch has nothing to compile a network for the device with."""
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise LsmapError(
+            "--compile needs Triton, which is not installed (torch brings it along on Linux only): "
+            "train without it"
+        )
+
+
+# What CUDA, cuDNN and cuBLAS, and the CPU say when memory is short. cuDNN finds no engine where
+# none has room to work in.
+SHORT = (
+    "out of memory",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "allocate memory",
+    "not enough memory",
+    "unable to find an engine",
+)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from landslide_mapper.checkpoint import BEST, LOG, read_info
 from landslide_mapper.config import TrainConfig
-from landslide_mapper.device import enough_memory
+from landslide_mapper.device import NO_CUDA, check_compiler, enough_memory
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, warn
 from landslide_mapper.nn.network import Losses
 from landslide_mapper.nn.optimiser import learning_rate
@@ -102,15 +102,18 @@ def train(
         ExitStack() as closing,
     ):
         check_run(run, resume)
+        if config.compile:
+            check_compiler(process.device)
         event_writer = _event_writer() if tensorboard and process.leads else None
         datasets = load_datasets(config)
         config = replace(config, model=replace(config.model, band_count=datasets[0].band_count))
         if process.leads:
             warn_of_tiles(config, datasets)
         if process.leads and process.device.type == "cpu" and config.model.backbone in HEAVY:
+            reason = f" ({NO_CUDA})" if torch.version.cuda is None else ""
             note(
-                f"there is no GPU here, and {config.model.backbone} takes minutes for each step on "
-                "a CPU; what a CPU can do is to go on from the bundled model: "
+                f"this is a CPU{reason}, on which {config.model.backbone} takes minutes for each "
+                "step; what a CPU can do is to go on from the bundled model: "
                 "--weights bundled --recipe best --epochs 5"
             )
         batches, training, validation = make_loaders(config, datasets, process)
@@ -179,9 +182,9 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = to_device(images, labels, process.device)
+        optimizer.zero_grad(set_to_none=True)  # before the step, which needs their memory
         with autocast(process.device):
             losses: Losses = parallel(images, labels, generator)
-        optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()
         model.after_step()

@@ -51,10 +51,10 @@ def training_step(
     generator: torch.Generator,
 ) -> Losses:
     """Forward, backward, optimiser and teacher, as `lsmap train` does it."""
+    optimizer.zero_grad(set_to_none=True)
     with autocast(images.device):
         losses = network(images, labels, generator)
     assert isinstance(losses, Losses)
-    optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
     optimizer.step()
     network.after_step()

@@ -22,7 +22,6 @@ from landslide_mapper.checkpoint import (
 )
 from landslide_mapper.config import ARCHITECTURES, ModelConfig
 from landslide_mapper.data.manifest import Dataset
-from landslide_mapper.device import choose_device
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.learnt import digests_of, learnt_another, learnt_validation
 from landslide_mapper.nn.build import build
@@ -192,17 +191,6 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(LsmapError, match="do not fit") as caught:
         load_predictor(path)
     assert len(str(caught.value).splitlines()) == 1
-
-
-def test_devices() -> None:
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("gpu", "mps"):
-        with pytest.raises(LsmapError, match="cuda:N"):
-            choose_device(name)
-    if not torch.cuda.is_available():
-        with pytest.raises(LsmapError, match="--device cpu"):
-            choose_device("cuda")
 
 
 def test_the_model_is_the_given_one_then_the_newest_run_then_the_bundled(

@@ -84,6 +84,23 @@ class DiesOnce:
         return brightness(windows)
 
 
+class Alone:
+    """`brightness`; notes down when a thread asks while another one of the process waits."""
+
+    asking = 0
+
+    def __init__(self, disturbed: Path) -> None:
+        self._disturbed = disturbed
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        Alone.asking += 1
+        time.sleep(0.01)
+        if Alone.asking > 1:
+            self._disturbed.touch()
+        Alone.asking -= 1
+        return brightness(windows)
+
+
 class HiccupsOnce:
     """`brightness`; the first answer of all processes fails as shared storage may."""
 
@@ -201,6 +218,24 @@ def test_a_killed_worker_is_survived(scene: str, tmp_path: Path) -> None:
     detect_with(config(scene, tmp_path / "two", workers=2), dies, model_info())
     assert (tmp_path / "grave").exists()
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_worker_of_several_threads_asks_its_predictor_one_at_a_time(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a GPU all threads write to the same buffers, and dask worker starts one for each core."""
+    monkeypatch.setattr("landslide_mapper.mapping.cluster.ROWS_PER_TASK", 1)
+    with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=4, processes=True, dashboard_address=":0"
+        ) as cluster,
+    ):
+        there = config(scene, tmp_path / "out", dask=cluster.scheduler_address)
+        detect_with(there, Alone(tmp_path / "disturbed"), model_info())
+    assert "in 8 tasks" in capsys.readouterr().err
+    assert there.output.exists()
+    assert not (tmp_path / "disturbed").exists()
 
 
 def test_a_real_network_on_workers_gives_the_identical_files(

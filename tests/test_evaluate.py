@@ -387,7 +387,7 @@ class Page(HTMLParser):
 
 def test_the_command_writes_a_report(dataset: Path, bundled_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    output = run("evaluate", bundled_model, dataset, "-o", folder)
+    output = run("evaluate", bundled_model, dataset, "--device", "cpu", "-o", folder)
     assert "landslide IoU" in output
     assert f"Next: look at {folder / 'report.html'}" in output
     names = {path.name for path in folder.iterdir()}
@@ -418,7 +418,9 @@ def test_the_command_writes_a_report(dataset: Path, bundled_model: Path, tmp_pat
 def test_other_views_of_tiles_are_measured_and_said(
     dataset: Path, bundled_model: Path, tmp_path: Path, option: str, view: Any, words: str
 ) -> None:
-    output = run("evaluate", bundled_model, dataset, f"--{option}", "-o", tmp_path / "out")
+    output = run(
+        "evaluate", bundled_model, dataset, f"--{option}", "--device", "cpu", "-o", tmp_path / "out"
+    )
     assert f", {words} on test of" in output
     assert f", {words} on" in (tmp_path / "out" / "report.html").read_text("utf-8")
     found = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))

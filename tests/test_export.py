@@ -355,6 +355,7 @@ def detected(scene: Path, model: Path, folder: Path) -> tuple[np.ndarray, np.nda
             model=str(model),
             mask=mask,
             probability=percent,
+            device="cpu",
         )
     )
     with rasterio.open(mask) as one, rasterio.open(percent) as other:

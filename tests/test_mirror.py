@@ -219,7 +219,8 @@ def test_what_is_explained_is_what_the_network_was_shown(
     predict, _ = load_predictor(save_small(tmp_path, "mirror"), "cpu")
     with rasterio.open(collar) as opened:
         answer = predict(opened.read()[None])[0][seen]
-    config = ExplainConfig(collar, tmp_path / "out", str(save_small(tmp_path, "mirror")))
+    model = str(save_small(tmp_path, "mirror"))
+    config = ExplainConfig(collar, tmp_path / "out", model, device="cpu")
     with pytest.raises(LsmapError, match=rf"highest probability is {answer.max():.3g};"):
         explain(replace(config, threshold=1.0))
     report = explain(replace(config, threshold=float(answer.min())))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -37,6 +38,8 @@ ROWS_PER_TASK = 20  # rows of windows, at least; a task predicts the one above i
 PATIENCE = 20  # seconds for the scheduler to answer
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, from malloc.h
 RETRIES = 3  # of a task that raised: shared storage may hiccup
+
+ONE_AT_A_TIME = threading.Lock()  # a worker of many threads has one predictor, not made for them
 
 Task = list[tuple[SceneWork, list[Block]]]
 
@@ -160,7 +163,8 @@ def _map_task(task: Task, load: Loader, url: str) -> LsmapError | None:
         LsmapFailure: storage did not give or take what it should.
     """
     try:
-        _map_missing(task, load, url)
+        with ONE_AT_A_TIME:
+            _map_missing(task, load, url)
         return None
     except LsmapError as error:
         return type(error)(str(error))

@@ -63,7 +63,10 @@ class Process:
         return DistributedDataParallel(model, devices, find_unused_parameters=model.rests)
 
     def synchronise_batch_norm(self, model: nn.Module) -> None:
-        """Turn the batch norms of the model's parts into synchronised ones (CUDA only)."""
+        """Turn the batch norms of the model's parts into synchronised ones (CUDA only).
+
+        torch's have the host wait for the device at every norm, which several GPUs pay for.
+        """
         if self.world > 1 and self.device.type == "cuda":
             for name, part in list(model.named_children()):
                 setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))

@@ -121,9 +121,9 @@ def steps(case: Case, device: torch.device) -> Callable[[], None]:
     generator = torch.Generator(device).manual_seed(0)
 
     def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
         with autocast(device):
             losses = network(images, labels, generator)
-        optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()
         network.after_step()
