@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,12 +43,13 @@ from landslide_mapper.geo.gdal import new_layer
 from landslide_mapper.geo.remote import without_query
 from landslide_mapper.geo.style import add_default_style, split_qml
 from landslide_mapper.mask_values import IGNORE
-from landslide_mapper.serving import near_training
+from landslide_mapper.serving import ELONGATED, near_training
 from landslide_mapper.shell import command_line
 from landslide_mapper.staging import check_folder, check_letters, only_one, writing
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
+FOLDERS = ("images", "masks")
 LOOK_AT = 100  # windows of a split that are not drawn, to know how many of all show ground
 
 A = TypeVar("A")
@@ -91,6 +93,7 @@ def _prepare(config: PrepareConfig) -> PrepareReport:
             )
         _write_footprints(folder / TILES, layout, written)
         _warn_of_sizes(config, layout, written)
+        _warn_of_elongated(layout)
         info = _info(config, layout, records, dropped, undrawn)
         (folder / MANIFEST).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     return PrepareReport(config.output, info)
@@ -109,6 +112,28 @@ def _check_target(config: PrepareConfig) -> None:
         )
     if not is_dataset(target) and not (target.is_dir() and not any(target.iterdir())):
         raise LsmapError(f"{target}: is not a data set of lsmap, so --overwrite leaves it alone")
+    _check_alone(target)
+    inputs = [*config.scenes, config.labels, config.aoi, config.split_file, *chain(*config.pairs)]
+    for path in inputs:
+        if path is not None and Path(path).resolve().is_relative_to(target.resolve()):
+            raise LsmapError(
+                f"{path}: this is an input and lies in {target}, which --overwrite replaces; "
+                "choose another -o"
+            )
+
+
+def _check_alone(target: Path) -> None:
+    """Raise `LsmapError` where a data set's folder holds what `prepare` has not put there."""
+    others = sorted(
+        path.name
+        for path in target.iterdir()
+        if path.name not in (MANIFEST, *FOLDERS) and not path.name.startswith((TILES, "."))
+    )
+    if others:
+        raise LsmapError(
+            f"{target}: also holds {', '.join(others[:3])}{', …' * (len(others) > 3)}, which "
+            "--overwrite would delete; move that away, or choose another -o"
+        )
 
 
 @contextmanager
@@ -125,7 +150,7 @@ def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
     for leftover in (part, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        for name in ("images", "masks"):
+        for name in FOLDERS:
             (part / name).mkdir(parents=True)
         yield part
         if target.exists():
@@ -226,6 +251,19 @@ def _warn_of_sizes(
             f"pixels of these tiles are {min(made):.2g} to {max(made):.2g} m, and detect shows a "
             f"model one size only; {advice}"
         )
+
+
+def _warn_of_elongated(layout: TileLayout) -> None:
+    """Say that a network would learn ground that is drawn out, which detect does not show it."""
+    scenes = [source.scene for source in layout.sources if source.scene.elongation >= ELONGATED]
+    if not scenes:
+        return
+    size = " x ".join(f"{side:.2g}" for side in scenes[0].gsd or ())
+    warn(
+        f"{scenes[0].name}: pixels are {size} m, so ground is drawn out in its tiles, which detect "
+        "shows a model with square pixels; bring the scene to a CRS in metres first, with gdalwarp "
+        f"-t_srs for example{f' ({len(scenes)} scenes are so)' * (len(scenes) > 1)}"
+    )
 
 
 def _write_footprints(path: Path, layout: TileLayout, records: Sequence[TileRecord]) -> None:

@@ -11,9 +11,12 @@ from affine import Affine
 from landslide_mapper.checkpoint import ModelInfo
 from landslide_mapper.errors import LsmapError, note, warn
 from landslide_mapper.geo.scene import Scene, Source, at_pixel_size, open_scene
-from landslide_mapper.geo.scene_info import COLOURS, band_list
+from landslide_mapper.geo.scene_info import COLOURS, band_list, unnamed
 
 GSD_FACTOR = 1.5  # pixel sizes this close to the training's are left as they are
+# From here on pixels are made square: degrees of longitude are this much shorter at 37° from the
+# equator, and what is drawn out looks like something else to a network.
+ELONGATED = 1.25
 # A scene is not enlarged further than this unasked: there is nothing in its pixels to be found at
 # a finer size, and the work grows with the square.
 MAX_ENLARGED = 8.0
@@ -28,10 +31,10 @@ def refusal(scene: Scene, model: ModelInfo, bands: Sequence[int] | None = None) 
     if max(chosen) > scene.count:
         if bands is not None:
             return f"has no band {max(chosen)}, only 1 to {scene.count} (see --bands)"
-        hint = ",".join(["1"] * model.band_count)
+        grey = f"; say which to use, e.g. --bands {','.join(['1'] * model.band_count)}"
         return (
             f"has {scene.count} band{'s' * (scene.count != 1)}; the model {model.name} was trained "
-            f"on bands {band_list(model.bands)}; say which to use, e.g. --bands {hint}"
+            f"on bands {band_list(model.bands)}{grey if scene.count == 1 else ''}"
         )
     alpha = [band for band in chosen if band > 0 and scene.colorinterp[band - 1] == "alpha"]
     if alpha:
@@ -72,11 +75,14 @@ def open_for(source: Source, bands: Sequence[int] | None, model: ModelInfo) -> S
 def odd_order(scene: Scene, model: ModelInfo) -> str | None:
     """What is odd about the colours of the bands that the model would get; None for nothing.
 
-    A scene that has red, green and blue elsewhere, or in another order, is odd.
+    A scene that has red, green and blue elsewhere, or in another order, is odd, and so is one of
+    more bands that does not say which they are.
     """
     if len(model.bands) != len(COLOURS) or max(model.bands) > scene.count:
         return None
-    if scene.rgb is None or scene.rgb == tuple(model.bands):
+    if scene.rgb is None:
+        return unnamed(scene, model.bands)
+    if scene.rgb == tuple(model.bands):
         return None
     found = [scene.colours[band - 1] for band in model.bands]
     return (
@@ -121,7 +127,7 @@ def working_scene(scene: Scene, model: ModelInfo, gsd: str | float | None) -> Sc
         scene: as it is in the file.
         model: whose pixel size counts.
         gsd: "native", "model", metres, or None: the scene's own size when it is near the
-            model's, else the model's.
+            model's and its pixels are about square, else the model's, or square ones.
 
     Raises:
         LsmapError: `gsd` is none of these; or a pixel size is asked for and the scene or the model
@@ -145,10 +151,21 @@ def working_scene(scene: Scene, model: ModelInfo, gsd: str | float | None) -> Sc
     return at_pixel_size(scene, float(gsd))
 
 
+def _squared(scene: Scene) -> Scene:
+    side = scene.pixel_side
+    if scene.gsd is None or side is None or scene.elongation < ELONGATED:
+        return scene
+    note(
+        f"{scene.name}: pixels are {scene.gsd[0]:.3g} x {scene.gsd[1]:.3g} m; the scene is read "
+        f"with square ones of {side:.3g} m (--gsd native keeps its pixels)"
+    )
+    return at_pixel_size(scene, side)
+
+
 def _automatic(scene: Scene, model: ModelInfo) -> Scene:
     ratio = size_ratio(scene, model)
     if ratio is None or model.gsd is None or near_training(ratio):
-        return scene
+        return _squared(scene)
     sizes = (
         f"{scene.name}: pixels are {ratio * model.gsd:.3g} m, the model was trained at "
         f"{model.gsd:.3g} m"

@@ -20,7 +20,7 @@ from rasterio.features import rasterize
 
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.aoi import VERTEX_STEPS, Aoi, _on_grid, place, read_area
-from landslide_mapper.geo.crs import repaired
+from landslide_mapper.geo.crs import _warn_of_shift, repaired
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.mapping.config import DetectConfig
@@ -197,6 +197,26 @@ def test_a_scene_in_metres_across_the_antimeridian(
     assert (all_of(pixels(scene, aoi=str(tmp_path / "aoi.gpkg"))) != expected).sum() <= 20
 
 
+def test_a_rectangle_across_the_antimeridian(tmp_path: Path) -> None:
+    """Its west is east of its east, as `lsmap info` and RFC 7946 write it."""
+    to_scene = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32760", always_xy=True)
+    x, y = to_scene.transform(180, -17)
+    lies = Affine(0.5, 0, x - 30, 0, -0.5, y + 20)
+    pixel_values = np.full(SHAPE, 9, np.uint8)
+    scene = open_scene(write_scene(tmp_path / "s.tif", pixel_values, "EPSG:32760", lies))
+    rows, cols = np.indices(SHAPE) + 0.5
+    lon, _ = to_scene.transform(*(lies * (cols, rows)), direction="INVERSE")
+    east = -180 + float(np.quantile(lon[lon < 0] + 180, 0.5))
+    inside = pixels(scene, bounds=(179.0, -18.0, east, -16.0), bounds_crs="EPSG:4326")
+    expected = (lon > 0) | (lon < east)
+    assert 0.5 < expected.mean() < 0.9
+    assert (all_of(inside) != expected).sum() <= 20
+    with pytest.raises(LsmapError, match="west below east"):  # the two sides were mixed up
+        read_area((104.5, 29.0, 104.4, 30.0), "EPSG:4326", None)
+    with pytest.raises(LsmapError, match="west below east"):  # metres
+        read_area((170.0, 29.0, -170.0, 30.0), "EPSG:32648", None)
+
+
 def test_a_rotated_scene(tmp_path: Path) -> None:
     turned = Affine.translation(300000, 3500000) * Affine.rotation(30) * Affine.scale(0.5, -0.5)
     path = write_scene(tmp_path / "s.tif", np.full(SHAPE, 9, np.uint8), transform=turned)
@@ -276,6 +296,19 @@ def test_a_footprint_is_bent_in_the_crs_of_the_layer(tmp_path: Path) -> None:
     outline = shapely.points(np.column_stack(TO_LONLAT.transform(*edge.T)))
     off = shapely.distance(found.exterior, outline)
     assert off.max() < 0.01 * 400 / 111e3
+
+
+def test_a_shift_between_scenes_that_is_not_known_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band = np.full(SHAPE, 9, np.uint8)
+    first = write_scene(tmp_path / "a.tif", band)
+    place = Affine(2, 0, 18300000, 0, -2, 3500000)
+    second = write_scene(tmp_path / "b.tif", band, "EPSG:21418", place)  # Beijing 1954
+    _warn_of_shift.cache_clear()
+    plans((first, second), tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("the shift between the datums of Beijing 1954 / ") == 1
 
 
 def test_no_overlap_is_not_the_default(tmp_path: Path) -> None:

@@ -7,14 +7,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from fakes import model_info, write_scene
 from rasterio.enums import ColorInterp
 
 from landslide_mapper.data.bands import check_bands
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.scene import Scene, open_scene
+from landslide_mapper.geo.scene import Scene, Source, open_scene
+from landslide_mapper.serving import open_for
 
 RGB, BGR = ("red", "green", "blue"), ("blue", "green", "red")
 PLAIN = ("gray", "undefined", "undefined")
+
+
+def test_detect_says_when_nothing_names_the_bands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = np.full((8, 8), 255, np.uint8)
+    grey = {"count": 4, "photometric": "MINISBLACK", "alpha": "yes"}
+    open_for(Source(write_scene(tmp_path / "alpha.tif", seen, **grey)), None, model_info())
+    assert not capsys.readouterr().err
+    scene(tmp_path, "four.tif", (*PLAIN, "undefined"))
+    source = Source(str(tmp_path / "four.tif"))
+    for bands, says in ((None, "four.tif: nothing says which of its 4 bands are"), ((1, 2, 3), "")):
+        open_for(source, bands, model_info())
+        said = capsys.readouterr().err
+        assert says in said
+        assert bool(said) == bool(says)
 
 
 def scene(
@@ -65,6 +83,8 @@ def test_unknown_colours_go_with_any(
         (("cyan", *BGR), None, "are cyan, blue, green; for red, green, blue give --bands 4,"),
         (("nir", "red", "green"), None, ""),  # there is no blue
         (PLAIN, None, ""),
+        ((*PLAIN, "undefined"), None, "a.tif: nothing says which of its 4 bands are red, green"),
+        ((*PLAIN, "undefined"), (1, 2, 3), ""),
     ],
 )
 def test_an_order_that_nobody_asked_for_is_said(

@@ -18,6 +18,7 @@ from landslide_mapper.cli import main
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.evaluation import inventories
 from landslide_mapper.evaluation.inventories import compare, disjoint, overlaps
+from landslide_mapper.geo.crs import _warn_of_shift
 
 X, Y = 300_000.0, 3_500_000.0
 
@@ -232,6 +233,16 @@ def test_layers_of_two_planets_are_named_with_their_own_crs(tmp_path: Path) -> N
         compare(str(tmp_path / "mars.gpkg"), reference)
 
 
+def test_a_shift_between_layers_that_is_not_known_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = write(tmp_path / "b.gpkg", REFERENCE)
+    mapped = write(tmp_path / "a.gpkg", MAPPED, "EPSG:4610")  # Xian 1980
+    _warn_of_shift.cache_clear()
+    assert len(compare(mapped, reference).mapped) == 4
+    assert "the shift between the datums of Xian 1980" in capsys.readouterr().err
+
+
 def test_over_the_antimeridian(tmp_path: Path) -> None:
     shapes = [shapely.box(179.99, -16, 180, -15.99), shapely.box(-180, -16, -179.99, -15.99)]
     path = tmp_path / "fiji.gpkg"
@@ -330,3 +341,18 @@ def test_real_relict_landslides(shared_data: Path, tmp_path: Path) -> None:
     found = compare(str(tmp_path / "moved.gpkg"), str(path))
     assert 0.70 < found.areas["iou"] < 0.80
     assert found.to_dict()["verdicts"]["reference"]["missed"] == 10
+
+
+def test_a_map_in_the_place_of_the_truth_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write(tmp_path / "own.gpkg", [box(0, 0, 30, 30)])
+    fields = {"id": [1], "confidence": [0.9], "review": [None]}
+    table = geopandas.GeoDataFrame(fields, geometry=[box(0, 0, 30, 20)], crs="EPSG:32648")
+    table.to_file(tmp_path / "map.gpkg")
+    slides = str(tmp_path / "map.gpkg")
+    compare(own, slides)
+    assert f"{slides} is a map of lsmap's and stands for the truth" in capsys.readouterr().err
+    compare(slides, own)
+    compare(slides, slides)
+    assert "stands for the truth" not in capsys.readouterr().err

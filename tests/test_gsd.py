@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
+from click.testing import CliRunner
 from fakes import burnt, detect_brightness, model_info, write_scene
 from fakes import read as read_layer
 from hypothesis import given
@@ -23,6 +25,8 @@ from rasterio.features import shapes
 from test_scene import write
 
 from landslide_mapper.checkpoint import ModelInfo
+from landslide_mapper.cli import main
+from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import scene_reader
 from landslide_mapper.geo.band_stack import stack
@@ -32,6 +36,7 @@ from landslide_mapper.geo.scene import Scene, at_pixel_size, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.mapping.config import DetectConfig
 from landslide_mapper.mapping.plan import plan_detection
+from landslide_mapper.prepare import prepare
 
 NEAR_EQUATOR = Affine(9e-6, 0.0, 9.0, 0.0, -9e-6, 0.001)  # degrees, about a metre
 
@@ -399,6 +404,32 @@ def test_which_pixel_size_is_worked_at(
     assert (scene.native is None) == (factor == 1)
     said = capsys.readouterr().err
     assert says in said if says else said == ""
+
+
+def in_degrees(path: Path, latitude: float) -> str:
+    """A scene whose pixels are 0.5 m high and, but for on the equator, less wide."""
+    degrees = 0.5 / 111_000
+    place = Affine(degrees, 0, 9.0, 0, -degrees, latitude)
+    return write_scene(path, np.full((200, 100), 9, np.uint8), crs="EPSG:4326", transform=place)
+
+
+@pytest.mark.parametrize(("latitude", "squared"), [(60, True), (30, False)])
+def test_pixels_that_are_not_square_are_made_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], latitude: float, squared: bool
+) -> None:
+    path = in_degrees(tmp_path / "s.tif", latitude)
+    scene = plan(path, tmp_path, model_info())
+    said = capsys.readouterr().err
+    assert ("pixels are 0.251 x 0.502 m; the scene is read with square ones" in said) == squared
+    assert (scene.elongation == pytest.approx(1, abs=0.01)) == squared
+    assert scene.pixel_side == pytest.approx(open_scene(path).pixel_side, rel=0.01)
+    assert plan(path, tmp_path, model_info(), gsd="native").native is None
+    shown = CliRunner().invoke(main, ["info", path]).output
+    assert ("detect reads it with square ones" in shown) == squared
+    labels = geopandas.GeoSeries([shapely.box(*open_scene(path).bounds)], crs="EPSG:4326")
+    labels.to_file(tmp_path / "labels.gpkg")
+    prepare(PrepareConfig(tmp_path / "set", (path,), str(tmp_path / "labels.gpkg"), tile_size=64))
+    assert ("s.tif: pixels are 0.25 x 0.5 m, so ground" in capsys.readouterr().err) == squared
 
 
 @pytest.mark.parametrize(

@@ -400,6 +400,17 @@ def test_a_stac_item_is_its_scene_and_polygons_in_json_are_labels(
     assert json.loads(result.stdout) == found
 
 
+def test_a_mosaic_of_files_that_are_gone_is_one_line(tmp_path: Path) -> None:
+    part = write_raster(tmp_path / "gone.tif", np.ones((3, 64, 64), np.uint8))
+    rasterio.shutil.copy(part, tmp_path / "v.vrt", driver="VRT")
+    part.unlink()
+    with pytest.raises(
+        LsmapError, match=r"v\.vrt: .*gone\.tif: No such file.*put that back"
+    ) as said:
+        describe(str(tmp_path / "v.vrt"))
+    assert said.value.exit_code == 2
+
+
 def test_what_is_nothing_of_ours(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no raster")

@@ -27,7 +27,7 @@ from pyogrio.errors import DataSourceError
 from test_scene import ramp, write
 
 from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.crs import crs_name
+from landslide_mapper.geo.crs import _warn_of_shift, crs_name
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
@@ -263,6 +263,28 @@ def test_a_name_in_quotes_that_is_no_field_is_refused(tmp_path: Path, suffix: st
             read_labels(path, where=where)
 
 
+@pytest.mark.parametrize("suffix", [".shp", ".csv", ".geojson"])
+def test_texts_that_are_not_in_the_encoding_that_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"l{suffix}"
+    if suffix == ".csv":
+        path.write_bytes(f'WKT,größe\n"{BOX}",1\n"{BOX}",2\n'.encode("latin-1"))
+    else:
+        save(path, [BOX, BOX], größe=[1, 2])
+        data = path.with_suffix(".dbf") if suffix == ".shp" else path
+        text = data.read_bytes()
+        assert "größe".encode() in text
+        name = "größe".encode("latin-1")
+        name += b"\0\0" if suffix == ".shp" else b""  # names have a fixed width there
+        data.write_bytes(text.replace("größe".encode(), name))
+    assert len(read_labels(str(path)).polygons) == 2
+    if suffix == ".shp":  # GDAL knows no other encoding of the rest than UTF-8
+        assert len(read_labels(str(path), where='"größe" > 1').polygons) == 1
+    with pytest.raises(LsmapError, match=r"was refused .* the layer's fields are: .*größe"):
+        read_labels(str(path), where="größe >")
+    (layer,) = describe(str(path)).to_dict()["layers"]
+    assert "größe" in layer["fields"]
+
+
 def test_the_column_of_ids_is_a_name_in_quotes(tmp_path: Path) -> None:
     path = tmp_path / "l.gpkg"
     frame = geopandas.GeoDataFrame({"kind": ["a", "b"]}, geometry=[BOX, BOX], crs=32632)
@@ -277,6 +299,39 @@ def test_labels_come_in_the_scene_crs(tmp_path: Path) -> None:
     moved, lost = in_scene_crs(labels, scene)
     assert lost == 0
     assert shapely.hausdorff_distance(moved[0], BOX) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("label_crs", "scene_crs", "known"),
+    [
+        ("EPSG:21418", "EPSG:32648", False),  # Beijing 1954, of which shifts elsewhere are known
+        ("EPSG:32648", "EPSG:21418", False),
+        ("EPSG:4610", "EPSG:32648", False),  # Xian 1980
+        ("+proj=longlat +ellps=krass", "EPSG:4326", False),  # nothing is moved at all
+        ("EPSG:4610+5773", "EPSG:4326", False),
+        ("EPSG:4490", "EPSG:32648", True),  # CGCS2000, the same as WGS 84
+        ("EPSG:4267", "EPSG:32614", True),  # NAD27, by the shift that needs no grid
+        ("EPSG:4214", "EPSG:32649", True),  # Beijing 1954 where its shift is known
+        ("EPSG:4807", "EPSG:32632", True),  # from another meridian
+        ("EPSG:32648+5773", "EPSG:4326", True),
+        ("+proj=longlat +R=6371007.181", "EPSG:32648", True),  # a sphere
+        ("ESRI:104905", "+proj=longlat +a=3396000 +b=3376000", True),  # Mars
+    ],
+)
+def test_a_shift_of_datums_that_is_not_known_is_said_once(
+    capsys: pytest.CaptureFixture[str], label_crs: str, scene_crs: str, known: bool
+) -> None:
+    _warn_of_shift.cache_clear()
+    crs = pyproj.CRS(scene_crs)
+    easting = 18300000 if scene_crs == "EPSG:21418" else 300000  # with the zone's number before it
+    place = ((105.0, 33.0), 1e-5) if crs.is_geographic else ((easting, 3900000), 2.0)
+    scene = scene_at(scene_crs, *place)
+    labels = Labels("l", "l", pyproj.CRS(label_crs), np.array([BOX]), LabelCounts())
+    for _ in range(2):
+        in_scene_crs(labels, scene)
+        ground_near(labels, scene)
+    said = capsys.readouterr().err
+    assert said.count("Warning: PROJ does not know the shift") == said.count("\n") == (not known)
 
 
 def test_missing_crs_names_the_option(tmp_path: Path) -> None:

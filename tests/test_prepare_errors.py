@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +41,28 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, scene: str, slides: str)
     with pytest.raises(LsmapError, match="leaves it alone"):
         make(tmp_path, [scene], slides, overwrite=True, name="precious")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_else_lies_in_a_data_set_s_folder_is_not_lost(
+    tmp_path: Path, scene: str, slides: str
+) -> None:
+    folder = tmp_path / "dataset"
+    make(tmp_path, [scene], slides)
+    (folder / f"{TILES}-wal").touch()  # what QGIS leaves there goes with the data set
+    make(tmp_path, [scene], slides, overwrite=True)
+    inside = folder / "images" / "scene.tif"
+    shutil.copy(scene, inside)
+    with pytest.raises(LsmapError, match=r"images/scene\.tif: this is an input and lies in"):
+        make(tmp_path, [str(inside)], slides, overwrite=True)
+    assert inside.exists()
+    inside.unlink()
+    for name in ("notes.txt", "slides.gpkg"):
+        (folder / name).write_text("mine")
+        with pytest.raises(LsmapError, match=rf"also holds {name}, which --overwrite would delete"):
+            make(tmp_path, [scene], slides, overwrite=True)
+        assert (folder / name).read_text() == "mine"
+        (folder / name).unlink()
+    make(tmp_path, [scene], slides, overwrite=True)
 
 
 @pytest.mark.parametrize("limit", [4_000, 60_000])  # of a tile, then of the footprints

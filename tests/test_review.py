@@ -10,6 +10,7 @@ from pathlib import Path
 import geopandas
 import pandas
 import pytest
+import rasterio
 import shapely
 from fakes import blobs, grey, read, write_scene
 from fakes import detect_brightness as run
@@ -108,6 +109,58 @@ def test_a_layer_that_was_edited_is_not_replaced(scene: str, slides: Path, chang
         table = pandas.concat([table, drawn], ignore_index=True)
     table.to_file(slides, **({"layer": "landslides"} if slides.suffix == ".gpkg" else {}))
     is_kept(slides, scene, "have been drawn or deleted in it")
+
+
+def test_an_edit_that_only_the_file_s_clock_tells_is_not_lost(tmp_path: Path, scene: str) -> None:
+    slides = tmp_path / "slides.gpkg"
+    run(scene, slides)
+    with closing(sqlite3.connect(slides)) as database:  # a style that is saved to the file
+        database.execute("UPDATE layer_styles SET description = 'mine'")
+        database.commit()
+    run(scene, slides, overwrite=True)
+    copied = read(slides).iloc[-1:]
+    copied.assign(id=copied["id"] + 1).to_file(slides, layer="landslides", mode="a")
+    is_kept(slides, scene, "it has been edited, which --overwrite would undo")
+
+
+def test_a_field_that_was_added_is_not_lost(scene: str, slides: Path) -> None:
+    table = read(slides)
+    table["seen_on"] = "2026-05-01"
+    table.to_file(slides, **({"layer": "landslides"} if slides.suffix == ".gpkg" else {}))
+    is_kept(slides, scene, "it has got the field seen_on")
+
+
+def test_a_layer_of_somebody_else_s_is_not_replaced(tmp_path: Path, scene: str) -> None:
+    own = geopandas.GeoDataFrame({"kind": ["debris"]}, geometry=[shapely.box(0, 0, 9, 9)])
+    own = own.set_crs("EPSG:32648")
+    for path, options in (
+        (tmp_path / "own.gpkg", {"layer": "landslides"}),
+        (tmp_path / "o.shp", {}),
+    ):
+        own.to_file(path, **options)
+        is_kept(path, scene, "its polygons are not a map of lsmap's")
+        own.iloc[:0].to_file(path, **options)
+        assert run(scene, path, overwrite=True).landslides > 6
+
+
+def test_tables_and_projects_of_qgis_in_the_file_are_not_lost(tmp_path: Path, scene: str) -> None:
+    slides = tmp_path / "slides.gpkg"
+    run(scene, slides)
+    with rasterio.open(scene) as raster:
+        basemap = raster.read()
+        profile = {"driver": "GPKG", "width": raster.width, "height": raster.height, "count": 1}
+        profile |= {"dtype": "uint8", "crs": raster.crs, "transform": raster.transform}
+    with rasterio.open(
+        slides, "w", **profile, APPEND_SUBDATASET="YES", RASTER_TABLE="basemap"
+    ) as written:
+        written.write(basemap[:1])
+    is_kept(slides, scene, "also holds basemap, which")
+    slides.unlink()
+    run(scene, slides)
+    with closing(sqlite3.connect(slides)) as database:
+        database.execute("CREATE TABLE qgis_projects(name TEXT PRIMARY KEY, content BLOB)")
+        database.commit()
+    is_kept(slides, scene, "also holds qgis_projects, which")
 
 
 def test_other_layers_in_the_file_are_not_lost(tmp_path: Path, scene: str) -> None:

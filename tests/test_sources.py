@@ -39,7 +39,7 @@ def noise(seed: int = 0, shape: tuple[int, int] = (60, 80)) -> np.ndarray:
 def test_a_folder_is_its_rasters_in_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("b.TIF", "a.tif", "c.vrt.txt", "d.csv"):
+    for name in ("b.TIF", "a.tif", "c.vrt.txt", "d.csv", "f.jpeg"):
         write_scene(tmp_path / name, noise())
     (tmp_path / "inside").mkdir()
     write_scene(tmp_path / "inside" / "e.tif", noise())
@@ -47,8 +47,9 @@ def test_a_folder_is_its_rasters_in_order(
     assert [source.path for source in found] == [
         str(tmp_path / "a.tif"),
         str(tmp_path / "b.TIF"),
+        str(tmp_path / "f.jpeg"),
     ]
-    assert f"{tmp_path}: 2 scenes" in capsys.readouterr().err
+    assert f"{tmp_path}: 3 scenes" in capsys.readouterr().err
 
 
 def test_a_pattern_is_what_it_matches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,8 +41,9 @@ def evaluate_command(paths: tuple[str, ...], **options: Any) -> None:
     intervals, as metrics.json and as report.html.
 
     SLIDES and REFERENCE are polygons in any formats and CRS, two inventories of the same ground:
-    shared area, and which landslides match, are missed or are false alarms, as metrics.json and
-    as verdicts.gpkg for QGIS.
+    shared area, and what became of each landslide, as metrics.json and as verdicts.gpkg for QGIS.
+    A match is one to one with an IoU of at least 0.5. A landslide with at least 20 % of its area
+    in the other inventory is found in part (partial), any other one is missed, or a false alarm.
 
     \b
     Examples:

@@ -25,7 +25,9 @@ def explain_command(paths: tuple[str, ...], **options: Any) -> None:
     size, or a tile of a data set (DATASET/images/TILE.tif), which brings its labels. What speaks
     for the pixels that the model calls landslide is drawn for the segmentation branch, the
     enhancement branch and both fused: as rasters (percent of each one's maximum, 255 not seen)
-    with a style, as pictures, and as figures in a JSON file.
+    with a style, as pictures, and as figures in a JSON file. With labels these are the mean heat
+    inside them, on their edge, in their interior and outside, in percent of the map's maximum, and
+    (heat_inside) the share of all heat that lies inside.
 
     \b
     Examples:

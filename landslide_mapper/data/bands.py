@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from landslide_mapper.errors import LsmapError, warn
-from landslide_mapper.geo.scene_info import COLOURS, Scene, band_list
+from landslide_mapper.geo.scene_info import COLOURS, Scene, band_list, unnamed
 
 SAYS_NOTHING = ("gray", "undefined", "alpha")  # what files call a band of any colour
 
@@ -49,6 +49,8 @@ def _warn_of_order(scenes: Sequence[Scene]) -> None:
     found = {scene.rgb for scene in scenes}
     wanted = found.pop()
     first = scenes[0]
+    if not found and len(first.bands) == len(COLOURS) and (odd := unnamed(first, first.bands)):
+        warn(f"{first.name}: {odd}")
     if found or wanted is None or len(first.bands) != len(COLOURS) or first.bands == wanted:
         return
     warn(

@@ -18,7 +18,7 @@ SHARES = (0.6, 0.2, 0.2)
 FACTORS = (4, 2, 1)  # block sides that are tried, in tiles
 WANTED_BLOCKS = 10  # blocks with landslide that make a draw worth its name
 DRAWS = 300
-SUFFIXES = (*RASTER_SUFFIXES, ".geotiff", ".jpeg", ".bmp", ".h5", ".hdf5", ".hdf")
+SUFFIXES = (*RASTER_SUFFIXES, ".geotiff", ".bmp", ".h5", ".hdf5", ".hdf")
 
 DELIMITERS = ",;\t"  # spreadsheets write semicolons where the comma is for decimals
 
@@ -142,6 +142,8 @@ def _listed_splits(path: Path) -> Iterator[tuple[int, str, str]]:
         delimiter = next((d for d in DELIMITERS if "split" in _columns(header, d)), None)
         rows = csv.reader(text.splitlines(keepends=True), delimiter=delimiter or ",")
         numbered = [(rows.line_num, row) for row in rows if any(map(str.strip, row))]
+    except FileNotFoundError as error:
+        raise LsmapError(f"{path}: there is no such split file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LsmapError(f"{path}: the split file cannot be read ({error})") from error
     if delimiter is None or len(numbered) < 2:

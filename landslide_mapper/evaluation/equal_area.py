@@ -10,7 +10,7 @@ import pyproj
 import shapely
 
 from landslide_mapper.errors import LsmapError, note
-from landslide_mapper.geo.crs import Move, crs_name, geodetic, moved, unit_metres
+from landslide_mapper.geo.crs import Move, check_shift, crs_name, geodetic, moved, unit_metres
 from landslide_mapper.geo.labels import Labels
 from landslide_mapper.geo.placing import way_to
 
@@ -57,6 +57,8 @@ def _moves(layers: Sequence[Labels]) -> list[Move | None]:
     whose = f"{layers[1].path} ({crs_name(crs)})"
     ways = [way_to(ground.crs, whose, labels) for labels in layers]
     lon, lat = _middle(layers[1], ways[1], degrees)
+    for own, way in zip(known_crs, ways, strict=True):
+        check_shift(way, own, ground.crs, (lon / degrees, lat / degrees))
     plane = pyproj.Proj(proj="laea", lat_0=lat, lon_0=lon, a=ground.geod.a, es=ground.geod.es)
 
     def move_by(way: pyproj.Transformer) -> Move:

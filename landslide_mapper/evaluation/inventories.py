@@ -19,7 +19,7 @@ from landslide_mapper.evaluation.equal_area import in_plane
 from landslide_mapper.evaluation.objects import FOUND_SHARE, HAIR, ObjectScores, match_pairs, score
 from landslide_mapper.geo.crs import crs_name, same_crs
 from landslide_mapper.geo.labels import Labels, OptionNames, read_aoi
-from landslide_mapper.geo.review import read_unrejected
+from landslide_mapper.geo.review import is_map, read_unrejected
 from landslide_mapper.geo.scan import link
 from landslide_mapper.metrics import ratio
 
@@ -155,6 +155,11 @@ def compare(
     reference = read_unrejected(reference_path, reference_layer, OptionNames("--reference-layer"))
     if not len(reference.polygons):
         raise LsmapError(f"{reference_path}: there is no polygon in it to compare with")
+    if is_map(reference_path, reference.layer) and not is_map(mapped_path, mapped.layer):
+        note(
+            f"{reference_path} is a map of lsmap's and stands for the truth here; to measure it, "
+            "name it first"
+        )
     for labels in (mapped, reference):
         counts = labels.counts
         left = counts.null_or_empty + counts.not_polygon + counts.degenerate

@@ -118,7 +118,10 @@ def _warn(info: ModelInfo, dataset: Dataset, split: str) -> None:
         )
     warn_of_another(info, dataset, "tiles that are tested now may have been learnt")
     if split == "val" and _validation_learnt(info, dataset):
-        warn(f"{info.name} was trained on validation tiles as well: if on these, nothing is shown")
+        warn(
+            f"{info.name} was trained on validation tiles as well: if on these, the figures prove "
+            "nothing"
+        )
     elif split == "val" and learnt(info, dataset):
         note(
             f"epoch, threshold and calibration of {info.name} were chosen by these tiles: {FLATTER}"

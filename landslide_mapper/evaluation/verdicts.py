@@ -78,7 +78,7 @@ def write_verdicts(path: Path, comparison: Comparison) -> None:
             crs=None if crs is None else crs.to_wkt(),
             layer_options={
                 "GEOMETRY_NAME": "geom",
-                "DESCRIPTION": f"lsmap: {given}, a match at IoU ≥ 0.5",
+                "DESCRIPTION": f"lsmap: {given}, a match at IoU ≥ 0.5, partial at 20 % shared",
             },
         )
         add_default_style(

@@ -115,15 +115,27 @@ def read_area(bounds: Bounds | None, bounds_crs: str | None, aoi: str | None) ->
         raise LsmapError(f"--bbox-crs {bounds_crs}: there is no --bbox that it could belong to")
     if bounds is None and aoi is None:
         return None
+    crs = _crs(bounds_crs)
     if bounds is not None:
-        west, south, east, north = bounds
+        bounds = west, south, east, north = _across_180(bounds, crs)
         on_a_map = all(abs(value) < WIDEST for value in bounds)  # nan is not
         if not (on_a_map and west < east and south < north):
             raise LsmapError(
                 f"--bbox {','.join(f'{value:g}' for value in bounds)}: give west,south,east,north "
                 "with west below east and south below north"
             )
-    return AskedArea(bounds, _crs(bounds_crs), read_aoi(aoi) if aoi else None)
+    return AskedArea(bounds, crs, read_aoi(aoi) if aoi else None)
+
+
+def _across_180(bounds: Bounds, crs: pyproj.CRS | None) -> Bounds:
+    """In degrees, a west side that is east of the other means the way across 180° (RFC 7946).
+
+    Not if that is more than halfway around: then the two were mixed up.
+    """
+    west, south, east, north = bounds
+    degrees = crs is not None and crs.is_geographic and crs.axis_info[0].unit_name == "degree"
+    across = east < west <= 180 and east + 360 - west < 180
+    return (west, south, east + 360, north) if degrees and across else bounds
 
 
 def _crs(given: str | None) -> pyproj.CRS | None:

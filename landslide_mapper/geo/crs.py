@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pyproj
 import shapely
 
+from landslide_mapper.errors import warn
+
 WGS84 = pyproj.CRS("EPSG:4326")
 UTM_SCALE = re.compile(r'PARAMETER\["scale[^"]*",0\.9996(?=[],])', re.IGNORECASE)  # in WKT
 GLOBE = 1e7  # metres: a landslide that wide goes round the globe, over the edge of the map
+NO_SHIFT = "Ballpark geographic offset"  # in PROJ's names of ways
+SAME_AXES = 1e-3  # metres by which axes of ellipsoids differ at most that are the same
+FLATTENINGS = (1 / 312, 1 / 290)  # of ellipsoids of the earth, old ones too
 
 Move = Callable[[np.ndarray], np.ndarray]  # points (n, 2) to points (n, 2)
 
@@ -62,6 +67,47 @@ def transformer(start: pyproj.CRS, end: pyproj.CRS) -> pyproj.Transformer:
         pyproj.exceptions.ProjError: there is no way, as from Mars to the earth.
     """
     return pyproj.Transformer.from_crs(start, end, always_xy=True)
+
+
+def check_shift(
+    way: pyproj.Transformer, start: pyproj.CRS, end: pyproj.CRS, place: tuple[float, float]
+) -> None:
+    """Warn, once for two CRS, where PROJ does not know the shift between their datums.
+
+    It takes longitudes and latitudes as they are then. What it knows depends on the place.
+
+    Args:
+        way: the `transformer` from `start` to `end`.
+        start, end: the two CRS.
+        place: x and y of a point, in `end`.
+    """
+    one, other = start.get_geod(), end.get_geod()
+    if one is None or other is None or not (_surveyed(one) and _surveyed(other)):
+        return
+    # Frames of satellites, as WGS 84 and CGCS2000, differ by decimetres whatever PROJ knows.
+    if max(abs(one.a - other.a), abs(one.b - other.b)) < SAME_AXES:
+        return
+    way.transform(place[0], place[1], direction="INVERSE")
+    try:
+        used = way.get_last_used_operation().description
+    except pyproj.exceptions.ProjError:  # it is the only one, and moves nothing
+        used = way.description
+    if NO_SHIFT in used:
+        _warn_of_shift(start, end)
+
+
+def _surveyed(geod: pyproj.Geod) -> bool:
+    """Whether an ellipsoid is one of the earth's; a sphere is nobody's, and Mars is flatter."""
+    return FLATTENINGS[0] < geod.f < FLATTENINGS[1]
+
+
+@cache
+def _warn_of_shift(start: pyproj.CRS, end: pyproj.CRS) -> None:
+    warn(
+        f"PROJ does not know the shift between the datums of {start.name} and {end.name} here, so "
+        "places may be off by up to some hundred metres; reproject one of them in QGIS with the "
+        "right transformation, or install PROJ's grids"
+    )
 
 
 def layer_wkt(crs: pyproj.CRS) -> str:

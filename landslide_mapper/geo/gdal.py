@@ -1,10 +1,11 @@
-"""GDAL's errors, whichever library they come through, as one kind."""
+"""GDAL's errors, whichever library they come through, as one kind; texts of any encoding."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -14,6 +15,24 @@ from rasterio.errors import RasterioError
 from landslide_mapper.errors import one_line
 
 ERRORS = (RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, sqlite3.Error)
+ANY_BYTES = "ISO-8859-1"  # has a letter for every byte
+
+
+def read_info(vector: str | bytes, **options: Any) -> dict[str, Any]:
+    """`pyogrio.read_info`, also of a layer whose texts are not in the encoding that it names."""
+    return _in_any_encoding(pyogrio.read_info, vector, options)
+
+
+def read_raw(vector: str | bytes, **options: Any) -> tuple[dict[str, Any], Any, Any, Any]:
+    """`pyogrio.raw.read`, also of a layer whose texts are not in the encoding that it names."""
+    return _in_any_encoding(pyogrio.raw.read, vector, options)
+
+
+def _in_any_encoding(read: Callable[..., Any], vector: str | bytes, options: dict[str, Any]) -> Any:
+    try:
+        return read(vector, **options)
+    except UnicodeDecodeError:  # shapes are of use whatever the names of fields are
+        return read(vector, **options, encoding=ANY_BYTES)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from shapely import GeometryType, GEOSException
 from landslide_mapper.errors import LsmapError, note, one_line
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.crs import repaired
+from landslide_mapper.geo.gdal import read_info, read_raw
 from landslide_mapper.geo.scene import is_raster
 from landslide_mapper.staging import check_letters
 
@@ -164,11 +165,11 @@ def _read(
     count = 0
     if where is not None:
         # Shapefiles and FlatGeobuf take a field that is not read for empty in a condition.
-        info = pyogrio.read_info(vector, layer=layer, force_feature_count=True)
+        info = read_info(vector, layer=layer, force_feature_count=True)
         fields, count = list(map(str, info["fields"])), int(info["features"])
         _check_names(path, where, fields, str(info["fid_column"]), info["geometry_name"])
         columns = [field for field in fields if field.lower() in where.lower()]
-    meta, fids, wkb, _ = pyogrio.raw.read(
+    meta, fids, wkb, _ = read_raw(
         vector, layer=layer, where=where, columns=columns, force_2d=True, return_fids=True
     )
     return meta["crs"], np.asarray(fids), wkb, max(0, count - len(fids))
@@ -183,7 +184,7 @@ def _refused(
         return LsmapError(f"{path}: there is no layer {layer!r}; it has {there}")
     if where is None:
         return LsmapError(f"{path}: the layer cannot be read ({one_line(error)})")
-    names = ", ".join(pyogrio.read_info(vector, layer=layer)["fields"]) or "none"
+    names = ", ".join(read_info(vector, layer=layer)["fields"]) or "none"
     return LsmapError(
         f"{path}: the condition {where!r} was refused ({one_line(error)}); put names of fields "
         f"into double quotes, texts into single ones; the layer's fields are: {names}"

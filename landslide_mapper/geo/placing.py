@@ -16,6 +16,7 @@ from rasterio.features import rasterize
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.crs import (
     Move,
+    check_shift,
     crs_name,
     eastward,
     goes_round,
@@ -240,7 +241,10 @@ def near_scene(labels: Labels, bounds: np.ndarray, scene: Scene) -> np.ndarray:
 
 def _way(labels: Labels, scene: Scene) -> pyproj.Transformer:
     assert scene.crs is not None  # see `same_map`
-    return way_to(scene.crs, f"{scene.name} ({crs_name(scene.crs)})", labels)
+    way = way_to(scene.crs, f"{scene.name} ({crs_name(scene.crs)})", labels)
+    assert labels.crs is not None  # see `same_map`
+    check_shift(way, labels.crs, scene.crs, scene.transform * (scene.width / 2, scene.height / 2))
+    return way
 
 
 def way_to(crs: pyproj.CRS, whose: str, labels: Labels) -> pyproj.Transformer:

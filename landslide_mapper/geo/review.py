@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
-import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide_mapper.errors import LsmapError, note, warn
+from landslide_mapper.geo.gdal import read_info, read_raw
 from landslide_mapper.geo.labels import Labels, OptionNames, open_vector, read_labels
+from landslide_mapper.geo.style import TIMESTAMP
+from landslide_mapper.geo.vector_formats import FIELDS as ALL_FIELDS
+from landslide_mapper.geo.vector_formats import LAYER, SHAPEFILE_NAMES, ask_geopackage
 
 YES, NO = "yes", "no"
 FIELDS = ("id", "confidence", "review")  # by which such a map is told
+WRITTEN = {*ALL_FIELDS, *SHAPEFILE_NAMES.values(), "fid"}
 ACCEPTED = f"review = '{YES}'"
 NOT_REVIEWED = f"review IS NULL OR review NOT IN ('{YES}', '{NO}')"
+
+
+def is_map(path: str, layer: str | None = None) -> bool:
+    """Whether a layer is a map of lsmap's.
+
+    Raises:
+        LsmapError: see `landslide_mapper.geo.labels.open_vector`.
+    """
+    return bool(_columns(path, layer))
 
 
 def verdicts(path: str, layer: str | None = None) -> Counter[str]:
@@ -27,17 +41,21 @@ def verdicts(path: str, layer: str | None = None) -> Counter[str]:
 
 
 def work_in(path: str, layer: str | None = None) -> str:
-    """What people have done to a map of lsmap's since it was written, in words; "" for nothing.
+    """What of people's work is in a layer, in words; "" for a map as lsmap has written it.
 
     Raises:
         LsmapError: see `landslide_mapper.geo.labels.open_vector`.
     """
-    return _work(_columns(path, layer))
-
-
-def _work(columns: dict[str, np.ndarray]) -> str:
-    if not columns:
+    if columns := _columns(path, layer):
+        return _work(path, layer, columns)
+    try:
+        foreign = read_info(open_vector(path), layer=layer)["features"] != 0
+    except (DataSourceError, DataLayerError):
         return ""
+    return "its polygons are not a map of lsmap's" if foreign else ""
+
+
+def _work(path: str, layer: str | None, columns: dict[str, np.ndarray]) -> str:
     if count := _count(columns).total():
         return f"{count} of its polygons have been reviewed"
     try:
@@ -45,8 +63,19 @@ def _work(columns: dict[str, np.ndarray]) -> str:
     except ValueError:
         return "its ids or confidences are not those that lsmap gives"
     whole = np.array_equal(np.sort(numbers), np.arange(1, len(numbers) + 1))
-    drawn = np.isnan(confidence).any()
-    return "polygons have been drawn or deleted in it" if drawn or not whole else ""
+    if np.isnan(confidence).any() or not whole:
+        return "polygons have been drawn or deleted in it"
+    if more := sorted(set(read_info(open_vector(path), layer=layer)["fields"]) - WRITTEN):
+        return f"it has got the field{'s' * (len(more) > 1)} {', '.join(more)}"
+    return "it has been edited" if _written_to(path, layer or LAYER) else ""
+
+
+def _written_to(path: str, layer: str) -> bool:
+    """Whether a program has written to a GeoPackage's layer, which notes the time; lsmap's own
+    stands still.
+    """
+    query = "SELECT last_change FROM gpkg_contents WHERE table_name = ?"
+    return any(time != TIMESTAMP for (time,) in ask_geopackage(Path(path), query, layer))
 
 
 def _count(columns: dict[str, np.ndarray]) -> Counter[str]:
@@ -57,7 +86,7 @@ def _count(columns: dict[str, np.ndarray]) -> Counter[str]:
 def _columns(path: str, layer: str | None) -> dict[str, np.ndarray]:
     """The columns `FIELDS` of a map of lsmap's; nothing of any other layer."""
     try:
-        meta, _, _, columns = pyogrio.raw.read(
+        meta, _, _, columns = read_raw(
             open_vector(path), layer=layer, columns=list(FIELDS), read_geometry=False
         )
     except (ValueError, DataSourceError, DataLayerError):
@@ -91,7 +120,7 @@ def check_conditions(path: str, layer: str | None) -> None:
             f"{path}: its polygons have been reviewed; say which are landslides: "
             f'--where "{ACCEPTED}" --ignore-where "{NOT_REVIEWED}"'
         )
-    if columns and not _work(columns):
+    if columns and not _work(path, layer, columns):
         warn(
             f"{path}: lsmap mapped this and nobody has reviewed it; all of it becomes landslide, "
             "false alarms as well"

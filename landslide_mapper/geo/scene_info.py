@@ -17,7 +17,9 @@ from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.crs import geodetic, unit_metres
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg")
+RASTER_SUFFIXES = (
+    *(".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg", ".jpeg"),
+)
 
 MOST_ENLARGED = 1024  # times; more is a slip of the keyboard, and would never end
 SAME_SIZE = 0.01  # pixel sizes that differ by less are the same; neat factors are preferred
@@ -107,6 +109,11 @@ class Scene:
         """Side in metres of the square that has a pixel's area; None where it is not known."""
         return None if self.gsd is None else math.sqrt(self.gsd[0] * self.gsd[1])
 
+    @property
+    def elongation(self) -> float:
+        """A pixel's long side over its short one; 1 where they are not known."""
+        return 1.0 if self.gsd is None else max(self.gsd) / min(self.gsd)
+
     def corners(
         self, row: float, col: float, height: float, width: float
     ) -> list[tuple[float, float]]:
@@ -160,6 +167,20 @@ def at_pixel_size(scene: Scene, metres: float) -> Scene:
         gsd=(native.gsd[0] * x, native.gsd[1] * y),
         native=native,
         step=(x, y),
+    )
+
+
+def unnamed(scene: Scene, taken: Sequence[int]) -> str | None:
+    """That nothing says which of a scene's bands are the colours, if more are there than `taken`.
+
+    Files of four bands are blue, green, red, near infrared as often as red, green, blue and that.
+    """
+    known = sum(kind != "alpha" for kind in scene.colorinterp)
+    if scene.rgb is not None or known <= len(taken):
+        return None
+    return (
+        f"nothing says which of its {known} bands are red, green and blue; "
+        f"{band_list(taken)} are taken (others: --bands)"
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -89,6 +92,15 @@ def outputs(path: Path) -> list[Path]:
     if suffix == ".shp":
         return [path.with_suffix(part) for part in (".qml", *SHAPEFILE_PARTS)]
     return [path] if suffix == ".gpkg" else [path.with_suffix(".qml"), path]
+
+
+def ask_geopackage(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+    """Rows that SQLite answers with; none of what is no GeoPackage."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return database.execute(query, values).fetchall()
+    except sqlite3.DatabaseError:
+        return []
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import shapely
 from affine import Affine
 
 from landslide_mapper.geo.crs import crs_code, degrees_per_unit, unit_metres
+from landslide_mapper.geo.gdal import read_info
 from landslide_mapper.geo.labels import Labels, open_vector, read_labels
 from landslide_mapper.geo.measure import Measurer
 from landslide_mapper.geo.review import ACCEPTED, FIELDS, NOT_REVIEWED, YES, verdicts
@@ -46,7 +47,7 @@ def _layer(
     path: str, vector: str | bytes, name: str, kind: str | None
 ) -> tuple[dict[str, Any], str]:
     """One layer: JSON values, and lines of text."""
-    meta = pyogrio.read_info(vector, layer=name)
+    meta = read_info(vector, layer=name)
     fields = [str(f) for f in meta["fields"]]
     row: dict[str, Any] = {"layer": name, "geometry": kind, "fields": fields}
     if kind is None:

@@ -12,13 +12,21 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
 from landslide_mapper.checkpoint import ModelInfo, bundled_model, read_info
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, one_line
 from landslide_mapper.geo.crs import crs_code, wgs84_transformer
 from landslide_mapper.geo.fill import undeclared_fill
+from landslide_mapper.geo.gdal import ERRORS
 from landslide_mapper.geo.scene import Scene, Source, open_raster, open_scene
 from landslide_mapper.geo.scene_reader import SceneReader
 from landslide_mapper.inspection.facts import Fact, Report, crs_text, to_detect
-from landslide_mapper.serving import MAX_ENLARGED, near_training, odd_order, refusal, size_ratio
+from landslide_mapper.serving import (
+    ELONGATED,
+    MAX_ENLARGED,
+    near_training,
+    odd_order,
+    refusal,
+    size_ratio,
+)
 
 LOOK_SIDE = 1024  # side of the decimated read behind the valid share
 PROBE_GRID = 8  # a huge raster without overviews is judged by 8 × 8 windows instead
@@ -30,7 +38,13 @@ SHOWN = 5  # scenes of many that are named
 def scene_report(source: Source, path: str, assets: Sequence[str] = ()) -> Report:
     """One scene: how it is stored, where it lies, what of it is valid, and who can map it."""
     with open_raster(source) as raster:
-        facts = _structure(raster)
+        try:
+            facts = _structure(raster)
+        except ERRORS as error:
+            raise LsmapError(
+                f"{path}: what it is made of cannot be read ({one_line(error)}); put that back, or "
+                "make the file anew"
+            ) from error
     try:
         scene = open_scene(source)
     except LsmapError as error:
@@ -254,9 +268,12 @@ def _serves(scene: Scene, model: ModelInfo) -> Fact:
         text += f", but {odd}"
     ratio = size_ratio(scene, model)
     if ratio is not None and not near_training(ratio):
-        text += f", but its pixels are {ratio:.2g} times those of the training: "
+        times = f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
+        text += f", but its pixels are {times} times those of the training: "
         if ratio > MAX_ENLARGED:
             text += "do not trust it unchecked"
         else:
             text += f"detect reads it at {model.gsd:.2g} m"
+    elif scene.elongation >= ELONGATED:
+        text += ", but its pixels are not square: detect reads it with square ones"
     return Fact("bundled_model", "model", True, text)

@@ -8,9 +8,6 @@ from collections.abc import Container, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import pyogrio
-from pyogrio.errors import DataLayerError, DataSourceError
-
 from landslide_mapper.errors import LsmapError, note
 from landslide_mapper.geo import rasters, vector_formats
 from landslide_mapper.geo.review import work_in
@@ -25,6 +22,7 @@ EXTRAS = {
     "probability": (".tif", ".tiff"),
     "overlay": (".png",),
 }
+OF_THE_FORMAT = ("gpkg_", "rtree_", "sqlite_")  # how tables begin that a GeoPackage consists of
 STYLES = "layer_styles"  # the table of a GeoPackage that QGIS reads styles from
 # Layers of lsmap and usual scenes whose style QGIS reads from a file beside them.
 STYLED = (".shp", ".geojson", ".fgb", ".parquet", ".tif", ".tiff", ".vrt", ".jp2")
@@ -91,11 +89,15 @@ def _in_use(path: Path) -> bool:
 
 
 def _other_layers(path: Path) -> list[str]:
-    try:
-        names = [str(name) for name, _ in pyogrio.list_layers(path)]
-    except (DataSourceError, DataLayerError):
-        return []
-    return [name for name in names if name not in (vector_formats.LAYER, STYLES)]
+    """What a GeoPackage holds beside the layer: others, rasters, projects of QGIS, plain tables."""
+    tables = vector_formats.ask_geopackage(
+        path,
+        "SELECT table_name FROM gpkg_contents UNION "
+        "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1",
+    )
+    own = (vector_formats.LAYER, STYLES)
+    names = [str(name) for (name,) in tables if name not in own]
+    return [name for name in names if not name.startswith(OF_THE_FORMAT)]
 
 
 def style_of_a_scene(path: Path, scenes: Sequence[Scene]) -> bool:

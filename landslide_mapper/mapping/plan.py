@@ -18,6 +18,7 @@ from landslide_mapper.geo.aoi import Aoi, AskedArea, nothing_asked, place, read_
 from landslide_mapper.geo.blend import WindowGrid
 from landslide_mapper.geo.crs import (
     WGS84,
+    check_shift,
     crs_name,
     geodetic,
     mover,
@@ -296,6 +297,7 @@ def _way(scene: Scene, aoi: Aoi | None, crs: pyproj.CRS | None) -> pyproj.Transf
             f"{cannot}: it reaches over the antimeridian or a pole, where coordinates jump; run it "
             "on its own, as .gpkg"
         )
+    check_shift(way, scene.crs, crs, way.transform(*ring[0]))
     return way
 
 

@@ -144,8 +144,8 @@ def _load_model(model: Network, path: Path) -> str:
     except RuntimeError as error:
         raise LsmapError(
             f"weights {path}: the model has other layers than the network to be trained; leave "
-            "--arch, --backbone, --last-layer, --aspp-channels and --fusion out, and prepare "
-            f"with {info.band_count} bands"
+            "--arch, --backbone, --last-layer, --aspp-channels, --aspp-rates and --fusion out, and "
+            f"prepare with {info.band_count} bands"
         ) from error
     return f"all weights from {info.name}, epoch {info.epoch}"
 
