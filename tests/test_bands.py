@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from fakes import model_info, write_scene
+from fakes import model_info
 from rasterio.enums import ColorInterp
 
 from landslide_mapper.data.bands import check_bands
 from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.scene import Scene, Source, open_scene
+from landslide_mapper.geo.scene_info import unnamed
 from landslide_mapper.serving import open_for
 
 RGB, BGR = ("red", "green", "blue"), ("blue", "green", "red")
@@ -22,11 +24,8 @@ PLAIN = ("gray", "undefined", "undefined")
 def test_detect_says_when_nothing_names_the_bands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = np.full((8, 8), 255, np.uint8)
-    grey = {"count": 4, "photometric": "MINISBLACK", "alpha": "yes"}
-    open_for(Source(write_scene(tmp_path / "alpha.tif", seen, **grey)), None, model_info())
-    assert not capsys.readouterr().err
-    scene(tmp_path, "four.tif", (*PLAIN, "undefined"))
+    four = scene(tmp_path, "four.tif", (*PLAIN, "undefined"))
+    assert unnamed(replace(four, colorinterp=(*PLAIN, "alpha")), (1, 2, 3)) is None
     source = Source(str(tmp_path / "four.tif"))
     for bands, says in ((None, "four.tif: nothing says which of its 4 bands are"), ((1, 2, 3), "")):
         open_for(source, bands, model_info())
