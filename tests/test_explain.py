@@ -392,3 +392,10 @@ def test_landslides_light_up_in_the_bundled_scene(
             assert row["mean_inside"] > factor * row["mean_outside"]
         with rasterio.open(tmp_path / "out" / f"sichuan_015_{layer}.tif") as raster:
             assert (raster.shape, raster.transform, raster.crs) == place
+
+
+def test_labels_after_a_scene_are_told_their_place(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", noise(64, 64))
+    result = CliRunner().invoke(main, ["explain", scene, str(tmp_path / "labels.gpkg")])
+    assert result.exit_code == 2
+    assert "scene.tif is a scene, and MODEL comes before it; labels go after" in result.output

@@ -626,3 +626,12 @@ def test_words_at_both_ends_of_names_and_case_are_no_matter(tmp_path: Path) -> N
         "image_1_mask.png",
         "image_2_mask.png",
     ]
+
+
+def test_folders_that_were_swapped_are_one_line(tmp_path: Path) -> None:
+    for number in range(4):
+        picture(tmp_path / "images" / f"{number}.png", square(64, 64))
+        picture(tmp_path / "masks" / f"{number}.png", image(64, 64, number))
+    with pytest.raises(LsmapError, match=r"looks like a photograph, .* --pairs IMAGES MASKS$"):
+        make(tmp_path)
+    assert not (tmp_path / "dataset").exists()

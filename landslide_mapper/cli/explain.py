@@ -36,10 +36,15 @@ def explain_command(paths: tuple[str, ...], **options: Any) -> None:
       lsmap explain region.tif --bbox 103.1,31.2,103.3,31.4 --bbox-crs EPSG:4326
     """
     from landslide_mapper.explain import ExplainConfig, explain
+    from landslide_mapper.geo.scene import is_raster
 
     if len(paths) > 2:
         raise click.UsageError("give [MODEL] REGION, one scene or tile at a time")
     model = paths[0] if len(paths) == 2 else None
+    if model is not None and is_raster(model):
+        raise click.UsageError(
+            f"{model} is a scene, and MODEL comes before it; labels go after --labels"
+        )
     report = explain(ExplainConfig(source=paths[-1], model=model, **options))
     click.echo(report.summary())
     click.echo(f"Next: look at {report.overview}, or in QGIS: {report.in_qgis()}")

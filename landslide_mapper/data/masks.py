@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import rasterio
 
+from landslide_mapper.errors import LsmapError
 from landslide_mapper.geo.fill import is_lossy
 
 SOFT = "masks with values between 0 and 1: 0.5 and more is taken as landslide"
 PALETTE = "masks whose palette does not begin with black: black is taken as background"
 COLOURS = "masks in several colours: all but black is taken as landslide"
 BLACK = (0, 0, 0)
+TRACES, MANY = 0.002, 64  # a share of the pixels, and how many values a photograph has more of
 FEW = 0.01  # share of the coloured pixels that may be traces of compression
 
 
@@ -36,6 +38,8 @@ def mask_of(raster: rasterio.DatasetReader) -> Mask:
     NaN, negative values and a declared nodata say nothing; but a nodata of 0 is background, as
     masks often declare theirs. The entries of a palette are numbers like any others, unless the
     first is a colour and black comes later.
+
+    Raises `LsmapError` for a photograph.
     """
     palette = _odd_palette(raster)
     if palette is not None:
@@ -49,8 +53,19 @@ def mask_of(raster: rasterio.DatasetReader) -> Mask:
     between = (values > 0) & (values < 1)
     # Shares and probabilities: a faint one must not count as landslide for not being 0.
     values = np.where(between, values >= 0.5, np.clip(values, 0, 255)).astype(np.uint8)
+    if _is_photograph(values):
+        raise LsmapError(
+            f"{raster.name}: this looks like a photograph, not like a mask; the order is --pairs "
+            "IMAGES MASKS"
+        )
     said = SOFT if between.any() else COLOURS if _several_colours(bands) else ""
     return Mask(values, unknown.all(axis=0), said, is_lossy(raster))
+
+
+def _is_photograph(values: np.ndarray) -> bool:
+    """Whether many values are frequent; masks have few, and traces of compression or soft edges."""
+    shares = np.bincount(values.ravel(), minlength=256) / values.size
+    return bool((shares > TRACES).sum() >= MANY)
 
 
 def _several_colours(bands: np.ndarray) -> bool:
