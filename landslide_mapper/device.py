@@ -47,7 +47,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-@cache  # to say it once
 def _best() -> str:
     """The GPU if there is one to compute on."""
     import torch
@@ -55,9 +54,14 @@ def _best() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     if (reason := _too_old(torch.device("cuda"))) is not None:
-        note(f"{reason}: going on with the CPU")
+        _say_once(f"{reason}: going on with the CPU")
         return "cpu"
     return "cuda"
+
+
+@cache
+def _say_once(text: str) -> None:
+    note(text)
 
 
 def _too_old(device: torch.device) -> str | None:

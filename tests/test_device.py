@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -15,16 +13,15 @@ CUDA = torch.device("cuda")
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A GPU of 2016 and a torch for later ones."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "GeForce GTX 1070")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (6, 1))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_120"])
-    device_module._best.cache_clear()
-    yield monkeypatch
-    device_module._best.cache_clear()
+    device_module._say_once.cache_clear()
+    return monkeypatch
 
 
 def test_devices() -> None:
