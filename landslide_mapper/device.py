@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from landslide_mapper.errors import LsmapError, LsmapFailure, note
+from landslide_mapper.errors import LsmapError, LsmapFailure, note, once
 
 if TYPE_CHECKING:
     import torch
@@ -54,14 +53,9 @@ def _best() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     if (reason := _too_old(torch.device("cuda"))) is not None:
-        _say_once(f"{reason}: going on with the CPU")
+        once(note, f"{reason}: going on with the CPU")
         return "cpu"
     return "cuda"
-
-
-@cache
-def _say_once(text: str) -> None:
-    note(text)
 
 
 def _too_old(device: torch.device) -> str | None:

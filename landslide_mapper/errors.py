@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import click
 
 LONGEST = 300  # characters of another library's words
@@ -36,3 +39,9 @@ def note(message: str) -> None:
 def warn(message: str) -> None:
     """Print one line on stderr about something that may spoil the result."""
     click.echo(f"Warning: {message}", err=True)
+
+
+@cache
+def once(say: Callable[[str], None], message: str) -> None:
+    """`note` or `warn`, but not again of what this process has said already."""
+    say(message)

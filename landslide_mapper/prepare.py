@@ -25,7 +25,15 @@ from landslide_mapper.config import SPLITS
 from landslide_mapper.data.config import PrepareConfig
 from landslide_mapper.data.footprints import common_crs, footprints, has_place
 from landslide_mapper.data.layout import TileLayout, scene_layout
-from landslide_mapper.data.manifest import LAYER, MANIFEST, SCHEMA_VERSION, TILES, is_dataset
+from landslide_mapper.data.manifest import (
+    IMAGES,
+    LAYER,
+    MANIFEST,
+    MASKS,
+    SCHEMA_VERSION,
+    TILES,
+    is_dataset,
+)
 from landslide_mapper.data.pair_layout import pair_layout
 from landslide_mapper.data.report import PrepareReport, landslide_area
 from landslide_mapper.data.tiles import (
@@ -49,7 +57,6 @@ from landslide_mapper.staging import check_folder, check_letters, only_one, writ
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 
-FOLDERS = ("images", "masks")
 LOOK_AT = 100  # windows of a split that are not drawn, to know how many of all show ground
 
 A = TypeVar("A")
@@ -127,7 +134,7 @@ def _check_alone(target: Path) -> None:
     others = sorted(
         path.name
         for path in target.iterdir()
-        if path.name not in (MANIFEST, *FOLDERS) and not path.name.startswith((TILES, "."))
+        if path.name not in (MANIFEST, IMAGES, MASKS) and not path.name.startswith((TILES, "."))
     )
     if others:
         raise LsmapError(
@@ -150,7 +157,7 @@ def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
     for leftover in (part, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        for name in FOLDERS:
+        for name in (IMAGES, MASKS):
             (part / name).mkdir(parents=True)
         yield part
         if target.exists():

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, once
 from landslide_mapper.geo.aoi import VERTEX_STEPS, Aoi, _on_grid, place, read_area
-from landslide_mapper.geo.crs import _warn_of_shift, repaired
+from landslide_mapper.geo.crs import repaired
 from landslide_mapper.geo.grid import Frame
 from landslide_mapper.geo.scene import Scene, open_scene
 from landslide_mapper.mapping.config import DetectConfig
@@ -305,7 +305,7 @@ def test_a_shift_between_scenes_that_is_not_known_is_said(
     first = write_scene(tmp_path / "a.tif", band)
     place = Affine(2, 0, 18300000, 0, -2, 3500000)
     second = write_scene(tmp_path / "b.tif", band, "EPSG:21418", place)  # Beijing 1954
-    _warn_of_shift.cache_clear()
+    once.cache_clear()
     plans((first, second), tmp_path)
     said = capsys.readouterr().err
     assert said.count("the shift between the datums of Beijing 1954 / ") == 1

@@ -21,19 +21,6 @@ RGB, BGR = ("red", "green", "blue"), ("blue", "green", "red")
 PLAIN = ("gray", "undefined", "undefined")
 
 
-def test_detect_says_when_nothing_names_the_bands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    four = scene(tmp_path, "four.tif", (*PLAIN, "undefined"))
-    assert unnamed(replace(four, colorinterp=(*PLAIN, "alpha")), (1, 2, 3)) is None
-    source = Source(str(tmp_path / "four.tif"))
-    for bands, says in ((None, "four.tif: nothing says which of its 4 bands are"), ((1, 2, 3), "")):
-        open_for(source, bands, model_info())
-        said = capsys.readouterr().err
-        assert says in said
-        assert bool(said) == bool(says)
-
-
 def scene(
     folder: Path, name: str, colours: tuple[str, ...], bands: tuple[int, ...] | None = None
 ) -> Scene:
@@ -97,3 +84,16 @@ def test_an_order_that_nobody_asked_for_is_said(
     said = capsys.readouterr().err
     assert says in said
     assert bool(said) == bool(says)
+
+
+def test_detect_says_when_nothing_names_the_bands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    four = scene(tmp_path, "four.tif", (*PLAIN, "undefined"))
+    assert unnamed(replace(four, colorinterp=(*PLAIN, "alpha")), (1, 2, 3)) is None
+    source = Source(str(tmp_path / "four.tif"))
+    for bands, says in ((None, "four.tif: nothing says which of its 4 bands are"), ((1, 2, 3), "")):
+        open_for(source, bands, model_info())
+        said = capsys.readouterr().err
+        assert says in said
+        assert bool(said) == bool(says)

@@ -7,7 +7,7 @@ import torch
 
 from landslide_mapper import device as device_module
 from landslide_mapper.device import check_compiler, choose_device, enough_memory
-from landslide_mapper.errors import LsmapError, LsmapFailure
+from landslide_mapper.errors import LsmapError, LsmapFailure, once
 
 CUDA = torch.device("cuda")
 
@@ -20,7 +20,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "GeForce GTX 1070")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (6, 1))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_120"])
-    device_module._say_once.cache_clear()
+    once.cache_clear()
     return monkeypatch
 
 

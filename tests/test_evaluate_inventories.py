@@ -15,10 +15,9 @@ import shapely
 from click.testing import CliRunner
 
 from landslide_mapper.cli import main
-from landslide_mapper.errors import LsmapError
+from landslide_mapper.errors import LsmapError, once
 from landslide_mapper.evaluation import inventories
 from landslide_mapper.evaluation.inventories import compare, disjoint, overlaps
-from landslide_mapper.geo.crs import _warn_of_shift
 
 X, Y = 300_000.0, 3_500_000.0
 
@@ -238,7 +237,7 @@ def test_a_shift_between_layers_that_is_not_known_is_said(
 ) -> None:
     reference = write(tmp_path / "b.gpkg", REFERENCE)
     mapped = write(tmp_path / "a.gpkg", MAPPED, "EPSG:4610")  # Xian 1980
-    _warn_of_shift.cache_clear()
+    once.cache_clear()
     assert len(compare(mapped, reference).mapped) == 4
     assert "the shift between the datums of Xian 1980" in capsys.readouterr().err
 

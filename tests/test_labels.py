@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from pyogrio.errors import DataSourceError
 from test_scene import ramp, write
 
-from landslide_mapper.errors import LsmapError
-from landslide_mapper.geo.crs import _warn_of_shift, crs_name
+from landslide_mapper.errors import LsmapError, once
+from landslide_mapper.geo.crs import crs_name
 from landslide_mapper.geo.labels import (
     LabelCounts,
     Labels,
@@ -321,7 +321,7 @@ def test_labels_come_in_the_scene_crs(tmp_path: Path) -> None:
 def test_a_shift_of_datums_that_is_not_known_is_said_once(
     capsys: pytest.CaptureFixture[str], label_crs: str, scene_crs: str, known: bool
 ) -> None:
-    _warn_of_shift.cache_clear()
+    once.cache_clear()
     crs = pyproj.CRS(scene_crs)
     easting = 18300000 if scene_crs == "EPSG:21418" else 300000  # with the zone's number before it
     place = ((105.0, 33.0), 1e-5) if crs.is_geographic else ((easting, 3900000), 2.0)

@@ -45,15 +45,19 @@ def _check_colours(scenes: Sequence[Scene]) -> None:
 
 
 def _warn_of_order(scenes: Sequence[Scene]) -> None:
-    """Say how to get red, green and blue, where all scenes have them at the same other places."""
-    found = {scene.rgb for scene in scenes}
-    wanted = found.pop()
-    first = scenes[0]
-    if not found and len(first.bands) == len(COLOURS) and (odd := unnamed(first, first.bands)):
-        warn(f"{first.name}: {odd}")
-    if found or wanted is None or len(first.bands) != len(COLOURS) or first.bands == wanted:
+    """Say how to get red, green and blue, where all scenes have them at the same other places.
+
+    Or that nothing tells, where none of them does.
+    """
+    first, odd = scenes[0], None
+    if len({scene.rgb for scene in scenes}) > 1 or len(first.bands) != len(COLOURS):
         return
-    warn(
-        f"{first.name}: bands {band_list(first.bands)} are {', '.join(first.chosen_colours)}; for "
-        f"red, green, blue give --bands {band_list(wanted)}"
-    )
+    if first.rgb is None:
+        odd = unnamed(first, first.bands)
+    elif first.rgb != first.bands:
+        odd = (
+            f"bands {band_list(first.bands)} are {', '.join(first.chosen_colours)}; for red, "
+            f"green, blue give --bands {band_list(first.rgb)}"
+        )
+    if odd:
+        warn(f"{first.name}: {odd}")

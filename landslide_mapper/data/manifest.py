@@ -18,6 +18,7 @@ from landslide_mapper.errors import LsmapError
 
 SCHEMA_VERSION = 1
 MANIFEST = "dataset.json"
+IMAGES, MASKS = "images", "masks"  # folders of the tiles
 TILES, LAYER = "tiles.gpkg", "tiles"
 MIDDLE = 0.5  # of the landslide in the middle quarter of the tiles, above which it is told
 MOVE_THEM = "--shift 0.4"  # what to train with then
@@ -219,6 +220,6 @@ def _tile(root: Path, row: tuple[Any, ...]) -> Tile:
         landslide_px=int(landslide_px),
         valid_px=int(valid_px),
         source=str(source),
-        image=root / "images" / f"{tile_id}.tif",
-        mask=root / "masks" / f"{tile_id}.tif",
+        image=root / IMAGES / f"{tile_id}.tif",
+        mask=root / MASKS / f"{tile_id}.tif",
     )

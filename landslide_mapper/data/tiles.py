@@ -17,6 +17,7 @@ import rasterio
 import shapely
 
 from landslide_mapper.config import SPLITS
+from landslide_mapper.data.manifest import IMAGES, MASKS
 from landslide_mapper.data.split import SplitBlock
 from landslide_mapper.geo import style
 from landslide_mapper.geo.placing import burn
@@ -242,8 +243,8 @@ def make_tile(
     scene = source.scene
     transform = window_transform(scene.transform, plan.row, plan.col, plan.span / tile)
     crs = None if scene.crs is None else scene.crs.to_wkt()
-    _write(folder / "images" / f"{plan.tile_id}.tif", pixels.image, transform, crs, nodata=0)
-    mask = folder / "masks" / f"{plan.tile_id}.tif"
+    _write(folder / IMAGES / f"{plan.tile_id}.tif", pixels.image, transform, crs, nodata=0)
+    mask = folder / MASKS / f"{plan.tile_id}.tif"
     _write(mask, pixels.mask[None], transform, crs, nodata=None)
     mask.with_suffix(".qml").write_text(style.mask_qml(ignored=True), "utf-8")
     return replace(record, written=True)

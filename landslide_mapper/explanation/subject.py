@@ -11,7 +11,7 @@ import shapely
 from rasterio.errors import RasterioIOError
 
 from landslide_mapper.checkpoint import ModelInfo
-from landslide_mapper.data.manifest import Dataset, is_dataset, load_dataset
+from landslide_mapper.data.manifest import IMAGES, Dataset, is_dataset, load_dataset
 from landslide_mapper.errors import LsmapError, LsmapFailure, note, one_line, warn
 from landslide_mapper.explanation.config import ExplainConfig
 from landslide_mapper.explanation.heat import Zones
@@ -66,7 +66,7 @@ def find_subject(config: ExplainConfig, info: ModelInfo) -> Subject:
 def _dataset_of(source: str) -> Dataset | None:
     """The data set that an image belongs to, if it is one of a data set's tiles."""
     root = Path(source).parent.parent
-    if Path(source).parent.name != "images" or not is_dataset(root):
+    if Path(source).parent.name != IMAGES or not is_dataset(root):
         return None
     return load_dataset(root)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pyproj
 import shapely
 
-from landslide_mapper.errors import warn
+from landslide_mapper.errors import once, warn
 
 WGS84 = pyproj.CRS("EPSG:4326")
 UTM_SCALE = re.compile(r'PARAMETER\["scale[^"]*",0\.9996(?=[],])', re.IGNORECASE)  # in WKT
@@ -93,21 +93,17 @@ def check_shift(
     except pyproj.exceptions.ProjError:  # it is the only one, and moves nothing
         used = way.description
     if NO_SHIFT in used:
-        _warn_of_shift(start, end)
+        once(
+            warn,
+            f"PROJ does not know the shift between the datums of {start.name} and {end.name} here, "
+            "so places may be off by up to some hundred metres; reproject one of them in QGIS with "
+            "the right transformation, or install PROJ's grids",
+        )
 
 
 def _surveyed(geod: pyproj.Geod) -> bool:
     """Whether an ellipsoid is one of the earth's; a sphere is nobody's, and Mars is flatter."""
     return FLATTENINGS[0] < geod.f < FLATTENINGS[1]
-
-
-@cache
-def _warn_of_shift(start: pyproj.CRS, end: pyproj.CRS) -> None:
-    warn(
-        f"PROJ does not know the shift between the datums of {start.name} and {end.name} here, so "
-        "places may be off by up to some hundred metres; reproject one of them in QGIS with the "
-        "right transformation, or install PROJ's grids"
-    )
 
 
 def layer_wkt(crs: pyproj.CRS) -> str:

@@ -28,7 +28,7 @@ def is_map(path: str, layer: str | None = None) -> bool:
     Raises:
         LsmapError: see `landslide_mapper.geo.labels.open_vector`.
     """
-    return bool(_columns(path, layer))
+    return set(FIELDS) <= _fields(path, layer)
 
 
 def verdicts(path: str, layer: str | None = None) -> Counter[str]:
@@ -65,15 +65,13 @@ def _work(path: str, layer: str | None, columns: dict[str, np.ndarray]) -> str:
     whole = np.array_equal(np.sort(numbers), np.arange(1, len(numbers) + 1))
     if np.isnan(confidence).any() or not whole:
         return "polygons have been drawn or deleted in it"
-    if more := sorted(set(read_info(open_vector(path), layer=layer)["fields"]) - WRITTEN):
+    if more := sorted(_fields(path, layer) - WRITTEN):
         return f"it has got the field{'s' * (len(more) > 1)} {', '.join(more)}"
     return "it has been edited" if _written_to(path, layer or LAYER) else ""
 
 
 def _written_to(path: str, layer: str) -> bool:
-    """Whether a program has written to a GeoPackage's layer, which notes the time; lsmap's own
-    stands still.
-    """
+    """Whether a GeoPackage notes another time for a layer than lsmap gives to its own."""
     query = "SELECT last_change FROM gpkg_contents WHERE table_name = ?"
     return any(time != TIMESTAMP for (time,) in ask_geopackage(Path(path), query, layer))
 
@@ -85,14 +83,20 @@ def _count(columns: dict[str, np.ndarray]) -> Counter[str]:
 
 def _columns(path: str, layer: str | None) -> dict[str, np.ndarray]:
     """The columns `FIELDS` of a map of lsmap's; nothing of any other layer."""
-    try:
-        meta, _, _, columns = read_raw(
-            open_vector(path), layer=layer, columns=list(FIELDS), read_geometry=False
-        )
-    except (ValueError, DataSourceError, DataLayerError):
+    if not is_map(path, layer):
         return {}
-    found = dict(zip(map(str, meta["fields"]), columns, strict=True))
-    return found if set(FIELDS) <= set(found) else {}
+    meta, _, _, columns = read_raw(
+        open_vector(path), layer=layer, columns=list(FIELDS), read_geometry=False
+    )
+    return dict(zip(map(str, meta["fields"]), columns, strict=True))
+
+
+def _fields(path: str, layer: str | None) -> set[str]:
+    """The names of a layer's fields; none of what cannot be read."""
+    try:
+        return set(map(str, read_info(open_vector(path), layer=layer)["fields"]))
+    except (DataSourceError, DataLayerError):
+        return set()
 
 
 def read_unrejected(path: str, layer: str | None, options: OptionNames) -> Labels:

@@ -16,7 +16,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, GeometryError
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, RasterioError
 
-from landslide_mapper.errors import LsmapError, one_line, warn
+from landslide_mapper.errors import LsmapError, once, one_line, warn
 from landslide_mapper.geo import remote
 from landslide_mapper.geo.scene_info import (
     COLOURS,
@@ -114,16 +114,12 @@ def _stale_overviews(name: str) -> bool:
         return False
     stale = overviews.stat().st_mtime < image.stat().st_mtime
     if stale:
-        _warn_once(
+        once(
+            warn,
             f"{overviews}: these overviews are older than the image, so they are not used; make "
-            f"them anew: gdaladdo -ro -clean {image.name}; gdaladdo -ro {image.name}"
+            f"them anew: gdaladdo -ro -clean {image.name}; gdaladdo -ro {image.name}",
         )
     return stale
-
-
-@cache
-def _warn_once(text: str) -> None:
-    warn(text)
 
 
 def is_raster(path: str) -> bool:

@@ -18,8 +18,8 @@ from landslide_mapper.geo import remote
 from landslide_mapper.geo.crs import geodetic, unit_metres
 
 RASTER_SUFFIXES = (
-    *(".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg", ".jpeg"),
-)
+    ".tif", ".tiff", ".vrt", ".jp2", ".img", ".ecw", ".sid", ".ntf", ".png", ".jpg", ".jpeg",
+)  # fmt: skip
 
 MOST_ENLARGED = 1024  # times; more is a slip of the keyboard, and would never end
 SAME_SIZE = 0.01  # pixel sizes that differ by less are the same; neat factors are preferred
@@ -171,12 +171,12 @@ def at_pixel_size(scene: Scene, metres: float) -> Scene:
 
 
 def unnamed(scene: Scene, taken: Sequence[int]) -> str | None:
-    """That nothing says which of a scene's bands are the colours, if more are there than `taken`.
+    """That nothing says which bands of a scene without `rgb` are the colours, if it has others too.
 
     Files of four bands are blue, green, red, near infrared as often as red, green, blue and that.
     """
     known = sum(kind != "alpha" for kind in scene.colorinterp)
-    if scene.rgb is not None or known <= len(taken):
+    if known <= len(taken):
         return None
     return (
         f"nothing says which of its {known} bands are red, green and blue; "
